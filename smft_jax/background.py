@@ -1,0 +1,148 @@
+"""Document frequencies of the slots over a background corpus.
+
+The statistics are only right for the model and the settings they were counted
+with, so they are stored with their provenance, and a mismatch is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+import functools
+import hashlib
+import json
+import os
+import pathlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax import ranking
+from smft_jax import train_step
+from smft_jax.data import batches
+
+DOCUMENTS = ('sequence', 'batch')
+
+
+def count(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    stream: Iterable[batches.Batch],
+    *,
+    document: str = 'sequence',
+    on_batch: Callable[[], None] = lambda: None,
+) -> train_step.Background:
+  """Counts in how many background documents each slot is read.
+
+  Args:
+    graphdef: The model.
+    params: Its Variables.
+    stream: Batches of the background corpus; padding is not counted.
+    document: What a document is: every 'sequence', or every 'batch' as in
+      arXiv 2510.15103. A batch of many tokens reads nearly every slot, and the
+      frequencies then say little.
+    on_batch: Called after each batch, for progress.
+
+  Returns:
+    The document frequencies and the number of documents.
+
+  Raises:
+    ValueError: For another `document`, or an empty stream.
+  """
+  if document not in DOCUMENTS:
+    raise ValueError(
+        f"document must be 'sequence' or 'batch', got {document!r}."
+    )
+  frequency, documents = None, 0
+  for batch in stream:
+    counted = _count_batch(graphdef, params, batch, document)
+    frequency = counted if frequency is None else frequency + counted
+    documents += len(batch.tokens) if document == 'sequence' else 1
+    on_batch()
+  if frequency is None:
+    raise ValueError('the background corpus is empty.')
+  return train_step.Background(frequency, jnp.float32(documents))
+
+
+@functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
+def _count_batch(graphdef, params, batch, document):
+  _, accesses = train_step.loss_and_accesses(graphdef, params, batch)
+  num_slots = train_step.table(params).shape[0]
+  slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
+  if document == 'batch':
+    slot_ids, mask = slot_ids[None], mask[None]
+  return ranking.document_frequency(slot_ids, num_slots, mask)
+
+
+def fingerprint(params: nnx.State) -> str:
+  """A hash of all parameters: names, shapes, dtypes and bytes."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    array = np.asarray(leaf)
+    label = f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'
+    digest.update(label.encode())
+    digest.update(array.tobytes())
+  return digest.hexdigest()
+
+
+def save(
+    path: str | os.PathLike[str],
+    background: train_step.Background,
+    provenance: dict[str, str | int],
+) -> None:
+  """Writes the statistics and their provenance to one .npz file, atomically.
+
+  Args:
+    path: The file.
+    background: The statistics.
+    provenance: What they were counted with, such as the model's fingerprint,
+      the corpus, its documents and their length.
+  """
+  path = pathlib.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('wb') as file:
+    np.savez(
+        file,
+        document_frequency=np.asarray(background.document_frequency),
+        num_documents=np.asarray(background.num_documents),
+        provenance=np.array(json.dumps(provenance)),
+    )
+  partial.replace(path)
+
+
+def load(
+    path: str | os.PathLike[str], provenance: dict[str, str | int]
+) -> train_step.Background:
+  """Reads statistics, refusing those of another model or corpus.
+
+  Args:
+    path: The file.
+    provenance: What they should have been counted with.
+
+  Returns:
+    The statistics.
+
+  Raises:
+    ValueError: If the file is damaged, or a part of its provenance differs;
+      the message names the first.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      stored = json.loads(str(arrays['provenance']))
+      background = train_step.Background(
+          jnp.asarray(arrays['document_frequency']),
+          jnp.asarray(arrays['num_documents']),
+      )
+  except (OSError, KeyError, ValueError, EOFError) as error:
+    raise ValueError(
+        f'{path} is not a readable background file; delete it and it is '
+        'counted again.'
+    ) from error
+  for key in sorted(stored.keys() | provenance.keys()):
+    if stored.get(key) != provenance.get(key):
+      raise ValueError(
+          f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
+          f'{provenance.get(key)!r}; delete it and it is counted again.'
+      )
+  return background

@@ -1,0 +1,331 @@
+"""The command line of every program: config file, overrides, workdir, errors.
+
+    python -m smft_jax.train --config=FILE.py[:variant] [--workdir=DIR]
+        [--config.section.key=value ...]
+
+It reads like `ml_collections.config_flags`, with three differences. A mistake
+is one line that names the nearest right thing. A setting that the config file
+leaves at its default can be overridden too. And 1e3 is a whole number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import pathlib
+import platform
+import re
+import sys
+import traceback
+from typing import Any
+import uuid
+
+from absl import logging as absl_logging
+from ml_collections import config_dict
+
+from smft_jax import config as config_lib
+from smft_jax import config_file
+from smft_jax import metrics
+from smft_jax import schema
+
+# Settings that say where things lie, and do not change what a run computes.
+_NOT_COMPARED = ('config.base.cache_dir',)
+
+_PACKAGES = (
+  'smft-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
+  'grain', 'tensorflow-datasets', 'tokenizers',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flag:
+  """A flag of one program, beside the ones all share.
+
+  Attributes:
+    default: its value when not given; a string unless it is a number or a
+      bool, which also decides how the text is read.
+    help: one line for `--help`.
+  """
+
+  default: Any
+  help: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Invocation:
+  """A parsed command line.
+
+  Attributes:
+    config: what the config file built, overrides applied; not checked yet
+      (`config.from_config_dict` does that).
+    config_file: the file and variant as given.
+    workdir: where the run writes; named after the config and its overrides
+      unless given.
+    argv: the command line, without the program's name.
+    flags: values of the program's own flags.
+  """
+
+  config: config_dict.ConfigDict
+  config_file: str
+  workdir: pathlib.Path
+  argv: tuple[str, ...]
+  flags: Mapping[str, Any]
+
+
+def run(
+  main: Callable[[list[str]], None], argv: Sequence[str] | None = None
+) -> int:
+  """Calls `main` and turns a person's mistakes into one line on stderr.
+
+  Use it as `sys.exit(cli.run(main))`. A mistake is a `UserError`, a ValueError
+  raised by this package, or a file that cannot be read or written. Anything
+  else is a bug and keeps its traceback; `--traceback` keeps all of them.
+
+  Args:
+    main: the program; takes the arguments after its name.
+    argv: those arguments; None takes them from the process.
+
+  Returns:
+    The exit code: 0, 2 for a mistake, or 130 when interrupted.
+  """
+  arguments = list(sys.argv[1:] if argv is None else argv)
+  keep_traceback = '--traceback' in arguments
+  if keep_traceback:
+    arguments.remove('--traceback')
+  _show_our_log_lines()
+  try:
+    main(arguments)
+  except KeyboardInterrupt:
+    print('\ninterrupted; the same command resumes', file=sys.stderr)
+    return 130
+  except (ValueError, OSError) as error:
+    if keep_traceback or not _is_mistake(error):
+      raise
+    print(f'error: {schema.one_line(error)}', file=sys.stderr)
+    return 2
+  return 0
+
+
+def parse(
+  argv: Sequence[str], flags: Mapping[str, Flag] | None = None
+) -> Invocation:
+  """Reads a command line and the config file it names.
+
+  Args:
+    argv: the arguments, without the program's name.
+    flags: the program's own flags by name, beside `config` and `workdir`.
+
+  Raises:
+    UserError: for anything that cannot be understood, in one line.
+    SystemExit: after printing the usage, if `--help` is among the arguments.
+  """
+  flags = dict(flags or {})
+  given, overrides = {}, []
+  arguments = list(argv)
+  while arguments:
+    argument = arguments.pop(0)
+    if argument in ('-h', '--help', '-help'):
+      print(_usage(flags))
+      raise SystemExit(0)
+    if not argument.startswith('-'):
+      raise _stray(argument, flags)
+    name, equals, text = argument.lstrip('-').partition('=')
+    is_override = name.startswith('config.')
+    if not is_override and name not in ('config', 'workdir', *flags):
+      raise _unknown_flag(name, flags)
+    if not equals:
+      # A switch needs no value; all else may have it as the next argument.
+      is_switch = name in flags and isinstance(flags[name].default, bool)
+      if not is_switch and arguments and not arguments[0].startswith('--'):
+        text = arguments.pop(0)
+      elif is_switch or is_override:
+        text = 'true'
+      else:
+        raise schema.UserError(f'--{name} needs a value: --{name}=...')
+    if is_override:
+      overrides.append((name, text))
+    elif name in flags:
+      default = flags[name].default
+      hint = str if default is None else type(default)
+      given[name] = schema.coerce(
+        config_file.read_text(text, hint), hint, f'--{name}'
+      )
+    else:
+      given[name] = text
+  if 'config' not in given:
+    there = config_file.at_hand(pathlib.Path('configs'))
+    raise schema.UserError(f'--config=FILE.py is missing{there}')
+  named = given.pop('config')
+  config = config_file.load(named)
+  for name, text in overrides:
+    config_file.override(config, name, text)
+  workdir = given.pop('workdir', None)
+  if workdir is None:
+    workdir = _default_workdir(named, overrides)
+  elif not workdir:
+    raise schema.UserError('--workdir is empty; leave it out for the default')
+  return Invocation(
+    config=config,
+    config_file=named,
+    workdir=pathlib.Path(workdir).expanduser(),
+    argv=tuple(argv),
+    flags={name: flag.default for name, flag in flags.items()} | given,
+  )
+
+
+def prepare_workdir(
+  workdir: pathlib.Path,
+  experiment: config_lib.Experiment,
+  argv: Sequence[str] = (),
+) -> bool:
+  """Makes the workdir and its config.json, or recognises an earlier run's.
+
+  Args:
+    workdir: where the run writes.
+    experiment: the checked config.
+    argv: the command line, for the record.
+
+  Returns:
+    True if the workdir holds a run of the same config, to be resumed.
+
+  Raises:
+    UserError: if it cannot be written, or holds a run of another config.
+  """
+  resolved = config_lib.to_dict(experiment)
+  path = workdir / 'config.json'
+  if path.exists():
+    try:
+      theirs = json.loads(path.read_text())['config']
+    except (ValueError, KeyError, TypeError):
+      raise schema.UserError(
+        f'{path} is damaged; remove it, or choose another --workdir'
+      ) from None
+    differing = [
+      line
+      for line in schema.differences(theirs, resolved)
+      if not line.startswith(_NOT_COMPARED)
+    ]
+    if differing:
+      more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
+      raise schema.UserError(
+        f'workdir {workdir} holds a run of another config, with'
+        f' {"; ".join(differing[:4])}{more}: choose another --workdir'
+      )
+    _check_writable(workdir)
+    return True
+  _check_writable(workdir)
+  metrics.write_json(
+    path, {'config': resolved, 'argv': list(argv), 'versions': versions()}
+  )
+  return False
+
+
+def versions() -> dict[str, str]:
+  """Python's version, and that of each package a result may hang on."""
+  found = {'python': platform.python_version()}
+  for package in _PACKAGES:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found
+
+
+def _check_writable(workdir: pathlib.Path) -> None:
+  """Makes the folder, and proves that a file can be written in it."""
+  proof = workdir / f'.writable-{uuid.uuid4().hex}'
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    proof.touch()
+    proof.unlink()
+  except OSError as error:
+    raise schema.UserError(
+      f'workdir {workdir} cannot be written: {error.strerror}'
+    ) from None
+
+
+def _default_workdir(config_file: str, overrides: Sequence) -> str:
+  """runs/docqa-squad,seed=1: a run of its own for each set of overrides."""
+  name, _, variant = config_file.partition('.py:')
+  parts = [pathlib.Path(name).stem + (f'-{variant}' if variant else '')]
+  parts += sorted(
+    f'{key.removeprefix("config.")}={text}'
+    for key, text in overrides
+    if key not in _NOT_COMPARED
+  )
+  folder = re.sub(r'[^\w.=,+-]', '_', ','.join(parts))
+  if len(folder) > 120:  # file systems end a name at 255 bytes
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:8]
+    folder = f'{folder[:100]}-{digest}'
+  return str(pathlib.Path('runs') / folder)
+
+
+def _stray(argument: str, flags: Mapping[str, Flag]) -> schema.UserError:
+  """The error for an argument without dashes."""
+  name = argument.partition('=')[0]
+  if name in ('config', 'workdir', *flags) or name.startswith('config.'):
+    return schema.UserError(
+      f'{argument!r} lacks its dashes; did you mean --{argument}?'
+    )
+  if re.search(r'\.py(:|$)', argument):
+    return schema.UserError(
+      f'{argument!r} is no flag; did you mean --config={argument}?'
+    )
+  return schema.UserError(
+    f'{argument!r} is no flag; flags begin with two dashes, see --help'
+  )
+
+
+def _unknown_flag(name: str, flags: Mapping[str, Flag]) -> schema.UserError:
+  """The error for a flag nobody declared, or a config key without 'config.'."""
+  keys = list(schema.keys(config_lib.Experiment, 'config'))
+  for key in keys:
+    if name in (key.removeprefix('config.'), key.rpartition('.')[2]):
+      return schema.UserError(f'unknown flag --{name}; did you mean --{key}?')
+  known = ['config', 'workdir', 'help', 'traceback', *flags]
+  close = schema.nearest(name, [*known, *keys])
+  hint = f'did you mean --{close}?' if close else 'see --help'
+  return schema.UserError(f'unknown flag --{name}; {hint}')
+
+
+def _usage(flags: Mapping[str, Flag]) -> str:
+  """What `--help` prints."""
+  rows = [
+    ('--config=FILE.py[:variant]', 'the config file, required'),
+    ('--config.section.key=value', 'override one setting; may be repeated'),
+    ('--workdir=DIR', 'where to write; default runs/<config>,<overrides>'),
+    *((f'--{name}={f.default}', f.help) for name, f in flags.items()),
+    ('--traceback', 'show where in the code an error arose'),
+  ]
+  width = max(len(left) for left, _ in rows)
+  lines = [f'  {left:<{width}}  {right}' for left, right in rows]
+  files = config_file.at_hand(pathlib.Path('configs'))
+  return '\n'.join(['usage:', *lines, *([files[2:]] if files else [])])
+
+
+def _is_mistake(error: Exception) -> bool:
+  """Whether an error is a person's to mend, and not a bug of ours."""
+  if isinstance(error, OSError):
+    return error.filename is not None or error.errno is not None
+  if isinstance(error, schema.UserError):
+    return True
+  frames = traceback.extract_tb(error.__traceback__)
+  ours = str(pathlib.Path(__file__).parent) + os.sep
+  return bool(frames) and frames[-1].filename.startswith(ours)
+
+
+def _show_our_log_lines() -> None:
+  """Shows this package's info lines; of other packages, only warnings."""
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(absl_logging.INFO)
+  ours = str(pathlib.Path(__file__).parent) + os.sep
+
+  def keep(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.pathname.startswith(ours)
+
+  absl_logging.get_absl_handler().addFilter(keep)

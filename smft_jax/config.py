@@ -1,0 +1,295 @@
+"""What a run does, as frozen dataclasses, and the door that checks it.
+
+A config file builds a `ml_collections.ConfigDict`; `from_config_dict` turns it
+once into an `Experiment`. Behind that door nothing sees a ConfigDict: sections
+are plain frozen dataclasses, so a typing mistake cannot travel.
+
+To add a setting, add a field: its name, type and default are then known here,
+on the command line (`smft_jax.cli`) and in `config.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import importlib
+import json
+import typing
+from typing import Any, Literal
+
+from ml_collections import config_dict
+
+from smft_jax import schema
+
+if typing.TYPE_CHECKING:
+  from smft_jax.data import documents
+  from smft_jax.data import world
+
+  DataConfig = world.WorldConfig | documents.DocumentsConfig
+else:
+  DataConfig = Any
+
+_DATA_KINDS = {
+  'world': ('smft_jax.data.world', 'WorldConfig'),
+  'squad': ('smft_jax.data.documents', 'DocumentsConfig'),
+  'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
+}
+
+UserError = schema.UserError
+
+# Rankings that read document frequencies, and so need a background corpus.
+RANKINGS_WITH_BACKGROUND = ('tf_idf', 'tf_idf_cubed', 'kl')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """The decoder, and where in it the memory layers sit."""
+
+  num_layers: int
+  model_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  ffn_dim: int
+  rope_theta: float = 10000.0
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  tie_embeddings: bool = True
+  # Layers count from 0; each gets a memory layer over one shared value table.
+  memory_layers: tuple[int, ...] = (2,)
+  memory_placement: Literal['replace', 'beside'] = 'replace'
+
+  def __post_init__(self) -> None:
+    schema.at_least(
+      1,
+      self,
+      'num_layers',
+      'model_dim',
+      'num_heads',
+      'num_kv_heads',
+      'head_dim',
+      'ffn_dim',
+    )
+    if self.num_heads % self.num_kv_heads:
+      raise schema.UserError(
+        f'num_heads = {self.num_heads} must be a multiple of num_kv_heads ='
+        f' {self.num_kv_heads}'
+      )
+    for layer in self.memory_layers:
+      if not 0 <= layer < self.num_layers:
+        raise schema.UserError(
+          f'memory_layers holds {layer}, but with num_layers ='
+          f' {self.num_layers} the layers are 0 to {self.num_layers - 1}'
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+  """The memory layer: its value table and how a token reaches into it."""
+
+  num_slots: int
+  value_dim: int
+  num_heads: int
+  k: int
+  key_dim: int
+  qk_norm: bool = True
+
+  def __post_init__(self) -> None:
+    schema.at_least(
+      1, self, 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+  """How the base model is pretrained. It is cached and made again on change."""
+
+  steps: int
+  batch_size: int
+  learning_rate: float
+  value_learning_rate: float
+  weight_decay: float = 0.0
+  warmup_steps: int = 0
+  max_length: int
+  cache_dir: str = ''  # '' means ~/.cache/smft_jax
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'steps', 'batch_size')
+    schema.at_least(2, self, 'max_length')
+    schema.at_least(0, self, 'weight_decay', 'warmup_steps')
+    schema.positive(self, 'learning_rate', 'value_learning_rate')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackgroundConfig:
+  """The background corpus, over which document frequencies are counted."""
+
+  num_batches: int
+  batch_size: int
+  document: Literal['sequence', 'batch'] = 'sequence'
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'num_batches', 'batch_size')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+  """The target stream: each document is seen once, in order."""
+
+  steps_per_document: int
+  batch_size: int
+  context_weight: float = 1.0
+  answer_weight: float = 1.0
+  max_documents: int | None = None  # None streams all of them
+
+  def __post_init__(self) -> None:
+    schema.at_least(
+      1, self, 'steps_per_document', 'batch_size', 'max_documents'
+    )
+    schema.at_least(0, self, 'context_weight', 'answer_weight')
+    if not self.context_weight and not self.answer_weight:
+      raise schema.UserError(
+        'context_weight and answer_weight are both 0, so nothing would be'
+        ' learned'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+  """How a document of the stream is learned."""
+
+  name: Literal['sparse_memory'] = 'sparse_memory'
+  update: Literal['rows', 'dense'] = 'rows'
+  ranking: Literal[
+    'tf_idf', 'tf', 'all_accessed', 'tf_idf_cubed', 'kl', 'random'
+  ] = 'tf_idf'
+  t: int
+  optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
+  learning_rate: float
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 't')
+    schema.positive(self, 'learning_rate')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+  """What is measured, and how often along the stream."""
+
+  every_documents: int
+  batch_size: int
+  max_questions: int | None = None  # per evaluation set; None asks all
+  max_answer_tokens: int = 16
+
+  def __post_init__(self) -> None:
+    schema.at_least(
+      1,
+      self,
+      'every_documents',
+      'batch_size',
+      'max_questions',
+      'max_answer_tokens',
+    )
+
+
+def _choose_data(values: Any, name: str) -> tuple[type, dict[str, Any]]:
+  """The dataclass of one kind of data, which its own module owns."""
+  if not schema.is_mapping(values) or 'kind' not in values:
+    kinds = ', '.join(map(repr, _DATA_KINDS))
+    raise UserError(f'{name}.kind is missing; it can be {kinds}')
+  kind = schema.one_of(f'{name}.kind', values['kind'], _DATA_KINDS)
+  # Imported only here: a run needs one kind, and their imports are not light.
+  module, section_name = _DATA_KINDS[kind]
+  section = getattr(importlib.import_module(module), section_name)
+  has_kind = 'kind' in {field.name for field in dataclasses.fields(section)}
+  return section, {
+    key: values[key] for key in values if key != 'kind' or has_kind
+  }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+  """Everything a run does.
+
+  Without a `stream` the run makes and measures its base model, no more.
+
+  Raises:
+    UserError: where two sections contradict each other.
+  """
+
+  seed: int = 0
+  data: DataConfig = dataclasses.field(
+    metadata={'choose_section': _choose_data}
+  )
+  model: ModelConfig
+  memory: MemorySettings
+  base: BaseConfig
+  background: BackgroundConfig | None = None
+  stream: StreamConfig | None = None
+  method: MethodConfig | None = None
+  evaluation: EvaluationConfig
+
+  def __post_init__(self) -> None:
+    schema.at_least(0, self, 'seed')
+    if self.stream is None:
+      return
+    if self.method is None:
+      raise schema.UserError(
+        'config.method is missing, and config.stream needs it'
+      )
+    if not self.model.memory_layers:
+      raise schema.UserError(
+        'config.model.memory_layers is empty, so the stream has no memory to'
+        f' learn into; the layers are 0 to {self.model.num_layers - 1}'
+      )
+    if self.method.t > self.memory.num_slots:
+      raise schema.UserError(
+        f'config.method.t = {self.method.t} is more than the'
+        f' {self.memory.num_slots} slots of config.memory.num_slots'
+      )
+    ranking = self.method.ranking
+    if ranking in RANKINGS_WITH_BACKGROUND and self.background is None:
+      raise schema.UserError(
+        f'config.method.ranking = {ranking!r} needs document frequencies:'
+        " give config.background, or use config.method.ranking = 'tf'"
+      )
+
+
+def from_config_dict(
+  config: Mapping[str, Any] | config_dict.ConfigDict,
+) -> Experiment:
+  """Checks a config and freezes it.
+
+  Args:
+    config: a ConfigDict, or nested plain dicts such as `to_dict` returns.
+
+  Returns:
+    The experiment. A float without a fraction (1e3) is taken where a whole
+    number is asked for, a whole number where a float is.
+
+  Raises:
+    UserError: for a key that is unknown, missing, of a wrong type or of an
+      impossible value. The message is one line and names the key in full, with
+      the nearest known one.
+
+  Example:
+    >>> try:
+    ...   from_config_dict({'modle': {}})
+    ... except UserError as error:
+    ...   print(error)
+    unknown key config.modle; did you mean config.model?
+  """
+  return schema.build(config, Experiment, 'config')
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+  """The whole config, defaults included, as JSON knows it.
+
+  `from_config_dict(to_dict(experiment)) == experiment`.
+  """
+  resolved = dataclasses.asdict(experiment)
+  data = (type(experiment.data).__module__, type(experiment.data).__name__)
+  kind = next((k for k, v in _DATA_KINDS.items() if v == data), None)
+  resolved['data'] = {'kind': kind, **resolved['data']}
+  # One trip through JSON, so that it equals what config.json will be read as.
+  return json.loads(json.dumps(resolved))

@@ -1,0 +1,1 @@
+"""Texts in: worlds and documents as tasks, tokenizers, batches."""

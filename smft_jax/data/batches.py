@@ -1,0 +1,245 @@
+"""Texts to rows of token ids, and rows to batches: numpy, and no state.
+
+A row is a beginning-of-sequence token and then part or all of one text; rows
+are padded, not packed, because access counts are per text. A batch is a pure
+function of the step, so that a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from smft_jax.data import task
+from smft_jax.data import tokenizers
+
+
+class Batch(NamedTuple):
+  """Rows of equal length.
+
+  Attributes:
+    tokens: int32 [B, L].
+    mask: bool [B, L]; True where there is a token, False at padding.
+    loss_weights: float32 [B, L]; weight of the loss of predicting
+      `tokens[:, i]` from what comes before it; 0 at the first token and at
+      padding.
+  """
+
+  tokens: np.ndarray
+  mask: np.ndarray
+  loss_weights: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+  """Rows of different lengths, end to end; `len` is the number of rows.
+
+  Attributes:
+    tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
+    loss_weights: float32 [total], as in `Batch`.
+    starts: int64 [rows + 1].
+    sources: int64 [rows]; index of the text that the row is part of.
+  """
+
+  tokens: np.ndarray
+  loss_weights: np.ndarray
+  starts: np.ndarray
+  sources: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.sources)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """int64 [rows]."""
+    return np.diff(self.starts)
+
+  @property
+  def longest(self) -> int:
+    """Length of the longest row; 0 when there is none."""
+    return int(self.lengths.max(initial=0))
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+    """The rows with these indices, in this order, repeats allowed."""
+    rows = np.asarray(rows, np.int64)
+    parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
+    return _encoded(
+      [self.tokens[part] for part in parts],
+      [self.loss_weights[part] for part in parts],
+      self.sources[rows],
+    )
+
+
+def tokenize(
+  texts: Sequence[task.Text],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  context_weight: float = 1.0,
+  answer_weight: float = 1.0,
+) -> Encoded:
+  """Encodes texts as rows: beginning, tokens of the text, end.
+
+  A text too long for a row becomes several rows of about equal length, each
+  with a beginning and only the last with an end, so every token of the text is
+  predicted exactly once.
+
+  Args:
+    texts: What to encode.
+    tokenizer: Whose ids to use.
+    max_length: Most tokens in a row, at least 2.
+    context_weight: Loss weight of the tokens outside the answer.
+    answer_weight: Loss weight of the answer's tokens and of the one after it,
+      which ends it. A text without an answer has weight 1 throughout.
+
+  Returns:
+    At least one row per text, in the order of the texts.
+
+  Raises:
+    ValueError: `max_length` is below 2, or a weight is negative.
+
+  Example:
+    >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto.'])
+    >>> text = task.Text(text='Ada lives in Porto.', answer=(13, 18))
+    >>> rows = tokenize([text], tokenizer, max_length=16, context_weight=0.5)
+    >>> rows.longest, rows.loss_weights.tolist()
+    (7, [0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5])
+  """
+  if max_length < 2:
+    raise ValueError(f'max_length must be at least 2, not {max_length}')
+  for name, weight in (
+    ('context_weight', context_weight),
+    ('answer_weight', answer_weight),
+  ):
+    if not weight >= 0:
+      raise ValueError(f'{name} must not be negative, and is {weight}')
+  bos, eos = tokenizer.bos_id, tokenizer.eos_id
+  row_tokens: list[np.ndarray] = []
+  row_weights: list[np.ndarray] = []
+  sources: list[int] = []
+  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+  for source, (text, (ids, offsets)) in enumerate(
+    zip(texts, encodings, strict=True)
+  ):
+    tokens = np.array([*ids, eos], np.int32)
+    weights = np.ones(len(tokens), np.float32)
+    if text.answer is not None:
+      start, end = text.answer
+      inside = np.array([s < end and e > start for s, e in offsets] + [False])
+      ends = np.append(False, inside[:-1])
+      weights = np.where(inside | ends, answer_weight, context_weight)
+    pieces = -(-len(tokens) // (max_length - 1))
+    for piece in range(pieces):
+      part = slice(
+        piece * len(tokens) // pieces, (piece + 1) * len(tokens) // pieces
+      )
+      row_tokens.append(np.append(np.int32(bos), tokens[part]))
+      row_weights.append(np.append(np.float32(0.0), weights[part]))
+      sources.append(source)
+  return _encoded(row_tokens, row_weights, sources)
+
+
+def tokenize_prompts(
+  prompts: Sequence[str], tokenizer: tokenizers.Tokenizer
+) -> Encoded:
+  """Encodes prompts to be continued: a beginning, no end, no loss.
+
+  Returns:
+    Exactly one row per prompt.
+  """
+  encodings = tokenizer.encode_batch_with_offsets(prompts)
+  bos = tokenizer.bos_id
+  tokens = [np.array([bos, *ids], np.int32) for ids, _ in encodings]
+  weights = [np.zeros(len(row), np.float32) for row in tokens]
+  return _encoded(tokens, weights, np.arange(len(tokens)))
+
+
+def pad(rows: Encoded, length: int, pad_id: int) -> Batch:
+  """Pads every row at its end.
+
+  Args:
+    rows: B rows.
+    length: L, at least the longest row.
+    pad_id: Token that fills the padding.
+
+  Raises:
+    ValueError: A row is longer than `length`: nothing is ever cut.
+  """
+  if rows.longest > length:
+    raise ValueError(
+      f'a row of {rows.longest} tokens does not fit length {length}'
+    )
+  mask = np.arange(length) < rows.lengths[:, None]
+  tokens = np.full(mask.shape, pad_id, np.int32)
+  tokens[mask] = rows.tokens
+  loss_weights = np.zeros(mask.shape, np.float32)
+  loss_weights[mask] = rows.loss_weights
+  return Batch(tokens, mask, loss_weights)
+
+
+def batch_at(
+  rows: Encoded,
+  step: int,
+  batch_size: int,
+  seed: int,
+  length: int,
+  pad_id: int,
+) -> Batch:
+  """The batch of one step: epochs end to end, each in an order of its own.
+
+  Args:
+    rows: What to draw from, at least one row.
+    step: Which batch, from 0.
+    batch_size: B; may exceed the number of rows.
+    seed: What the orders are made from.
+    length: L, at least the longest row.
+    pad_id: Token that fills the padding.
+
+  Returns:
+    A batch that depends on the arguments alone. The last batch of an epoch is
+    filled up from the next one.
+
+  Raises:
+    ValueError: There are no rows, or the step or the size is out of range.
+  """
+  if not len(rows):
+    raise ValueError('no rows to make a batch of')
+  if step < 0 or batch_size < 1:
+    raise ValueError(
+      f'step must be at least 0 and batch_size at least 1, not {step} and '
+      f'{batch_size}'
+    )
+  first, last = step * batch_size, (step + 1) * batch_size
+  epochs = range(first // len(rows), (last - 1) // len(rows) + 1)
+  order = np.concatenate(
+    [np.random.default_rng([seed, e]).permutation(len(rows)) for e in epochs]
+  )
+  start = first - epochs[0] * len(rows)
+  return pad(rows.take(order[start : start + batch_size]), length, pad_id)
+
+
+def bucket_length(longest: int, multiple: int = 8) -> int:
+  """`longest` rounded up, so that few different lengths are compiled.
+
+  Example:
+    >>> bucket_length(17), bucket_length(24)
+    (24, 24)
+  """
+  return -(-longest // multiple) * multiple
+
+
+def _encoded(
+  tokens: Sequence[np.ndarray],
+  weights: Sequence[np.ndarray],
+  sources: Sequence[int] | np.ndarray,
+) -> Encoded:
+  lengths = [len(row) for row in tokens]
+  return Encoded(
+    tokens=np.concatenate([np.zeros(0, np.int32), *tokens]).astype(np.int32),
+    loss_weights=np.concatenate([np.zeros(0), *weights]).astype(np.float32),
+    starts=np.cumsum([0, *lengths], dtype=np.int64),
+    sources=np.asarray(sources, np.int64),
+  )

@@ -1,0 +1,182 @@
+"""Tokenizers trained on the spot, with nothing to download.
+
+A thin wrapper round the `tokenizers` library that fixes what the rest of the
+package relies on: three special tokens, text that cannot forge them, decoding
+that gives the text back, and a fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import hashlib
+import json
+
+import tokenizers
+
+PAD = '<|pad|>'
+BOS = '<|bos|>'
+EOS = '<|eos|>'
+UNKNOWN = '<|unknown|>'
+
+# Punctuation that a word-level decoder joins to the word before it.
+_CLOSING = ('.', ',', ':', ';', '?', '!')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+  """Text to token ids and back; make one by one of the `train_*` functions.
+
+  Attributes:
+    inner: The wrapped tokenizer, with tokens named `PAD`, `BOS` and `EOS`.
+
+  Raises:
+    ValueError: `inner` lacks one of the special tokens.
+
+  Example:
+    >>> tokenizer = train_word_level(['Ada was born in Lisbon.'])
+    >>> tokenizer.decode(tokenizer.encode('Ada was in Lisbon.'))
+    'Ada was in Lisbon.'
+  """
+
+  inner: tokenizers.Tokenizer
+
+  def __post_init__(self) -> None:
+    for token in (PAD, BOS, EOS):
+      self._special_id(token)
+    # A text that spells a special token is only text.
+    self.inner.encode_special_tokens = True
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of token ids, special ones included."""
+    return self.inner.get_vocab_size()
+
+  @property
+  def pad_id(self) -> int:
+    """Id of the token that fills rows up."""
+    return self._special_id(PAD)
+
+  @property
+  def bos_id(self) -> int:
+    """Id of the token that begins every row."""
+    return self._special_id(BOS)
+
+  @property
+  def eos_id(self) -> int:
+    """Id of the token that ends every text."""
+    return self._special_id(EOS)
+
+  def encode(self, text: str) -> list[int]:
+    """Token ids of `text`, without special tokens."""
+    return self.encode_with_offsets(text)[0]
+
+  def encode_with_offsets(
+    self, text: str
+  ) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids and the span of characters that each stands for."""
+    return self.encode_batch_with_offsets([text])[0]
+
+  def encode_batch_with_offsets(
+    self, texts: Sequence[str]
+  ) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """As `encode_with_offsets`, for many texts at once and much faster."""
+    encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
+    return [(e.ids, e.offsets) for e in encodings]
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of `ids`; special tokens are dropped."""
+    return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
+
+  def to_json(self) -> str:
+    """All there is to the tokenizer, for `from_json`."""
+    return self.inner.to_str()
+
+  @classmethod
+  def from_json(cls, text: str) -> Tokenizer:
+    """The tokenizer that `to_json` wrote.
+
+    Raises:
+      ValueError: The text is not that of a tokenizer.
+    """
+    try:
+      inner = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # The library raises bare Exception.
+      raise ValueError(f'not a tokenizer in JSON: {error}') from error
+    return cls(inner)
+
+  def fingerprint(self) -> str:
+    """Hex digest that changes when the tokenizer does."""
+    canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+  def _special_id(self, token: str) -> int:
+    token_id = self.inner.token_to_id(token)
+    if token_id is None:
+      raise ValueError(f'the tokenizer has no token {token}')
+    return token_id
+
+
+def train_word_level(texts: Iterable[str]) -> Tokenizer:
+  """A tokenizer with one token per word or run of punctuation in `texts`.
+
+  Words it has not seen become one unknown token. Decoding puts a space before
+  every word and none before closing punctuation.
+
+  Args:
+    texts: What the words come from; their order does not matter.
+
+  Raises:
+    ValueError: There is no word in `texts`.
+  """
+  inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
+  inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  # No token holds a space, so none counts as a continuation of the one before.
+  inner.decoder = tokenizers.decoders.Sequence(
+    [
+      tokenizers.decoders.WordPiece(prefix=' ', cleanup=False),
+      tokenizers.decoders.Fuse(),
+      *(tokenizers.decoders.Replace(f' {mark}', mark) for mark in _CLOSING),
+    ]
+  )
+  specials = [PAD, BOS, EOS, UNKNOWN]
+  trainer = tokenizers.trainers.WordLevelTrainer(
+    vocab_size=2**31 - 1, special_tokens=specials, show_progress=False
+  )
+  inner.train_from_iterator(texts, trainer)
+  if inner.get_vocab_size() == len(specials):
+    raise ValueError('no words to train a tokenizer on: the texts are empty')
+  return Tokenizer(inner)
+
+
+def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+  """A byte-level byte-pair tokenizer; every text round-trips exactly.
+
+  Args:
+    texts: What the merges are learned from.
+    vocab_size: Number of tokens, at least 259 (bytes and special tokens); small
+      texts may yield fewer.
+
+  Raises:
+    ValueError: `vocab_size` is too small.
+  """
+  alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+  specials = [PAD, BOS, EOS]
+  least = len(alphabet) + len(specials)
+  if vocab_size < least:
+    raise ValueError(f'vocab_size must be at least {least}, not {vocab_size}')
+  inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+  inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+    add_prefix_space=False
+  )
+  inner.decoder = tokenizers.decoders.ByteLevel()
+  # Only trims the space that starts a word's token from its offsets.
+  inner.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
+  trainer = tokenizers.trainers.BpeTrainer(
+    vocab_size=vocab_size,
+    special_tokens=specials,
+    initial_alphabet=sorted(alphabet),
+    show_progress=False,
+  )
+  inner.train_from_iterator(texts, trainer)
+  return Tokenizer(inner)

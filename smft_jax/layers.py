@@ -1,0 +1,218 @@
+"""The parts of a Llama-family decoder: norm, rotary attention, SwiGLU.
+
+Shapes: B batch, L length, S attended length, D model dim, H query heads,
+G key-value heads, K head dim, F FFN dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from smft_jax import memory as memory_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """Sizes and options of a decoder.
+
+  Attributes:
+    vocab_size: T, tokens.
+    num_layers: Blocks.
+    model_dim: D.
+    num_heads: H, query heads.
+    num_kv_heads: G, key-value heads; divides `num_heads`.
+    head_dim: K, size of one head; even, for the rotation.
+    ffn_dim: F, inner size of the SwiGLU.
+    rope_theta: Base of the rotary frequencies.
+    norm_eps: Added to the mean square in RMSNorm.
+    qkv_bias: Biases on the query, key and value projections (Qwen2).
+    qk_norm: RMSNorm on each head's query and key (Qwen3).
+    tie_embeddings: Logits from the embedding table.
+    memory: The memory layers' sizes; None for a plain decoder.
+    memory_layers: Blocks with memory, counted from 0; they share one pool.
+    memory_placement: 'replace' the FFN of those blocks or stand 'beside' it.
+    dtype: Of parameters and computation; norms and softmax are float32.
+
+  Raises:
+    ValueError: For sizes that do not fit together.
+  """
+
+  vocab_size: int
+  num_layers: int
+  model_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  ffn_dim: int
+  rope_theta: float = 10_000.0
+  norm_eps: float = 1e-6
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  tie_embeddings: bool = True
+  memory: memory_lib.MemoryConfig | None = None
+  memory_layers: tuple[int, ...] = ()
+  memory_placement: str = 'replace'
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+          f'num_kv_heads must divide num_heads = {self.num_heads}, got '
+          f'{self.num_kv_heads}.'
+      )
+    if self.head_dim % 2:
+      raise ValueError(
+          'head_dim must be even for rotary positions, got '
+          f'{self.head_dim}; take {self.head_dim + 1}.'
+      )
+    if self.memory_placement not in ('replace', 'beside'):
+      raise ValueError(
+          "memory_placement must be 'replace' or 'beside', got "
+          f'{self.memory_placement!r}.'
+      )
+    for layer in self.memory_layers:
+      if not 0 <= layer < self.num_layers:
+        raise ValueError(
+            f'memory_layers: there is no block {layer}; blocks are 0 to '
+            f'{self.num_layers - 1}.'
+        )
+    if bool(self.memory_layers) != (self.memory is not None):
+      raise ValueError(
+          'memory and memory_layers go together: give both or neither.'
+      )
+    if self.memory and self.memory.model_dim != self.model_dim:
+      raise ValueError(
+          f'memory.model_dim must be model_dim = {self.model_dim}, got '
+          f'{self.memory.model_dim}.'
+      )
+
+
+class RMSNorm(nnx.Module):
+  """x / rms(x) * scale over the last axis, computed in float32."""
+
+  def __init__(self, dim: int, eps: float, dtype: jnp.dtype):
+    self.scale = nnx.Param(jnp.ones((dim,), dtype))
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    normed = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
+    scale = self.scale[...]
+    return normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+
+
+def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+  """Rotary positions (arXiv 2104.09864), in the half-split layout of Llama.
+
+  Args:
+    x: [B, L, H, K].
+    positions: int32 [B, L].
+    theta: Base of the frequencies.
+
+  Returns:
+    [B, L, H, K]; the first half of K is paired with the second.
+  """
+  half = x.shape[-1] // 2
+  frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angles = jnp.einsum(
+      'bl,f->blf', positions.astype(jnp.float32), frequencies
+  )[:, :, None]
+  sin, cos = jnp.sin(angles), jnp.cos(angles)
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate(
+      [first * cos - second * sin, second * cos + first * sin], axis=-1
+  )
+  return rotated.astype(x.dtype)
+
+
+class Attention(nnx.Module):
+  """Causal grouped-query attention."""
+
+  def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    d, h, g, k = (
+        config.model_dim, config.num_heads, config.num_kv_heads, config.head_dim
+    )
+    self.query = _dense((d, h, k), d, config, rngs)
+    self.key = _dense((d, g, k), d, config, rngs)
+    self.value = _dense((d, g, k), d, config, rngs)
+    self.out = _dense((h, k, d), h * k, config, rngs)
+    if config.qkv_bias:
+      self.query_bias = nnx.Param(jnp.zeros((h, k), config.dtype))
+      self.key_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
+      self.value_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
+    if config.qk_norm:
+      self.query_norm = RMSNorm(k, config.norm_eps, config.dtype)
+      self.key_norm = RMSNorm(k, config.norm_eps, config.dtype)
+
+  def __call__(self, x, positions, attend, past=None, start=None):
+    """Attends.
+
+    Args:
+      x: [B, L, D], normed.
+      positions: int32 [B, L].
+      attend: bool [B, L, S]; L stands for S without a cache.
+      past: Cached keys and values, each [B, S, G, K], or None.
+      start: int32 [], the cache column of x's first token.
+
+    Returns:
+      Output [B, L, D], and keys and values [B, S, G, K] with x's written in.
+    """
+    config = self.config
+    query = jnp.einsum('bld,dhk->blhk', x, self.query[...])
+    key = jnp.einsum('bld,dgk->blgk', x, self.key[...])
+    value = jnp.einsum('bld,dgk->blgk', x, self.value[...])
+    if config.qkv_bias:
+      query += self.query_bias[...][None, None]
+      key += self.key_bias[...][None, None]
+      value += self.value_bias[...][None, None]
+    if config.qk_norm:
+      query, key = self.query_norm(query), self.key_norm(key)
+    query = rotate(query, positions, config.rope_theta)
+    key = rotate(key, positions, config.rope_theta)
+    if past is not None:
+      key, value = (
+          jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
+          for old, new in zip(past, (key, value), strict=True)
+      )
+    # Query heads in G groups of H // G; a group shares a key-value head.
+    groups = (*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
+    att = jnp.einsum('blgqk,bsgk->bgqls', query.reshape(groups), key)
+    att = att.astype(jnp.float32) * config.head_dim**-0.5
+    att = jnp.where(attend[:, None, None], att, jnp.finfo(jnp.float32).min)
+    att = jax.nn.softmax(att, axis=-1).astype(x.dtype)
+    mixed = jnp.einsum('bgqls,bsgk->blgqk', att, value)
+    heads = (*x.shape[:2], config.num_heads, config.head_dim)
+    out = jnp.einsum('blhk,hkd->bld', mixed.reshape(heads), self.out[...])
+    return out, (key, value)
+
+
+class FeedForward(nnx.Module):
+  """SwiGLU: (silu(x W_gate) * x W_up) W_down."""
+
+  def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    d, f = config.model_dim, config.ffn_dim
+    self.gate = _dense((d, f), d, config, rngs)
+    self.up = _dense((d, f), d, config, rngs)
+    self.down = _dense((f, d), f, config, rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return (
+        jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])
+    ) @ self.down[...]
+
+
+def _dense(
+    shape: tuple[int, ...],
+    fan_in: int,
+    config: TransformerConfig,
+    rngs: nnx.Rngs,
+) -> nnx.Param:
+  """A normal matrix with standard deviation fan_in ** -0.5."""
+  init = nnx.initializers.normal(fan_in**-0.5)
+  return nnx.Param(init(rngs.params(), shape, config.dtype))

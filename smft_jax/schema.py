@@ -1,0 +1,290 @@
+"""Checks nested settings against frozen dataclasses, by looking at them.
+
+The dataclasses are the only description of a config: names, types and defaults
+are read off their fields. What is wrong is said in one line that names the key
+in full and the nearest right thing.
+
+Which dataclass a section is may hang on a value inside it: its field then has
+`choose_section` in its metadata: (values, name) -> (dataclass, values for it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import difflib
+import math
+import numbers
+import types
+import typing
+from typing import Any, Literal
+
+from ml_collections import config_dict
+
+
+class UserError(ValueError):
+  """A mistake in a config, flag or file: one line, for the person at the keys.
+
+  Programs print the line and leave with exit code 2 (`cli.run`).
+  """
+
+
+def one_line(error: BaseException) -> str:
+  """An error's message without line breaks; its type if it has none."""
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+  """The choice that a person most likely meant, or None if none is close.
+
+  Example:
+    >>> nearest('tfidf', ['tf', 'tf_idf', 'kl'])
+    'tf_idf'
+  """
+  choices = list(choices)
+  folded = {choice.lower(): choice for choice in choices}
+  close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+  return folded[close[0]] if close else None
+
+
+def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
+  """Returns `value` if it is one of `choices`.
+
+  Args:
+    name: what is being chosen, as the message should call it.
+    value: what was chosen.
+    choices: what there is.
+
+  Raises:
+    UserError: if it is not; the line names the nearest choice, or all of them.
+
+  Example:
+    >>> try:
+    ...   one_of('ranking', 'tfidf', ['tf', 'tf_idf', 'kl'])
+    ... except UserError as error:
+    ...   print(error)
+    ranking = 'tfidf' is not known; did you mean 'tf_idf'?
+  """
+  choices = list(choices)
+  if value in choices:
+    return value
+  close = nearest(value, choices) if isinstance(value, str) else None
+  hint = (
+    f'did you mean {close!r}?'
+    if close
+    else f'it can be {", ".join(map(repr, choices))}'
+  )
+  raise UserError(f'{name} = {value!r} is not known; {hint}')
+
+
+def coerce(value: Any, hint: Any, name: str) -> Any:
+  """Turns one value into the type `hint`, or says why it cannot.
+
+  Args:
+    value: what the config or the command line holds.
+    hint: int, float, bool, str, a Literal, a tuple[x, ...], or one of these
+      or None.
+    name: the key in full, for the message.
+
+  Raises:
+    UserError: if the value is of another type.
+
+  Example:
+    >>> coerce(1e3, int, 'config.base.steps')
+    1000
+  """
+  if hint is Any:
+    return value
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (typing.Union, types.UnionType):
+    if value is None and type(None) in arguments:
+      return None
+    hint = next(a for a in arguments if a is not type(None))
+    return coerce(value, hint, name)
+  if origin is Literal:
+    return one_of(name, value, arguments)
+  if origin is tuple:
+    if isinstance(value, (str, Mapping)):
+      raise _wrong_type(name, value, 'a list')
+    items = list(value) if isinstance(value, Sequence) else [value]
+    return tuple(coerce(item, arguments[0], name) for item in items)
+  # bool is a kind of int in Python; a switch is not a count.
+  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if hint is int:
+    if not is_number or not math.isfinite(value) or value != int(value):
+      raise _wrong_type(name, value, 'a whole number')
+    return int(value)
+  if hint is float:
+    if not is_number or math.isnan(value):
+      raise _wrong_type(name, value, 'a number')
+    return float(value)
+  if dataclasses.is_dataclass(hint):
+    example = dataclasses.fields(hint)[0].name
+    raise UserError(
+      f'{name} is a section: set the keys in it, such as {name}.{example}'
+    )
+  if not isinstance(value, hint):
+    wanted = {bool: 'True or False', str: 'text'}.get(hint, hint.__name__)
+    raise _wrong_type(name, value, wanted)
+  return value
+
+
+def build(
+  values: Any, section: type, path: str, known: Iterable[str] = ()
+) -> Any:
+  """Makes the dataclass `section` out of nested mappings.
+
+  Args:
+    values: a ConfigDict or a mapping; its sections are mappings themselves.
+    section: a dataclass; fields that are dataclasses are its sections.
+    path: what messages call this section, 'config' for the outermost.
+    known: all keys in full, for "did you mean"; the outermost finds them.
+
+  Raises:
+    UserError: for a key that is unknown, missing, of a wrong type or of an
+      impossible value. A ValueError of the dataclass itself gets the path in
+      front of its message.
+  """
+  if not is_mapping(values):
+    raise _wrong_type(path, values, 'a section with keys')
+  known = known or keys(section, path, values)
+  fields = {field.name: field for field in dataclasses.fields(section)}
+  hints = typing.get_type_hints(section)
+  given = {}
+  for key in values:
+    name = f'{path}.{key}'
+    if key not in fields:
+      raise unknown_key(name, fields, known)
+    try:
+      value = values[key]
+    except config_dict.RequiredValueError:
+      raise UserError(f'{name} must be given: --{name}=...') from None
+    if 'choose_section' in fields[key].metadata:
+      inner, value = fields[key].metadata['choose_section'](value, name)
+    else:
+      inner = _section_type(hints[key])
+    optional = type(None) in typing.get_args(hints[key])
+    if inner is None or (value is None and optional):
+      given[key] = coerce(value, hints[key], name)
+    else:
+      given[key] = build(value, inner, name, known)
+  for key, field in fields.items():
+    if key not in given and not _has_default(field):
+      raise UserError(f'{path}.{key} is missing')
+  try:
+    return section(**given)
+  except ValueError as error:
+    message = str(error)
+    if not message.startswith(f'{path.split(".")[0]}.'):
+      is_field = message.split(' ', 1)[0] in fields
+      message = f'{path}{"." if is_field else ": "}{message}'
+    raise UserError(message) from None
+
+
+def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
+  """Every key that a config may hold, in full, with its type.
+
+  Args:
+    section: the dataclass of the whole config.
+    path: what it is called, 'config'.
+    values: the config so far; it decides sections that hang on a value in it.
+  """
+  found = {}
+  hints = typing.get_type_hints(section)
+  for field in dataclasses.fields(section):
+    name = f'{path}.{field.name}'
+    found[name] = hints[field.name]
+    value = values.get(field.name) if is_mapping(values) else None
+    inner = _section_type(hints[field.name])
+    if 'choose_section' in field.metadata and value is not None:
+      inner, rest = field.metadata['choose_section'](value, name)
+      found |= {f'{name}.{key}': Any for key in value if key not in rest}
+      value = rest
+    if inner is not None:
+      found |= keys(inner, name, value)
+  return found
+
+
+def unknown_key(
+  name: str, siblings: Iterable[str], known: Iterable[str]
+) -> UserError:
+  """The error for a key that no section has, with the key that was meant.
+
+  Args:
+    name: the unknown key in full, 'config.method.num_slots'.
+    siblings: the keys known in its section.
+    known: all keys there are, in full.
+  """
+  section, _, key = name.rpartition('.')
+  # The right key in the wrong section is a likelier mistake than a bad typo.
+  for other in known:
+    if other.rpartition('.')[2] == key:
+      return UserError(f'unknown key {name}; did you mean {other}?')
+  siblings = list(siblings)
+  close = nearest(key, siblings)
+  if close:
+    return UserError(f'unknown key {name}; did you mean {section}.{close}?')
+  return UserError(f'unknown key {name}; {section} has {", ".join(siblings)}')
+
+
+def differences(
+  theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str = 'config'
+) -> list[str]:
+  """Names the settings in which two resolved configs differ.
+
+  Example:
+    >>> differences({'seed': 0, 'method': {'t': 7}}, {'method': {'t': 9}})
+    ['config.method.t = 7, not 9', 'config.seed = 0, not None']
+  """
+  found = []
+  for key in sorted(theirs.keys() | ours.keys()):
+    name = f'{path}.{key}'
+    a, b = theirs.get(key), ours.get(key)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+      found += differences(a, b, name)
+    elif a != b:
+      found.append(f'{name} = {_brief(a)}, not {_brief(b)}')
+  return found
+
+
+def at_least(lowest: int, section: Any, *names: str) -> None:
+  """Raises a UserError unless these fields are `lowest` or more, or None."""
+  for name in names:
+    value = getattr(section, name)
+    if value is not None and value < lowest:
+      raise UserError(f'{name} must be at least {lowest}, not {value}')
+
+
+def positive(section: Any, *names: str) -> None:
+  """Raises a UserError unless these fields are above 0 and finite."""
+  for name in names:
+    value = getattr(section, name)
+    if not 0 < value < math.inf:
+      raise UserError(f'{name} must be above 0 and finite, not {value}')
+
+
+def is_mapping(value: Any) -> bool:
+  """Whether a value is a section: a mapping, or a ConfigDict."""
+  return isinstance(value, (Mapping, config_dict.ConfigDict))
+
+
+def _section_type(hint: Any) -> type | None:
+  """The dataclass that a field holds, or None if it holds a plain value."""
+  for candidate in (hint, *typing.get_args(hint)):
+    if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+      return candidate
+  return None
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+  missing = dataclasses.MISSING
+  return field.default is not missing or field.default_factory is not missing
+
+
+def _wrong_type(name: str, value: Any, wanted: str) -> UserError:
+  return UserError(f'{name} must be {wanted}, not {_brief(value)}')
+
+
+def _brief(value: Any) -> str:
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= 60 else f'{text[:57]}...'

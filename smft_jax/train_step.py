@@ -1,0 +1,308 @@
+"""The pure training step: (state, batch) -> (state, metrics).
+
+One step for every method. The forms differ in what is differentiated:
+- full: the trainable parameters, by an ordinary optimizer;
+- dense: the value table [N, V]; the optimizer's chain ends in `keep_top_slots`;
+- rows: the rows read [B, L, V] only. Nothing below the lowest memory layer is
+  differentiated and no gradient of the table exists: the gradients of the t
+  chosen rows are built from what was read, and only those rows are written.
+
+Shapes: B batch, L length, N slots, V value dim, A accesses per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from smft_jax import lookup
+from smft_jax import memory
+from smft_jax import optim
+from smft_jax import ranking
+
+
+class Background(NamedTuple):
+  """What the ranking knows of the background corpus.
+
+  Attributes:
+    document_frequency: float32 [N], background documents that read each slot.
+    num_documents: float32 [], |B|.
+  """
+
+  document_frequency: jax.Array
+  num_documents: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+  """One way of finetuning: what trains, and how.
+
+  Attributes:
+    name: As in the config.
+    trainable: Type of the Variables that train; all others stay bit for bit.
+    optimizer: Applied to the trainable parameters; for update 'rows' to the
+      chosen rows, elementwise.
+    update: 'full', 'dense' or 'rows': see the module's docstring.
+    top_t: Slots to update per step; for 'dense' and 'rows'.
+    score: (key, counts [N], background) -> scores [N]: the ranking of slots.
+  """
+
+  name: str
+  trainable: type[nnx.Variable]
+  optimizer: optax.GradientTransformation
+  update: str = 'full'
+  top_t: int = 0
+  score: Callable[[jax.Array, jax.Array, Background], jax.Array] | None = None
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=['step', 'params', 'opt_state', 'background'],
+    meta_fields=['graphdef', 'method'],
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+  """Everything a step reads and writes.
+
+  Attributes:
+    step: int32 [], steps taken.
+    params: All Variables of the model.
+    opt_state: The optimizer's state, over the trainable parameters.
+    background: Document frequencies; None for update 'full'.
+    graphdef: The model without its Variables.
+    method: The way of finetuning.
+  """
+
+  step: jax.Array
+  params: nnx.State
+  opt_state: Any
+  background: Background | None
+  graphdef: nnx.GraphDef
+  method: Method
+
+
+class Accesses(NamedTuple):
+  """What the memory layers read in a forward pass, a tuple entry per layer.
+
+  Attributes:
+    slot_ids: int32 [B, L, A] each.
+    weights: float32 [B, L, A] each.
+  """
+
+  slot_ids: tuple[jax.Array, ...]
+  weights: tuple[jax.Array, ...]
+
+
+def init_state(
+    model: nnx.Module, method: Method, background: Background | None = None
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    model: The model; its Variables are used, not copied.
+    method: The way of finetuning.
+    background: Needed by the updates 'dense' and 'rows'.
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: If the method ranks slots and there is nothing to rank by, or
+      it asks for more slots than there are.
+  """
+  graphdef, params = nnx.split(model)
+  if method.update != 'full':
+    if background is None:
+      raise ValueError(f'method {method.name!r} needs a background.')
+    num_slots = table(params).shape[0]
+    if not 1 <= method.top_t <= num_slots:
+      raise ValueError(
+          f'method.t must be from 1 to num_slots = {num_slots}, got '
+          f'{method.top_t}.'
+      )
+  trainable = params.filter(method.trainable)
+  opt_state = method.optimizer.init(
+      table(params) if method.update == 'rows' else trainable
+  )
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=opt_state,
+      background=background,
+      graphdef=graphdef,
+      method=method,
+  )
+
+
+@functools.partial(jax.jit, donate_argnames='state')
+def train_step(state: TrainState, batch) -> tuple[TrainState, dict[str, Any]]:
+  """Takes one step.
+
+  Args:
+    state: Donated: the table is updated in place.
+    batch: tokens int32 [B, L], mask bool [B, L] (False at padding) and
+      loss_weights float32 [B, L].
+
+  Returns:
+    The next state, and scalars: loss (mean over the loss weights), tokens, and
+    for the sparse updates slots_accessed and slots_updated.
+  """
+  if state.method.update == 'rows':
+    params, opt_state, metrics = _rows_update(state, batch)
+  else:
+    params, opt_state, metrics = _dense_update(state, batch)
+  metrics['tokens'] = jnp.sum(batch.mask)
+  state = dataclasses.replace(
+      state, step=state.step + 1, params=params, opt_state=opt_state
+  )
+  return state, metrics
+
+
+def loss_and_accesses(
+    graphdef: nnx.GraphDef,
+    params: nnx.State,
+    batch,
+    perturbations: nnx.State | None = None,
+) -> tuple[jax.Array, Accesses]:
+  """Mean negative log-likelihood per loss weight, and what the memory read.
+
+  Args:
+    graphdef: The model.
+    params: Its Variables.
+    batch: As in `train_step`.
+    perturbations: Zeros added to what each memory layer reads; the gradient
+      of the loss for them is the gradient for the rows read.
+
+  Returns:
+    Loss in nats, float32 [], and the accesses.
+  """
+  forward = nnx.capture(
+      nnx.merge(graphdef, params),
+      memory.SlotIds,
+      memory.SlotWeights,
+      init=perturbations,
+  )
+  logits, slot_ids, weights = forward(batch.tokens, batch.mask)
+  nll = token_nll(logits, batch.tokens)
+  total = jnp.sum(batch.loss_weights)
+  loss = jnp.sum(nll * batch.loss_weights) / jnp.maximum(total, 1e-6)
+  return loss, Accesses(_leaves(slot_ids), _leaves(weights))
+
+
+def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+  """Negative log-likelihood of each token given those before it.
+
+  Args:
+    logits: [B, L, T].
+    tokens: int32 [B, L].
+
+  Returns:
+    float32 [B, L], in nats; the first column, which nothing predicts, is 0.
+  """
+  nll = optax.softmax_cross_entropy_with_integer_labels(
+      logits[:, :-1].astype(jnp.float32), tokens[:, 1:]
+  )
+  return jnp.pad(nll, ((0, 0), (1, 0)))
+
+
+def _rows_update(state: TrainState, batch):
+  """Sparse memory finetuning without any [N, V] array but the table."""
+  method = state.method
+  shapes = jax.eval_shape(
+      lambda params: nnx.capture(
+          nnx.merge(state.graphdef, params), memory.ReadPerturbation
+      )(batch.tokens, batch.mask)[1],
+      state.params,
+  )
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+  def loss_fn(perturbations):
+    return loss_and_accesses(
+        state.graphdef, state.params, batch, perturbations
+    )
+
+  (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+      zeros
+  )
+  values = table(state.params)
+  scores, metrics = _score_slots(state, accesses, batch.mask)
+  slots = ranking.top_slots(scores, method.top_t)
+  rows = sum(
+      lookup.row_gradient(*read, slots)
+      for read in zip(
+          _leaves(read_gradients),
+          accesses.slot_ids,
+          accesses.weights,
+          strict=True,
+      )
+  )
+  values, opt_state = optim.update_rows(
+      method.optimizer, state.opt_state, values, slots, rows
+  )
+  trainable, frozen = state.params.split(memory.MemoryValue, ...)
+  params = nnx.merge_state(
+      frozen, jax.tree.map(lambda _: values, trainable)
+  )
+  updated = jnp.sum(slots < values.shape[0])
+  return params, opt_state, metrics | {'loss': loss, 'slots_updated': updated}
+
+
+def _dense_update(state: TrainState, batch):
+  """An ordinary step over whole arrays; slot scores go to the optimizer."""
+  method = state.method
+  trainable, frozen = state.params.split(method.trainable, ...)
+
+  def loss_fn(trainable):
+    params = nnx.merge_state(trainable, frozen)
+    return loss_and_accesses(state.graphdef, params, batch)
+
+  (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+      trainable
+  )
+  metrics = {'loss': loss}
+  extras = {}
+  if method.update == 'dense':
+    scores, counted = _score_slots(state, accesses, batch.mask)
+    extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
+    slots = ranking.top_slots(scores, method.top_t)
+    metrics |= counted
+    metrics['slots_updated'] = jnp.sum(slots < scores.shape[0])
+  updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
+      gradients, state.opt_state, trainable, **extras
+  )
+  trainable = optax.apply_updates(trainable, updates)
+  return nnx.merge_state(trainable, frozen), opt_state, metrics
+
+
+def _score_slots(state: TrainState, accesses: Accesses, mask: jax.Array):
+  """Scores [N] of the slots for this batch, and how many were accessed."""
+  num_slots = table(state.params).shape[0]
+  counts = sum(
+      ranking.count_accesses(slot_ids, num_slots, mask)
+      for slot_ids in accesses.slot_ids
+  )
+  key = jax.random.fold_in(jax.random.key(0), state.step)
+  scores = state.method.score(key, counts, state.background)
+  return scores, {'slots_accessed': jnp.sum(counts > 0)}
+
+
+def table(params: nnx.State) -> jax.Array:
+  """The one value table [N, V] of a model."""
+  tables = jax.tree.leaves(params.filter(memory.MemoryValue))
+  if len(tables) != 1:
+    raise ValueError(
+        f'the model must have one value table, found {len(tables)}.'
+    )
+  return tables[0]
+
+
+def _leaves(state: nnx.State) -> tuple[jax.Array, ...]:
+  """The arrays of captured state, in the order of the layers."""
+  return tuple(jax.tree.leaves(state))

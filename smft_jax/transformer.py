@@ -1,0 +1,213 @@
+"""A Llama-family decoder with memory layers in place of or beside its FFNs.
+
+RMSNorm, rotary positions, grouped-query attention and SwiGLU, with the options
+(qkv bias, qk-norm, tied embeddings) that Llama, Qwen2 and Qwen3 weights need.
+
+Shapes: B batch, L length, D model dim, H query heads, G key-value heads,
+K head dim, S length of the key-value cache, T vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from smft_jax import layers
+from smft_jax import memory as memory_lib
+
+
+class Cache(NamedTuple):
+  """Keys and values of the tokens so far, for decoding.
+
+  Attributes:
+    keys: Per block [B, S, G, K], already rotated.
+    values: Per block [B, S, G, K].
+    mask: [B, S], True where a real token has been written.
+    length: int32 [], columns written, padding included.
+  """
+
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
+  mask: jax.Array
+  length: jax.Array
+
+
+class Block(nnx.Module):
+  """Attention, then FFN, memory or both, each normed and added to the stream."""
+
+  def __init__(
+      self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
+  ):
+    d, eps, dtype = config.model_dim, config.norm_eps, config.dtype
+    has_memory = layer in config.memory_layers
+    self.attention_norm = layers.RMSNorm(d, eps, dtype)
+    self.attention = layers.Attention(config, rngs=rngs)
+    self.mlp_norm = layers.RMSNorm(d, eps, dtype)
+    self.mlp = (
+        None
+        if has_memory and config.memory_placement == 'replace'
+        else layers.FeedForward(config, rngs=rngs)
+    )
+    self.memory = (
+        memory_lib.ProductKeyMemory(config.memory, rngs=rngs, own_values=False)
+        if has_memory
+        else None
+    )
+
+  def __call__(self, x, pool, positions, attend, past=None, start=None):
+    mixed, present = self.attention(
+        self.attention_norm(x), positions, attend, past, start
+    )
+    x += mixed
+    normed = self.mlp_norm(x)
+    if self.mlp is not None:
+      x += self.mlp(normed)
+    if self.memory is not None:
+      x += self.memory(normed, pool)
+    return x, present
+
+
+class Transformer(nnx.Module):
+  """Decoder: tokens -> logits.
+
+  Example:
+    >>> config = layers.TransformerConfig(vocab_size=11, num_layers=2, model_dim=8,
+    ...     num_heads=2, num_kv_heads=1, head_dim=4, ffn_dim=16)
+    >>> model = Transformer(config, rngs=nnx.Rngs(0))
+    >>> model(jnp.zeros((3, 5), jnp.int32)).shape
+    (3, 5, 11)
+  """
+
+  def __init__(self, config: layers.TransformerConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    shape = (config.vocab_size, config.model_dim)
+    init = nnx.initializers.normal(0.02)
+    self.embedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.blocks = nnx.List(
+        [Block(config, i, rngs=rngs) for i in range(config.num_layers)]
+    )
+    self.final_norm = layers.RMSNorm(config.model_dim, config.norm_eps, config.dtype)
+    if not config.tie_embeddings:
+      self.unembedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+    # One pool for all memory layers, handed to them in the call: a Variable
+    # in two places would not survive nnx.split and merge.
+    if config.memory is not None:
+      self.pool = memory_lib.make_values(config.memory, rngs)
+
+  def __call__(
+      self, tokens: jax.Array, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """Logits of every next token.
+
+    Args:
+      tokens: int32 [B, L].
+      mask: bool [B, L], False at padding, which is never attended to and takes
+        no position; None where all tokens are real.
+
+    Returns:
+      Logits [B, L, T].
+    """
+    if mask is None:
+      mask = jnp.ones(tokens.shape, bool)
+    positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+    columns = jnp.arange(tokens.shape[1])
+    attend = (columns[:, None] >= columns[None, :])[None] & mask[:, None, :]
+    x = self.embedding[...][tokens]
+    for block in self.blocks:
+      x, _ = block(x, self._pool(), positions, attend)
+    return self._logits(x)
+
+  def init_cache(self, batch_size: int, length: int) -> Cache:
+    """An empty cache for `length` tokens."""
+    config = self.config
+    shape = (batch_size, length, config.num_kv_heads, config.head_dim)
+    empty = (jnp.zeros(shape, config.dtype),) * config.num_layers
+    mask = jnp.zeros((batch_size, length), bool)
+    return Cache(empty, empty, mask, jnp.zeros((), jnp.int32))
+
+  def extend(
+      self, tokens: jax.Array, mask: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Logits of the last token after adding tokens to the cache.
+
+    Args:
+      tokens: int32 [B, L], the next tokens; padding on the left.
+      mask: bool [B, L], False at padding.
+      cache: What came before; must have L columns left.
+
+    Returns:
+      Logits [B, T] after the last column, and the longer cache.
+    """
+    size, start = tokens.shape[1], cache.length
+    seen = jnp.sum(cache.mask, axis=1, dtype=jnp.int32)
+    positions = seen[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
+    positions = jnp.maximum(positions, 0)
+    key_mask = jax.lax.dynamic_update_slice_in_dim(
+        cache.mask, mask, start, axis=1
+    )
+    rows = start + jnp.arange(size)
+    columns = jnp.arange(key_mask.shape[1])
+    attend = (rows[:, None] >= columns[None, :])[None] & key_mask[:, None]
+    x = self.embedding[...][tokens]
+    keys, values = [], []
+    for i, block in enumerate(self.blocks):
+      past = (cache.keys[i], cache.values[i])
+      x, (key, value) = block(
+          x, self._pool(), positions, attend, past, start
+      )
+      keys.append(key)
+      values.append(value)
+    cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
+    return self._logits(x[:, -1:])[:, 0], cache
+
+  def _pool(self) -> jax.Array | None:
+    return self.pool[...] if self.config.memory is not None else None
+
+  def _logits(self, x: jax.Array) -> jax.Array:
+    table = self.embedding if self.config.tie_embeddings else self.unembedding
+    return jnp.einsum('bld,td->blt', self.final_norm(x), table[...])
+
+
+def greedy_decode(
+    model: Transformer,
+    tokens: jax.Array,
+    mask: jax.Array,
+    max_new_tokens: int,
+    eos_id: int,
+) -> jax.Array:
+  """The likeliest continuation, a token at a time, with a key-value cache.
+
+  Args:
+    model: The decoder.
+    tokens: int32 [B, L], prompts, padded on the left.
+    mask: bool [B, L], False at padding.
+    max_new_tokens: Tokens to add.
+    eos_id: Token after which a row repeats `eos_id`.
+
+  Returns:
+    int32 [B, max_new_tokens].
+  """
+  batch_size, length = tokens.shape
+  cache = model.init_cache(batch_size, length + max_new_tokens)
+  logits, cache = model.extend(tokens, mask, cache)
+  # The pure form of the model: a loop may not close over its Variables.
+  graphdef, params = nnx.split(model)
+
+  def add_token(carry, _):
+    logits, cache, done = carry
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    token = jnp.where(done, jnp.int32(eos_id), token)
+    done |= token == eos_id
+    logits, cache = nnx.merge(graphdef, params).extend(
+        token[:, None], jnp.ones((batch_size, 1), bool), cache
+    )
+    return (logits, cache, done), token
+
+  done = jnp.zeros((batch_size,), bool)
+  _, out = jax.lax.scan(
+      add_token, (logits, cache, done), length=max_new_tokens
+  )
+  return out.T

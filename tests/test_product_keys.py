@@ -1,0 +1,120 @@
+"""Product-key search against brute force over all n * n slots."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax import product_keys
+
+
+def _inputs(lead, heads, key_dim, n, seed=0):
+  keys = jax.random.split(jax.random.key(seed))
+  queries = jax.random.normal(keys[0], (*lead, heads, key_dim))
+  subkeys = jax.random.normal(keys[1], (heads, 2, n, key_dim // 2))
+  return queries, subkeys
+
+
+def _all_scores(queries, subkeys):
+  """Scores of every slot, [..., H, n * n], in float64."""
+  q, c = np.float64(queries), np.float64(subkeys)
+  half = c.shape[-1]
+  first = np.einsum('...hc,hnc->...hn', q[..., :half], c[:, 0])
+  second = np.einsum('...hc,hnc->...hn', q[..., half:], c[:, 1])
+  sums = first[..., :, None] + second[..., None, :]
+  return sums.reshape(*sums.shape[:-2], -1)
+
+
+@pytest.mark.parametrize('lead', [(), (7,), (3, 5)])
+@pytest.mark.parametrize(('n', 'k'), [(13, 1), (13, 5), (13, 13), (1, 1)])
+def test_equals_brute_force(lead, n, k):
+  queries, subkeys = _inputs(lead, heads=3, key_dim=14, n=n)
+  slot_ids, scores = jax.jit(
+      product_keys.product_key_topk, static_argnums=2
+  )(queries, subkeys, k)
+  want = _all_scores(queries, subkeys)
+  want_ids = np.argsort(-want, axis=-1)[..., :k]
+  assert slot_ids.shape == scores.shape == (*lead, 3, k)
+  assert slot_ids.dtype == jnp.int32
+  np.testing.assert_array_equal(slot_ids, want_ids)
+  np.testing.assert_allclose(
+      scores, np.take_along_axis(want, want_ids, -1), rtol=2e-5, atol=2e-5
+  )
+
+
+def test_every_candidate_can_win():
+  # Half scores for which the k best sums are a whole row, a whole column or a
+  # staircase of the candidates: the last of them must not have been pruned.
+  k = 7
+  for rows in range(1, k + 1):
+    columns = k // rows
+    # The first `rows` and `columns` sub-keys are far above the rest.
+    rank = jnp.arange(k, dtype=jnp.float32)
+    first = jnp.where(rank < rows, 100.0, 0.0) - rank
+    second = jnp.where(rank < columns, 100.0, 0.0) - rank
+    subkeys = jnp.stack([first, second])[None, :, :, None]
+    slot_ids, _ = product_keys.product_key_topk(jnp.ones((1, 2)), subkeys, k)
+    block = {a * k + b for a, b in itertools.product(
+        range(rows), range(columns))}
+    assert block <= set(slot_ids[0].tolist())
+
+
+def test_ties_give_distinct_slots_and_the_same_each_time():
+  subkeys = jnp.ones((1, 2, 5, 1))
+  slot_ids, scores = product_keys.product_key_topk(
+      jnp.ones((3, 1, 2)), subkeys, 5
+  )
+  assert all(len(set(row)) == 5 for row in slot_ids[:, 0].tolist())
+  np.testing.assert_array_equal(slot_ids[0], slot_ids[2])
+  np.testing.assert_array_equal(scores, 2.0)
+
+
+def test_gradient_reaches_queries_and_subkeys():
+  queries, subkeys = _inputs((7,), heads=2, key_dim=6, n=11)
+  weights = jax.random.normal(jax.random.key(2), (7, 2, 3))
+
+  def loss(queries, subkeys):
+    return jnp.vdot(
+        weights, product_keys.product_key_topk(queries, subkeys, 3)[1]
+    )
+
+  def brute_loss(queries, subkeys):
+    first = jnp.einsum('thc,hnc->thn', queries[..., :3], subkeys[:, 0])
+    second = jnp.einsum('thc,hnc->thn', queries[..., 3:], subkeys[:, 1])
+    sums = (first[..., :, None] + second[..., None, :]).reshape(7, 2, -1)
+    return jnp.vdot(weights, jax.lax.top_k(sums, 3)[0])
+
+  got = jax.grad(loss, (0, 1))(queries, subkeys)
+  want = jax.grad(brute_loss, (0, 1))(queries, subkeys)
+  for g, w in zip(got, want, strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-5, atol=1e-5)
+    assert np.any(np.asarray(g) != 0)
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
+def test_keeps_dtype(dtype):
+  queries, subkeys = _inputs((3,), heads=2, key_dim=4, n=5)
+  slot_ids, scores = product_keys.product_key_topk(
+      queries.astype(dtype), subkeys.astype(dtype), 2
+  )
+  assert scores.dtype == dtype
+  assert slot_ids.dtype == jnp.int32
+
+
+@pytest.mark.parametrize(
+    ('queries', 'subkeys', 'k', 'message'),
+    [
+        ((2, 6), (2, 2, 5, 3), 6, r'k = 6 .* 5 sub-keys'),
+        ((2, 6), (2, 2, 5, 3), 0, r'k = 0'),
+        ((2, 7), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
+        ((3, 6), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
+        ((2, 6), (2, 5, 3), 1, r'subkeys must have shape'),
+        ((2, 6), (2, 1, 5, 3), 1, r'subkeys must have shape'),
+    ],
+)
+def test_bad_shapes(queries, subkeys, k, message):
+  with pytest.raises(ValueError, match=message) as error:
+    product_keys.product_key_topk(jnp.ones(queries), jnp.ones(subkeys), k)
+  assert '\n' not in str(error.value)

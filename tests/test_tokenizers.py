@@ -1,0 +1,156 @@
+"""Tests of smft_jax.data.tokenizers."""
+
+import subprocess
+import sys
+
+import pytest
+import tokenizers as hf_tokenizers
+
+from smft_jax.data import tokenizers
+
+_TEXTS = (
+  'Ada Keller was born in Porto.',
+  'Question: Where was Ada Keller born? Answer: Porto',
+  'In winter, fog is common; the road is closed!',
+)
+_ODD_TEXTS = (
+  'caf\u00e9 na\u00efve \U0001f600 \u4f60\u597d',
+  '  two  spaces\tand a tab\n\n',
+  '<|eos|> <|pad|><|bos|> <unk> = = Title = =',
+  "don't @-@ stop",
+  '\x00\x7f\u200b',
+)
+
+
+@pytest.fixture(scope='module', params=['word', 'bpe'])
+def tokenizer(request):
+  if request.param == 'word':
+    return tokenizers.train_word_level(_TEXTS)
+  return tokenizers.train_byte_level_bpe(_TEXTS, 283)
+
+
+@pytest.fixture(scope='module')
+def bpe():
+  return tokenizers.train_byte_level_bpe(_TEXTS, 283)
+
+
+@pytest.mark.parametrize('text', _TEXTS)
+def test_training_texts_come_back(tokenizer, text):
+  assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize('text', _ODD_TEXTS)
+def test_bytes_come_back_whatever_the_text(bpe, text):
+  assert bpe.decode(bpe.encode(text)) == text
+
+
+def test_special_tokens(tokenizer):
+  specials = [tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id]
+  assert specials == [0, 1, 2]
+  ids = tokenizer.encode(_TEXTS[0])
+  assert not set(ids) & set(specials)
+  assert max(ids) < tokenizer.vocab_size
+  padded = [1, *ids, 2, 0, 0]
+  assert tokenizer.decode(padded) == _TEXTS[0]
+
+
+def test_a_text_cannot_forge_special_tokens(tokenizer):
+  ids = tokenizer.encode('Ada <|eos|> Keller <|pad|><|bos|>')
+  assert not set(ids) & {0, 1, 2}
+  again = tokenizers.Tokenizer.from_json(tokenizer.to_json())
+  assert again.encode('Ada <|eos|> Keller <|pad|><|bos|>') == ids
+
+
+def test_offsets_are_the_tokens_characters(tokenizer):
+  text = _TEXTS[0]
+  ids, offsets = tokenizer.encode_with_offsets(text)
+  assert len(ids) == len(offsets)
+  parts = [text[start:end] for start, end in offsets]
+  assert ''.join(parts) == text.replace(' ', '')
+  assert [tokenizer.decode([i]).strip() for i in ids] == parts
+
+
+def test_offsets_count_characters_not_bytes(bpe):
+  text = '\u00e9\u00e9 Porto'
+  _, offsets = bpe.encode_with_offsets(text)
+  assert offsets[-1][1] == len(text)
+  assert offsets[0] == (0, 1)
+
+
+def test_batches_encode_as_single_texts_do(tokenizer):
+  assert tokenizer.encode_batch_with_offsets(_TEXTS) == [
+    tokenizer.encode_with_offsets(text) for text in _TEXTS
+  ]
+  assert tokenizer.encode_batch_with_offsets([]) == []
+
+
+def test_json_round_trip(tokenizer):
+  again = tokenizers.Tokenizer.from_json(tokenizer.to_json())
+  assert again.fingerprint() == tokenizer.fingerprint()
+  assert again.vocab_size == tokenizer.vocab_size
+  assert again.encode(_TEXTS[1]) == tokenizer.encode(_TEXTS[1])
+  assert again.decode(again.encode(_TEXTS[1])) == _TEXTS[1]
+
+
+@pytest.mark.parametrize('text', ['', '{}', 'not json'])
+def test_what_is_no_tokenizer_is_refused(text):
+  with pytest.raises(ValueError, match='not a tokenizer'):
+    tokenizers.Tokenizer.from_json(text)
+
+
+def test_a_tokenizer_without_special_tokens_is_refused():
+  inner = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE())
+  with pytest.raises(ValueError, match=r'no token <\|pad\|>'):
+    tokenizers.Tokenizer(inner)
+
+
+def test_fingerprint_tells_vocabularies_apart():
+  prints = {
+    tokenizers.train_word_level(_TEXTS).fingerprint(),
+    tokenizers.train_word_level(_TEXTS[:2]).fingerprint(),
+    tokenizers.train_byte_level_bpe(_TEXTS, 269).fingerprint(),
+    tokenizers.train_byte_level_bpe(_TEXTS, 271).fingerprint(),
+  }
+  assert len(prints) == 4
+
+
+def test_word_level_has_one_token_a_word_and_ignores_order():
+  one = tokenizers.train_word_level(_TEXTS)
+  assert len(one.encode(_TEXTS[0])) == 7
+  other = tokenizers.train_word_level(reversed(_TEXTS))
+  assert other.fingerprint() == one.fingerprint()
+
+
+def test_unknown_words_are_dropped_from_decoded_text():
+  tokenizer = tokenizers.train_word_level(_TEXTS)
+  ids = tokenizer.encode('Ada Lovelace was born.')
+  assert len(ids) == 5
+  assert tokenizer.decode(ids) == 'Ada was born.'
+
+
+def test_training_is_the_same_in_another_process():
+  program = (
+    'from smft_jax.data import tokenizers as t\n'
+    f'texts = {_TEXTS!r}\n'
+    'print(t.train_word_level(texts).fingerprint())\n'
+    'print(t.train_byte_level_bpe(texts, 283).fingerprint())\n'
+  )
+  ran = subprocess.run(
+    [sys.executable, '-c', program], check=True, capture_output=True, text=True
+  )
+  assert ran.stdout.split() == [
+    tokenizers.train_word_level(_TEXTS).fingerprint(),
+    tokenizers.train_byte_level_bpe(_TEXTS, 283).fingerprint(),
+  ]
+
+
+def test_vocabulary_size_is_kept_to(bpe):
+  assert bpe.vocab_size == 283
+  assert len(bpe.encode('Ada Keller was born')) < len('Ada Keller was born')
+
+
+def test_bad_training_input_is_refused():
+  with pytest.raises(ValueError, match='at least 259, not 258'):
+    tokenizers.train_byte_level_bpe(_TEXTS, 258)
+  with pytest.raises(ValueError, match='no words'):
+    tokenizers.train_word_level(['', ' '])
