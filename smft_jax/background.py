@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -20,25 +21,25 @@ import numpy as np
 
 from smft_jax import ranking
 from smft_jax import train_step
-from smft_jax.data import batches
 
 DOCUMENTS = ('sequence', 'batch')
 
 
 def count(
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    stream: Iterable[batches.Batch],
-    *,
-    document: str = 'sequence',
-    on_batch: Callable[[], None] = lambda: None,
+  graphdef: nnx.GraphDef,
+  params: nnx.State,
+  stream: Iterable[Any],
+  *,
+  document: str = 'sequence',
+  on_batch: Callable[[], None] = lambda: None,
 ) -> train_step.Background:
   """Counts in how many background documents each slot is read.
 
   Args:
     graphdef: The model.
     params: Its Variables.
-    stream: Batches of the background corpus; padding is not counted.
+    stream: Batches of the background corpus, as `train_step` takes them;
+      padding is not counted.
     document: What a document is: every 'sequence', or every 'batch' as in
       arXiv 2510.15103. A batch of many tokens reads nearly every slot, and the
       frequencies then say little.
@@ -52,7 +53,7 @@ def count(
   """
   if document not in DOCUMENTS:
     raise ValueError(
-        f"document must be 'sequence' or 'batch', got {document!r}."
+      f"document must be 'sequence' or 'batch', got {document!r}."
     )
   frequency, documents = None, 0
   for batch in stream:
@@ -87,9 +88,9 @@ def fingerprint(params: nnx.State) -> str:
 
 
 def save(
-    path: str | os.PathLike[str],
-    background: train_step.Background,
-    provenance: dict[str, str | int],
+  path: str | os.PathLike[str],
+  background: train_step.Background,
+  provenance: dict[str, str | int],
 ) -> None:
   """Writes the statistics and their provenance to one .npz file, atomically.
 
@@ -103,16 +104,16 @@ def save(
   partial = path.with_name(path.name + '.partial')
   with partial.open('wb') as file:
     np.savez(
-        file,
-        document_frequency=np.asarray(background.document_frequency),
-        num_documents=np.asarray(background.num_documents),
-        provenance=np.array(json.dumps(provenance)),
+      file,
+      document_frequency=np.asarray(background.document_frequency),
+      num_documents=np.asarray(background.num_documents),
+      provenance=np.array(json.dumps(provenance)),
     )
   partial.replace(path)
 
 
 def load(
-    path: str | os.PathLike[str], provenance: dict[str, str | int]
+  path: str | os.PathLike[str], provenance: dict[str, str | int]
 ) -> train_step.Background:
   """Reads statistics, refusing those of another model or corpus.
 
@@ -131,18 +132,18 @@ def load(
     with np.load(path, allow_pickle=False) as arrays:
       stored = json.loads(str(arrays['provenance']))
       background = train_step.Background(
-          jnp.asarray(arrays['document_frequency']),
-          jnp.asarray(arrays['num_documents']),
+        jnp.asarray(arrays['document_frequency']),
+        jnp.asarray(arrays['num_documents']),
       )
   except (OSError, KeyError, ValueError, EOFError) as error:
     raise ValueError(
-        f'{path} is not a readable background file; delete it and it is '
-        'counted again.'
+      f'{path} is not a readable background file; delete it and it is '
+      'counted again.'
     ) from error
   for key in sorted(stored.keys() | provenance.keys()):
     if stored.get(key) != provenance.get(key):
       raise ValueError(
-          f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
-          f'{provenance.get(key)!r}; delete it and it is counted again.'
+        f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
+        f'{provenance.get(key)!r}; delete it and it is counted again.'
       )
   return background

@@ -102,7 +102,7 @@ def line_chart(
   y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
   ends = [(line, show(line.points[-1][1])) for line in series]
 
-  left = 14 + 7 * max(len(show(y)) for y in y_ticks)
+  left = 16 + 7 * max(len(show(y)) for y in y_ticks)
   right = width - 14 - 8.5 * max(len(text) for _, text in ends)
   top = 28 + (20 * _legend_rows(series, width) if legend else 0)
   bottom = height - 40

@@ -111,10 +111,11 @@ class BaseConfig:
   weight_decay: float = 0.0
   warmup_steps: int = 0
   max_length: int
+  checkpoint_every: int = 500
   cache_dir: str = ''  # '' means ~/.cache/smft_jax
 
   def __post_init__(self) -> None:
-    schema.at_least(1, self, 'steps', 'batch_size')
+    schema.at_least(1, self, 'steps', 'batch_size', 'checkpoint_every')
     schema.at_least(2, self, 'max_length')
     schema.at_least(0, self, 'weight_decay', 'warmup_steps')
     schema.positive(self, 'learning_rate', 'value_learning_rate')
@@ -180,6 +181,7 @@ class EvaluationConfig:
   batch_size: int
   max_questions: int | None = None  # per evaluation set; None asks all
   max_answer_tokens: int = 16
+  metric: Literal['recall', 'f1', 'nll'] = 'recall'  # of question sets
 
   def __post_init__(self) -> None:
     schema.at_least(
@@ -192,7 +194,7 @@ class EvaluationConfig:
     )
 
 
-def _choose_data(values: Any, name: str) -> tuple[type, dict[str, Any]]:
+def _choose_data(values: Any, name: str) -> type:
   """The dataclass of one kind of data, which its own module owns."""
   if not schema.is_mapping(values) or 'kind' not in values:
     kinds = ', '.join(map(repr, _DATA_KINDS))
@@ -200,11 +202,7 @@ def _choose_data(values: Any, name: str) -> tuple[type, dict[str, Any]]:
   kind = schema.one_of(f'{name}.kind', values['kind'], _DATA_KINDS)
   # Imported only here: a run needs one kind, and their imports are not light.
   module, section_name = _DATA_KINDS[kind]
-  section = getattr(importlib.import_module(module), section_name)
-  has_kind = 'kind' in {field.name for field in dataclasses.fields(section)}
-  return section, {
-    key: values[key] for key in values if key != 'kind' or has_kind
-  }
+  return getattr(importlib.import_module(module), section_name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,9 +285,5 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
 
   `from_config_dict(to_dict(experiment)) == experiment`.
   """
-  resolved = dataclasses.asdict(experiment)
-  data = (type(experiment.data).__module__, type(experiment.data).__name__)
-  kind = next((k for k, v in _DATA_KINDS.items() if v == data), None)
-  resolved['data'] = {'kind': kind, **resolved['data']}
   # One trip through JSON, so that it equals what config.json will be read as.
-  return json.loads(json.dumps(resolved))
+  return json.loads(json.dumps(dataclasses.asdict(experiment)))

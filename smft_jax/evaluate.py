@@ -95,11 +95,11 @@ class Evaluator:
   max_answer_tokens: int
 
   def answers(
-      self, params: nnx.State, questions: Sequence[task.Question]
+    self, params: nnx.State, questions: Sequence[task.Question]
   ) -> list[str]:
     """The model's answers, one per question."""
     prompts = batches.tokenize_prompts(
-        [question.prompt for question in questions], self.tokenizer
+      [question.prompt for question in questions], self.tokenizer
     )
     eos_id = self.tokenizer.eos_id
     answers = []
@@ -109,12 +109,12 @@ class Evaluator:
       shift = length - np.sum(padded.mask, axis=1)
       columns = (np.arange(length) - shift[:, None]) % length
       decoded = _decode(
-          self.graphdef,
-          params,
-          np.take_along_axis(padded.tokens, columns, axis=1),
-          np.take_along_axis(padded.mask, columns, axis=1),
-          self.max_answer_tokens,
-          eos_id,
+        self.graphdef,
+        params,
+        np.take_along_axis(padded.tokens, columns, axis=1),
+        np.take_along_axis(padded.mask, columns, axis=1),
+        self.max_answer_tokens,
+        eos_id,
       )
       for ids in np.asarray(decoded)[:count]:
         end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
@@ -122,19 +122,19 @@ class Evaluator:
     return answers
 
   def question_metrics(
-      self, params: nnx.State, questions: Sequence[task.Question]
+    self, params: nnx.State, questions: Sequence[task.Question]
   ) -> dict[str, float]:
     """`recall`, `f1` and `nll` over the questions; see the module docstring."""
     answers = self.answers(params, questions)
     pairs = list(zip(answers, questions, strict=True))
     return {
-        'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
-        'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
-        'nll': self.answer_nll(params, questions),
+      'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
+      'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
+      'nll': self.answer_nll(params, questions),
     }
 
   def answer_nll(
-      self, params: nnx.State, questions: Sequence[task.Question]
+    self, params: nnx.State, questions: Sequence[task.Question]
   ) -> float:
     """Nats per token of the canonical answers, ends included."""
     return self._nll(params, [q.full_text() for q in questions], 0.0)
@@ -145,10 +145,10 @@ class Evaluator:
 
   def _nll(self, params, texts, context_weight):
     rows = batches.tokenize(
-        texts,
-        self.tokenizer,
-        max_length=self.max_length,
-        context_weight=context_weight,
+      texts,
+      self.tokenizer,
+      max_length=self.max_length,
+      context_weight=context_weight,
     )
     sums = np.zeros(2)
     for part, count, length in self._batches(rows):

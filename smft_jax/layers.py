@@ -56,49 +56,63 @@ class TransformerConfig:
   memory: memory_lib.MemoryConfig | None = None
   memory_layers: tuple[int, ...] = ()
   memory_placement: str = 'replace'
-  dtype: jnp.dtype = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   def __post_init__(self):
+    for name in (
+      'vocab_size',
+      'num_layers',
+      'model_dim',
+      'num_heads',
+      'num_kv_heads',
+      'head_dim',
+      'ffn_dim',
+    ):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
-          f'num_kv_heads must divide num_heads = {self.num_heads}, got '
-          f'{self.num_kv_heads}.'
+        f'num_kv_heads must divide num_heads = {self.num_heads}, got '
+        f'{self.num_kv_heads}.'
       )
     if self.head_dim % 2:
       raise ValueError(
-          'head_dim must be even for rotary positions, got '
-          f'{self.head_dim}; take {self.head_dim + 1}.'
+        'head_dim must be even for rotary positions, got '
+        f'{self.head_dim}; take {self.head_dim + 1}.'
       )
     if self.memory_placement not in ('replace', 'beside'):
       raise ValueError(
-          "memory_placement must be 'replace' or 'beside', got "
-          f'{self.memory_placement!r}.'
+        "memory_placement must be 'replace' or 'beside', got "
+        f'{self.memory_placement!r}.'
       )
     for layer in self.memory_layers:
       if not 0 <= layer < self.num_layers:
         raise ValueError(
-            f'memory_layers: there is no block {layer}; blocks are 0 to '
-            f'{self.num_layers - 1}.'
+          f'memory_layers: there is no block {layer}; blocks are 0 to '
+          f'{self.num_layers - 1}.'
         )
     if bool(self.memory_layers) != (self.memory is not None):
       raise ValueError(
-          'memory and memory_layers go together: give both or neither.'
+        'memory and memory_layers go together: give both or neither.'
       )
     if self.memory and self.memory.model_dim != self.model_dim:
       raise ValueError(
-          f'memory.model_dim must be model_dim = {self.model_dim}, got '
-          f'{self.memory.model_dim}.'
+        f'memory.model_dim must be model_dim = {self.model_dim}, got '
+        f'{self.memory.model_dim}.'
       )
 
 
 class RMSNorm(nnx.Module):
   """x / rms(x) * scale over the last axis, computed in float32."""
 
-  def __init__(self, dim: int, eps: float, dtype: jnp.dtype):
+  def __init__(self, dim: int, eps: float, dtype: jax.typing.DTypeLike):
     self.scale = nnx.Param(jnp.ones((dim,), dtype))
     self.eps = eps
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Norms x, [..., D]."""
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     normed = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
@@ -119,13 +133,13 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
   """
   half = x.shape[-1] // 2
   frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles = jnp.einsum(
-      'bl,f->blf', positions.astype(jnp.float32), frequencies
-  )[:, :, None]
+  angles = jnp.einsum('bl,f->blf', positions.astype(jnp.float32), frequencies)[
+    :, :, None
+  ]
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(
-      [first * cos - second * sin, second * cos + first * sin], axis=-1
+    [first * cos - second * sin, second * cos + first * sin], axis=-1
   )
   return rotated.astype(x.dtype)
 
@@ -136,7 +150,10 @@ class Attention(nnx.Module):
   def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
     self.config = config
     d, h, g, k = (
-        config.model_dim, config.num_heads, config.num_kv_heads, config.head_dim
+      config.model_dim,
+      config.num_heads,
+      config.num_kv_heads,
+      config.head_dim,
     )
     self.query = _dense((d, h, k), d, config, rngs)
     self.key = _dense((d, g, k), d, config, rngs)
@@ -177,13 +194,18 @@ class Attention(nnx.Module):
     key = rotate(key, positions, config.rope_theta)
     if past is not None:
       key, value = (
-          jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
-          for old, new in zip(past, (key, value), strict=True)
+        jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
+        for old, new in zip(past, (key, value), strict=True)
       )
     # Query heads in G groups of H // G; a group shares a key-value head.
     groups = (*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
-    att = jnp.einsum('blgqk,bsgk->bgqls', query.reshape(groups), key)
-    att = att.astype(jnp.float32) * config.head_dim**-0.5
+    att = jnp.einsum(
+      'blgqk,bsgk->bgqls',
+      query.reshape(groups),
+      key,
+      preferred_element_type=jnp.float32,
+    )
+    att *= config.head_dim**-0.5
     att = jnp.where(attend[:, None, None], att, jnp.finfo(jnp.float32).min)
     att = jax.nn.softmax(att, axis=-1).astype(x.dtype)
     mixed = jnp.einsum('bgqls,bsgk->blgqk', att, value)
@@ -202,16 +224,17 @@ class FeedForward(nnx.Module):
     self.down = _dense((f, d), f, config, rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return (
-        jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])
-    ) @ self.down[...]
+    """[..., D] -> [..., D]."""
+    return (jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])) @ self.down[
+      ...
+    ]
 
 
 def _dense(
-    shape: tuple[int, ...],
-    fan_in: int,
-    config: TransformerConfig,
-    rngs: nnx.Rngs,
+  shape: tuple[int, ...],
+  fan_in: int,
+  config: TransformerConfig,
+  rngs: nnx.Rngs,
 ) -> nnx.Param:
   """A normal matrix with standard deviation fan_in ** -0.5."""
   init = nnx.initializers.normal(fan_in**-0.5)

@@ -41,13 +41,13 @@ def _check_accesses(slot_ids: jax.Array, weights: jax.Array) -> None:
     raise ValueError(f'slot_ids must be integers, got {slot_ids.dtype}.')
   if slot_ids.shape != weights.shape or slot_ids.ndim < 1:
     raise ValueError(
-        'slot_ids and weights must have the same shape [..., A], got '
-        f'{slot_ids.shape} and {weights.shape}.'
+      'slot_ids and weights must have the same shape [..., A], got '
+      f'{slot_ids.shape} and {weights.shape}.'
     )
 
 
 def read_rows(
-    values: jax.Array, slot_ids: jax.Array, weights: jax.Array
+  values: jax.Array, slot_ids: jax.Array, weights: jax.Array
 ) -> jax.Array:
   r"""Sums weighted rows of the value table for every token.
 
@@ -86,16 +86,16 @@ def read_rows(
   _check_accesses(slot_ids, weights)
   lead, num_accesses = slot_ids.shape[:-1], slot_ids.shape[-1]
   read_TxV = _read(
-      values,
-      slot_ids.reshape(-1, num_accesses),
-      weights.reshape(-1, num_accesses),
+    values,
+    slot_ids.reshape(-1, num_accesses),
+    weights.reshape(-1, num_accesses),
   )
   return read_TxV.reshape(*lead, values.shape[1])
 
 
 @jax.custom_vjp
 def _read(
-    values_NxV: jax.Array, slot_ids_TxA: jax.Array, weights_TxA: jax.Array
+  values_NxV: jax.Array, slot_ids_TxA: jax.Array, weights_TxA: jax.Array
 ) -> jax.Array:
   wide = _wide(values_NxV.dtype)
 
@@ -106,10 +106,10 @@ def _read(
 
   read_TxV = jnp.zeros((slot_ids_TxA.shape[0], values_NxV.shape[1]), wide)
   read_TxV, _ = jax.lax.scan(
-      add_access,
-      read_TxV,
-      (slot_ids_TxA.T, weights_TxA.T.astype(wide)),
-      unroll=_UNROLL,
+    add_access,
+    read_TxV,
+    (slot_ids_TxA.T, weights_TxA.T.astype(wide)),
+    unroll=_UNROLL,
   )
   return read_TxV.astype(values_NxV.dtype)
 
@@ -126,18 +126,18 @@ def _read_backward(residuals, gradient_TxV):
   values_NxV, slot_ids_TxA, weights_TxA = residuals
   gradient_TxV = gradient_TxV.astype(_wide(values_NxV.dtype))
   values_gradient_NxV = _scatter_rows(
-      gradient_TxV, slot_ids_TxA, weights_TxA, values_NxV.shape[0]
+    gradient_TxV, slot_ids_TxA, weights_TxA, values_NxV.shape[0]
   )
 
   def dot_access(_, slot_ids_T):
     rows_TxV = _rows(values_NxV, slot_ids_T).astype(gradient_TxV.dtype)
-    return None, jnp.sum(rows_TxV * gradient_TxV, axis=-1)
+    return None, jnp.einsum('tv,tv->t', rows_TxV, gradient_TxV)
 
   _, weights_gradient_AxT = jax.lax.scan(dot_access, None, slot_ids_TxA.T)
   return (
-      values_gradient_NxV.astype(values_NxV.dtype),
-      None,
-      weights_gradient_AxT.T.astype(weights_TxA.dtype),
+    values_gradient_NxV.astype(values_NxV.dtype),
+    None,
+    weights_gradient_AxT.T.astype(weights_TxA.dtype),
   )
 
 
@@ -145,10 +145,10 @@ _read.defvjp(_read_forward, _read_backward)
 
 
 def _scatter_rows(
-    gradient_TxV: jax.Array,
-    rows_TxA: jax.Array,
-    weights_TxA: jax.Array,
-    num_rows: int,
+  gradient_TxV: jax.Array,
+  rows_TxA: jax.Array,
+  weights_TxA: jax.Array,
+  num_rows: int,
 ) -> jax.Array:
   """Adds weight * gradient to row `rows[t, a]`; row num_rows is dropped."""
 
@@ -163,10 +163,10 @@ def _scatter_rows(
 
 
 def row_gradient(
-    read_gradient: jax.Array,
-    slot_ids: jax.Array,
-    weights: jax.Array,
-    slots: jax.Array,
+  read_gradient: jax.Array,
+  slot_ids: jax.Array,
+  weights: jax.Array,
+  slots: jax.Array,
 ) -> jax.Array:
   r"""Computes the gradient of the rows `slots` of the value table.
 
@@ -201,20 +201,20 @@ def row_gradient(
   _check_accesses(slot_ids, weights)
   if read_gradient.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
-        f'read_gradient {read_gradient.shape} and slot_ids {slot_ids.shape} '
-        'must agree in all but their last dim.'
+      f'read_gradient {read_gradient.shape} and slot_ids {slot_ids.shape} '
+      'must agree in all but their last dim.'
     )
   if slots.ndim != 1 or not jnp.issubdtype(slots.dtype, jnp.integer):
     raise ValueError(
-        f'slots must be integers [t], got {slots.dtype} {slots.shape}.'
+      f'slots must be integers [t], got {slots.dtype} {slots.shape}.'
     )
   num_accesses, value_dim = slot_ids.shape[-1], read_gradient.shape[-1]
   places_TxA = _places(slot_ids.reshape(-1, num_accesses), slots)
   return _scatter_rows(
-      read_gradient.reshape(-1, value_dim).astype(_wide(read_gradient.dtype)),
-      places_TxA,
-      weights.reshape(-1, num_accesses),
-      slots.shape[0],
+    read_gradient.reshape(-1, value_dim).astype(_wide(read_gradient.dtype)),
+    places_TxA,
+    weights.reshape(-1, num_accesses),
+    slots.shape[0],
   )
 
 
@@ -225,15 +225,15 @@ def _places(slot_ids_TxA: jax.Array, slots_t: jax.Array) -> jax.Array:
   last = slots_t.shape[0] - 1
   found_TxA = jnp.minimum(jnp.searchsorted(sorted_t, slot_ids_TxA), last)
   return jnp.where(
-      sorted_t[found_TxA] == slot_ids_TxA, order_t[found_TxA], last + 1
+    sorted_t[found_TxA] == slot_ids_TxA, order_t[found_TxA], last + 1
   )
 
 
 def count_carrier(
-    carrier: jax.Array,
-    slot_ids: jax.Array,
-    reads: jax.Array,
-    mask: jax.Array | None = None,
+  carrier: jax.Array,
+  slot_ids: jax.Array,
+  reads: jax.Array,
+  mask: jax.Array | None = None,
 ) -> jax.Array:
   """Returns `reads`, and makes the gradient of `carrier` the access counts.
 
@@ -272,16 +272,16 @@ def count_carrier(
   if carrier.ndim != 1 or carrier.dtype != jnp.float32:
     # bfloat16 would turn a count of 257 into 256.
     raise ValueError(
-        f'carrier must be float32 [N], got {carrier.dtype} {carrier.shape}.'
+      f'carrier must be float32 [N], got {carrier.dtype} {carrier.shape}.'
     )
   if reads.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
-        f'reads {reads.shape} and slot_ids {slot_ids.shape} must agree in all '
-        'but their last dim.'
+      f'reads {reads.shape} and slot_ids {slot_ids.shape} must agree in all '
+      'but their last dim.'
     )
   if mask is not None and mask.shape != slot_ids.shape[:-1]:
     raise ValueError(
-        f'mask must have shape {slot_ids.shape[:-1]}, got {mask.shape}.'
+      f'mask must have shape {slot_ids.shape[:-1]}, got {mask.shape}.'
     )
   return _carry(carrier.shape[0], carrier, slot_ids, reads, mask)
 

@@ -73,31 +73,36 @@ class MemoryConfig:
   k: int = 32
   key_dim: int = 64
   qk_norm: bool = True
-  dtype: jnp.dtype = jnp.float32
+  dtype: jax.typing.DTypeLike = jnp.float32
 
   def __post_init__(self):
     for name in (
-        'model_dim', 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
+      'model_dim',
+      'num_slots',
+      'value_dim',
+      'num_heads',
+      'k',
+      'key_dim',
     ):
       if getattr(self, name) < 1:
         raise ValueError(
-            f'{name} must be at least 1, got {getattr(self, name)}.'
+          f'{name} must be at least 1, got {getattr(self, name)}.'
         )
     n = math.isqrt(self.num_slots)
     if n * n != self.num_slots:
       raise ValueError(
-          f'num_slots must be a square, got {self.num_slots}; the nearest are '
-          f'{n * n} and {(n + 1) ** 2}.'
+        f'num_slots must be a square, got {self.num_slots}; the nearest are '
+        f'{n * n} and {(n + 1) ** 2}.'
       )
     if self.k > n:
       raise ValueError(
-          f'k must be at most sqrt(num_slots) = {n}, got {self.k}: lower k or '
-          f'raise num_slots to {self.k ** 2}.'
+        f'k must be at most sqrt(num_slots) = {n}, got {self.k}: lower k or '
+        f'raise num_slots to {self.k**2}.'
       )
     if self.key_dim % 2:
       raise ValueError(
-          'key_dim must be even, half for each sub-key, got '
-          f'{self.key_dim}; take {self.key_dim + 1}.'
+        'key_dim must be even, half for each sub-key, got '
+        f'{self.key_dim}; take {self.key_dim + 1}.'
       )
 
   @property
@@ -143,11 +148,11 @@ class ProductKeyMemory(nnx.Module):
   """
 
   def __init__(
-      self,
-      config: MemoryConfig,
-      *,
-      rngs: nnx.Rngs,
-      own_values: bool = True,
+    self,
+    config: MemoryConfig,
+    *,
+    rngs: nnx.Rngs,
+    own_values: bool = True,
   ):
     """Makes the layer.
 
@@ -159,7 +164,9 @@ class ProductKeyMemory(nnx.Module):
     """
     self.config = config
     heads, n, half = (
-        config.num_heads, config.subkeys_per_half, config.key_dim // 2
+      config.num_heads,
+      config.subkeys_per_half,
+      config.key_dim // 2,
     )
     dtype = config.dtype
 
@@ -169,18 +176,18 @@ class ProductKeyMemory(nnx.Module):
 
     bound = config.key_dim**-0.5
     self.subkeys = nnx.Param(
-        jax.random.uniform(
-            rngs.params(), (heads, 2, n, half), dtype, -bound, bound
-        )
+      jax.random.uniform(
+        rngs.params(), (heads, 2, n, half), dtype, -bound, bound
+      )
     )
     self.query = normal(
-        (config.model_dim, heads, config.key_dim), config.model_dim**-0.5
+      (config.model_dim, heads, config.key_dim), config.model_dim**-0.5
     )
     self.gate = normal(
-        (config.model_dim, config.value_dim), config.value_dim**-0.5
+      (config.model_dim, config.value_dim), config.value_dim**-0.5
     )
     self.out = normal(
-        (config.value_dim, config.model_dim), config.model_dim**-0.5
+      (config.value_dim, config.model_dim), config.model_dim**-0.5
     )
     if config.qk_norm:
       self.query_scale = nnx.Param(jnp.ones((heads, 2, half), dtype))
@@ -209,14 +216,14 @@ class ProductKeyMemory(nnx.Module):
       # the start, and `query_scale` learns how sharp the softmax is.
       subkeys = _unit(subkeys) * (config.key_dim // 2) ** -0.5
     slot_ids, scores = product_keys.product_key_topk(
-        queries.astype(jnp.float32), subkeys.astype(jnp.float32), config.k
+      queries.astype(jnp.float32), subkeys.astype(jnp.float32), config.k
     )
     weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
     flat = (*x.shape[:-1], config.accesses_per_token)
     return slot_ids.reshape(flat), weights.reshape(flat)
 
   def __call__(
-      self, x: jax.Array, values: jax.Array | None = None
+    self, x: jax.Array, values: jax.Array | None = None
   ) -> jax.Array:
     """Reads the memory.
 
@@ -232,8 +239,8 @@ class ProductKeyMemory(nnx.Module):
     """
     if (values is None) != hasattr(self, 'values'):
       raise ValueError(
-          'a memory layer reads its own values or the shared pool given as '
-          'the call argument `values`: exactly one of them.'
+        'a memory layer reads its own values or the shared pool given as '
+        'the call argument `values`: exactly one of them.'
       )
     table = self.values[...] if values is None else values
     slot_ids, weights = self.search(x)

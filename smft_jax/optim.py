@@ -31,7 +31,9 @@ Path = tuple[Any, ...]
 """A key path, as `jax.tree_util.tree_flatten_with_path` gives it."""
 
 
-def _keep_rows(updates_NxV: jax.Array, scores_N: jax.Array, t: int) -> jax.Array:
+def _keep_rows(
+  updates_NxV: jax.Array, scores_N: jax.Array, t: int
+) -> jax.Array:
   """Updates of the top-t rows; -0.0 for all others."""
   slots_t = ranking.top_slots(scores_N, t)
   kept_N = jnp.zeros(scores_N.shape, bool).at[slots_t].set(True, mode='drop')
@@ -46,8 +48,8 @@ def _check_table(path: Path, leaf: Any, t: int) -> None:
   name = jax.tree_util.keystr(path)
   if jnp.ndim(leaf) != 2:
     raise ValueError(
-        f'{name} must be a value table [N, V], got shape {jnp.shape(leaf)}: '
-        'choose the tables with optax.masked or optax.partition.'
+      f'{name} must be a value table [N, V], got shape {jnp.shape(leaf)}: '
+      'choose the tables with optax.masked or optax.partition.'
     )
   ranking.check_t(t, jnp.shape(leaf)[0])
 
@@ -100,17 +102,17 @@ def keep_top_slots(t: int) -> optax.GradientTransformationExtraArgs:
 
   def init(params: optax.Params) -> optax.EmptyState:
     jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _check_table(path, leaf, t), params
+      lambda path, leaf: _check_table(path, leaf, t), params
     )
     return optax.EmptyState()
 
   def update(
-      updates: optax.Updates,
-      state: optax.EmptyState,
-      params: optax.Params | None = None,
-      *,
-      slot_scores: Any,
-      **extra_args: Any,
+    updates: optax.Updates,
+    state: optax.EmptyState,
+    params: optax.Params | None = None,
+    *,
+    slot_scores: Any,
+    **extra_args: Any,
   ) -> tuple[optax.Updates, optax.EmptyState]:
     del params, extra_args
     scores_by_path = dict(jax.tree_util.tree_flatten_with_path(slot_scores)[0])
@@ -121,8 +123,8 @@ def keep_top_slots(t: int) -> optax.GradientTransformationExtraArgs:
       if scores is None or jnp.shape(scores) != leaf.shape[:1]:
         found = 'nothing' if scores is None else f'shape {jnp.shape(scores)}'
         raise ValueError(
-            f'slot_scores{jax.tree_util.keystr(path)} must have shape '
-            f'{leaf.shape[:1]}, got {found}.'
+          f'slot_scores{jax.tree_util.keystr(path)} must have shape '
+          f'{leaf.shape[:1]}, got {found}.'
         )
       return _keep_rows(leaf, scores, t)
 
@@ -132,19 +134,23 @@ def keep_top_slots(t: int) -> optax.GradientTransformationExtraArgs:
 
 
 def update_rows(
-    inner: optax.GradientTransformation,
-    opt_state: optax.OptState,
-    table: jax.Array,
-    slots: jax.Array,
-    row_gradients: jax.Array,
+  inner: optax.GradientTransformation,
+  opt_state: optax.OptState,
+  table: jax.Array,
+  slots: jax.Array,
+  row_gradients: jax.Array,
 ) -> tuple[jax.Array, optax.OptState]:
   """Applies an optimizer to the selected rows of a table.
 
   Rows, and the rows of every part of `opt_state` that has the table's shape,
-  are gathered, updated in float32 and scattered back. Time does not depend on
-  N if the caller donates `table` and `opt_state`. An unselected row keeps its
-  bits and its moments (a lazy update), while scalars such as Adam's step count
-  advance for all rows alike.
+  are gathered, updated in float32 and scattered back. An unselected row keeps
+  its bits and its moments (a lazy update), while scalars such as Adam's step
+  count advance for all rows alike.
+
+  Time and memory do not depend on N if the caller's jitted step donates the
+  table and the state **and returns them in the same order**, as parts of one
+  train state say: jax pairs donated arrays with results of the same shape in
+  order, and a table paired with a moment is copied.
 
   Args:
     inner: An optimizer that treats every element, or every row, by itself,
@@ -177,8 +183,8 @@ def update_rows(
   """
   if table.ndim != 2 or row_gradients.shape != (*slots.shape, table.shape[1]):
     raise ValueError(
-        'table, slots and row_gradients must have shapes [N, V], [t] and '
-        f'[t, V], got {table.shape}, {slots.shape} and {row_gradients.shape}.'
+      'table, slots and row_gradients must have shapes [N, V], [t] and '
+      f'[t, V], got {table.shape}, {slots.shape} and {row_gradients.shape}.'
     )
   ranking.check_t(slots.shape[0], table.shape[0])
 
@@ -187,9 +193,9 @@ def update_rows(
       return leaf
     if leaf.shape != table.shape:
       raise ValueError(
-          f'update_rows needs an elementwise optimizer, but its state has an '
-          f'array {leaf.shape} for a table {table.shape}: try optax.sgd or '
-          'optax.adam.'
+        f'update_rows needs an elementwise optimizer, but its state has an '
+        f'array {leaf.shape} for a table {table.shape}: try optax.sgd or '
+        'optax.adam.'
       )
     # Filled, not clipped: an unused place must not show a real row's norm.
     rows = leaf.at[slots].get(mode='fill', fill_value=0)
@@ -202,9 +208,9 @@ def update_rows(
 
   rows = gather(table)
   updates, new_row_state = inner.update(
-      row_gradients.astype(rows.dtype),
-      jax.tree.map(gather, opt_state),
-      rows,
+    row_gradients.astype(rows.dtype),
+    jax.tree.map(gather, opt_state),
+    rows,
   )
   new_table = scatter(table, optax.apply_updates(rows, updates))
   return new_table, jax.tree.map(scatter, opt_state, new_row_state)
@@ -223,7 +229,7 @@ def _named(name: str) -> Callable[[Path], bool]:
   def is_named(path: Path) -> bool:
     names = [_key_name(key) for key in path]
     return name in names[-1:] or (
-        name in names[-2:] and names[-1] in ('value', 'raw_value')
+      name in names[-2:] and names[-1] in ('value', 'raw_value')
     )
 
   return is_named
@@ -236,6 +242,10 @@ def _key_name(key: Any) -> str:
   return str(key)
 
 
+_is_values = _named('values')
+_is_carrier = _named('access_counts')
+
+
 class SparseMemoryFinetuningState(NamedTuple):
   """State of `sparse_memory_finetuning`: that of the wrapped optimizer."""
 
@@ -243,14 +253,14 @@ class SparseMemoryFinetuningState(NamedTuple):
 
 
 def sparse_memory_finetuning(
-    inner: optax.GradientTransformation,
-    t: int,
-    *,
-    document_frequency: jax.Array | Mapping[str, jax.Array] | None = None,
-    num_documents: int | jax.Array = 1,
-    rank_by: str = 'tf_idf',
-    is_values: Callable[[Path], bool] = _named('values'),
-    is_carrier: Callable[[Path], bool] = _named('access_counts'),
+  inner: optax.GradientTransformation,
+  t: int,
+  *,
+  document_frequency: jax.Array | Mapping[str, jax.Array] | None = None,
+  num_documents: int | jax.Array = 1,
+  rank_by: str = 'tf_idf',
+  is_values: Callable[[Path], bool] = _is_values,
+  is_carrier: Callable[[Path], bool] = _is_carrier,
 ) -> optax.GradientTransformationExtraArgs:
   """Finetunes t rows of each value table in a trainer that knows of none.
 
@@ -317,8 +327,8 @@ def sparse_memory_finetuning(
   ranking.check_t(t)
   if rank_by not in ranking.RANKINGS:
     raise ValueError(
-        f'unknown ranking {rank_by!r}; choose one of '
-        f'{", ".join(sorted(ranking.RANKINGS))}.'
+      f'unknown ranking {rank_by!r}; choose one of '
+      f'{", ".join(sorted(ranking.RANKINGS))}.'
     )
   inner = optax.with_extra_args_support(inner)
 
@@ -329,36 +339,41 @@ def sparse_memory_finetuning(
     carriers = [path for path in leaves if is_carrier(path)]
     if not tables or len(tables) != len(carriers):
       raise ValueError(
-          f'found {len(tables)} value tables and {len(carriers)} count '
-          'carriers, need one carrier beside each table: see is_values and '
-          'is_carrier.'
+        f'found {len(tables)} value tables and {len(carriers)} count '
+        'carriers, need one carrier beside each table: see is_values and '
+        'is_carrier.'
       )
     for table, carrier in zip(tables, carriers, strict=True):
       _check_table(table, leaves[table], t)
       if jnp.shape(leaves[carrier]) != leaves[table].shape[:1]:
         raise ValueError(
-            f'{jax.tree_util.keystr(carrier)} must have shape '
-            f'{leaves[table].shape[:1]} to count the accesses of '
-            f'{jax.tree_util.keystr(table)}, got {leaves[carrier].shape}.'
+          f'{jax.tree_util.keystr(carrier)} must have shape '
+          f'{leaves[table].shape[:1]} to count the accesses of '
+          f'{jax.tree_util.keystr(table)}, got {leaves[carrier].shape}.'
         )
     return dict(zip(tables, carriers, strict=True))
 
   def only_tables(tree: Any, tables: Mapping[Path, Path]) -> Any:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: leaf if path in tables else optax.MaskedNode(), tree
+      lambda path, leaf: leaf if path in tables else optax.MaskedNode(), tree
     )
 
   def background(path: Path, num_slots: int) -> jax.Array:
-    frequency = document_frequency
-    if frequency is None:
+    if document_frequency is None:
       return jnp.zeros((num_slots,), jnp.float32)
-    if isinstance(frequency, Mapping):
-      frequency = frequency.get(jax.tree_util.keystr(path))
+    name = jax.tree_util.keystr(path)
+    frequency: Any = document_frequency
+    if isinstance(document_frequency, Mapping):
+      if name not in document_frequency:
+        raise ValueError(
+          f'document_frequency has no {name}, only '
+          f'{", ".join(document_frequency)}.'
+        )
+      frequency = document_frequency[name]
     if jnp.shape(frequency) != (num_slots,):
       raise ValueError(
-          f'document_frequency for {jax.tree_util.keystr(path)} must have '
-          f'shape {(num_slots,)}, got '
-          f'{"nothing" if frequency is None else jnp.shape(frequency)}.'
+        f'document_frequency for {name} must have shape {(num_slots,)}, got '
+        f'{jnp.shape(frequency)}.'
       )
     return jnp.asarray(frequency, jnp.float32)
 
@@ -367,18 +382,18 @@ def sparse_memory_finetuning(
     return SparseMemoryFinetuningState(inner.init(only_tables(params, tables)))
 
   def update(
-      updates: optax.Updates,
-      state: SparseMemoryFinetuningState,
-      params: optax.Params | None = None,
-      **extra_args: Any,
+    updates: optax.Updates,
+    state: SparseMemoryFinetuningState,
+    params: optax.Params | None = None,
+    **extra_args: Any,
   ) -> tuple[optax.Updates, SparseMemoryFinetuningState]:
     gradients = dict(jax.tree_util.tree_flatten_with_path(updates)[0])
     tables = pair(updates)
     inner_updates, inner_state = inner.update(
-        only_tables(updates, tables),
-        state.inner_state,
-        None if params is None else only_tables(params, tables),
-        **extra_args,
+      only_tables(updates, tables),
+      state.inner_state,
+      None if params is None else only_tables(params, tables),
+      **extra_args,
     )
     table_updates = dict(jax.tree_util.tree_flatten_with_path(inner_updates)[0])
 
@@ -387,7 +402,7 @@ def sparse_memory_finetuning(
         return _no_update(leaf)
       counts_N = gradients[tables[path]] / lookup.COUNT_SCALE
       scores_N = ranking.RANKINGS[rank_by](
-          counts_N, background(path, leaf.shape[0]), num_documents
+        counts_N, background(path, leaf.shape[0]), num_documents
       )
       return _keep_rows(table_updates[path], scores_N, t)
 

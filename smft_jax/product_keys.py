@@ -17,24 +17,27 @@ import numpy as np
 
 
 def _check(
-    queries_XxHxK: jax.Array, subkeys_Hx2xnxC: jax.Array, k: int
+  queries_XxHxK: jax.Array, subkeys_Hx2xnxC: jax.Array, k: int
 ) -> None:
   """Raises a one-line ValueError for shapes that do not fit together."""
   if subkeys_Hx2xnxC.ndim != 4 or subkeys_Hx2xnxC.shape[1] != 2:
     raise ValueError(
-        'subkeys must have shape [heads, 2, n, key_dim / 2], got '
-        f'{subkeys_Hx2xnxC.shape}.'
+      'subkeys must have shape [heads, 2, n, key_dim / 2], got '
+      f'{subkeys_Hx2xnxC.shape}.'
     )
   heads, _, n, half_dim = subkeys_Hx2xnxC.shape
-  if queries_XxHxK.ndim < 2 or queries_XxHxK.shape[-2:] != (heads, 2 * half_dim):
+  if queries_XxHxK.ndim < 2 or queries_XxHxK.shape[-2:] != (
+    heads,
+    2 * half_dim,
+  ):
     raise ValueError(
-        f'queries must have shape [..., {heads}, {2 * half_dim}] to match '
-        f'subkeys {subkeys_Hx2xnxC.shape}, got {queries_XxHxK.shape}.'
+      f'queries must have shape [..., {heads}, {2 * half_dim}] to match '
+      f'subkeys {subkeys_Hx2xnxC.shape}, got {queries_XxHxK.shape}.'
     )
   if not 1 <= k <= n:
     raise ValueError(
-        f'k = {k} must lie between 1 and the {n} sub-keys of a half: lower k '
-        'or use more slots.'
+      f'k = {k} must lie between 1 and the {n} sub-keys of a half: lower k '
+      'or use more slots.'
     )
 
 
@@ -49,7 +52,7 @@ def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def product_key_topk(
-    queries: jax.Array, subkeys: jax.Array, k: int
+  queries: jax.Array, subkeys: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
   r"""Finds the k best of n * n product keys for every query and head.
 
@@ -93,13 +96,13 @@ def product_key_topk(
   queries_XxHx2xC = queries.reshape(*queries.shape[:-1], 2, half_dim)
   # With heads and halves in front each is one matmul, its result in place.
   half_scores_Hx2xXxn = jnp.einsum(
-      '...hpc,hpnc->hp...n', queries_XxHx2xC, subkeys
+    '...hpc,hpnc->hp...n', queries_XxHx2xC, subkeys
   )
   best_Hx2xXxk, ids_Hx2xXxk = _top_k(half_scores_Hx2xXxn, k)
   # Sum (a, b) of the sorted halves is beaten by the (a + 1) * (b + 1) - 1 sums
   # above it, so of the k * k sums only about k * log(k) can be among the best.
   firsts_c, seconds_c = np.array(
-      [(a, b) for a in range(k) for b in range(k // (a + 1))], np.int32
+    [(a, b) for a in range(k) for b in range(k // (a + 1))], np.int32
   ).T
   sums_HxXxc = best_Hx2xXxk[:, 0][..., firsts_c]
   sums_HxXxc += best_Hx2xXxk[:, 1][..., seconds_c]
@@ -107,8 +110,9 @@ def product_key_topk(
   candidates_HxXxc = ids_Hx2xXxk[:, 0][..., firsts_c] * n
   candidates_HxXxc += ids_Hx2xXxk[:, 1][..., seconds_c]
   slot_ids_HxXxk = jnp.take_along_axis(
-      candidates_HxXxc, winners_HxXxk, axis=-1, mode='promise_in_bounds'
+    candidates_HxXxc, winners_HxXxk, axis=-1, mode='promise_in_bounds'
   )
   return (
-      jnp.moveaxis(slot_ids_HxXxk, 0, -2), jnp.moveaxis(scores_HxXxk, 0, -2)
+    jnp.moveaxis(slot_ids_HxXxk, 0, -2),
+    jnp.moveaxis(scores_HxXxk, 0, -2),
   )

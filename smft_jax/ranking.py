@@ -9,8 +9,8 @@ Shape letters: N slots, B background documents, A accesses of a token.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Mapping
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ Ranking = Callable[[jax.Array, jax.Array, 'int | jax.Array'], jax.Array]
 
 
 def _counted_ids(
-    slot_ids: jax.Array, num_slots: int, mask: jax.Array | None
+  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None
 ) -> jax.Array:
   """Slot ids with everything that must not count moved to N, out of range."""
   if num_slots < 1:
@@ -31,8 +31,8 @@ def _counted_ids(
   if mask is not None:
     if mask.shape != slot_ids.shape[: mask.ndim] or mask.ndim >= slot_ids.ndim:
       raise ValueError(
-          f'mask {mask.shape} must match the leading dims of slot_ids '
-          f'{slot_ids.shape}.'
+        f'mask {mask.shape} must match the leading dims of slot_ids '
+        f'{slot_ids.shape}.'
       )
     trailing = tuple(range(mask.ndim, slot_ids.ndim))
     counted &= jnp.expand_dims(mask.astype(bool), trailing)
@@ -40,7 +40,7 @@ def _counted_ids(
 
 
 def count_accesses(
-    slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
+  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
   """Counts how often each slot was accessed: c(i).
 
@@ -78,7 +78,7 @@ def count_accesses(
 
 
 def document_frequency(
-    slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
+  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
   """Counts in how many documents each slot was accessed at least once: df(i).
 
@@ -108,8 +108,7 @@ def document_frequency(
   """
   if slot_ids.ndim < 2:
     raise ValueError(
-        'slot_ids must have shape [documents, ..., A], got '
-        f'{slot_ids.shape}.'
+      f'slot_ids must have shape [documents, ..., A], got {slot_ids.shape}.'
     )
   ids = _counted_ids(slot_ids, num_slots, mask)
 
@@ -119,15 +118,15 @@ def document_frequency(
     return frequency_N + present_N, None
 
   frequency_N, _ = jax.lax.scan(
-      add_document,
-      jnp.zeros((num_slots,), jnp.int32),
-      ids.reshape(ids.shape[0], -1),
+    add_document,
+    jnp.zeros((num_slots,), jnp.int32),
+    ids.reshape(ids.shape[0], -1),
   )
   return frequency_N.astype(jnp.float32)
 
 
 def inverse_document_frequency(
-    document_frequency: jax.Array, num_documents: int | jax.Array
+  document_frequency: jax.Array, num_documents: int | jax.Array
 ) -> jax.Array:
   r"""Weighs slots by how seldom the background corpus uses them.
 
@@ -168,15 +167,15 @@ def _shares(counts_N: jax.Array) -> jax.Array:
 def _check_matching(counts: jax.Array, document_frequency: jax.Array) -> None:
   if counts.ndim != 1 or counts.shape != document_frequency.shape:
     raise ValueError(
-        'counts and document_frequency must both be [num_slots], got '
-        f'{counts.shape} and {document_frequency.shape}.'
+      'counts and document_frequency must both be [num_slots], got '
+      f'{counts.shape} and {document_frequency.shape}.'
     )
 
 
 def tf_idf(
-    counts: jax.Array,
-    document_frequency: jax.Array,
-    num_documents: int | jax.Array,
+  counts: jax.Array,
+  document_frequency: jax.Array,
+  num_documents: int | jax.Array,
 ) -> jax.Array:
   r"""Scores slots as the paper does.
 
@@ -211,9 +210,9 @@ def tf_idf(
 
 
 def tf_idf_cubed(
-    counts: jax.Array,
-    document_frequency: jax.Array,
-    num_documents: int | jax.Array,
+  counts: jax.Array,
+  document_frequency: jax.Array,
+  num_documents: int | jax.Array,
 ) -> jax.Array:
   r"""Scores slots by :math:`c(i) / \sum_j c(j) \cdot idf(i)^3`.
 
@@ -235,9 +234,9 @@ def tf_idf_cubed(
 
 
 def tf(
-    counts: jax.Array,
-    document_frequency: jax.Array,
-    num_documents: int | jax.Array,
+  counts: jax.Array,
+  document_frequency: jax.Array,
+  num_documents: int | jax.Array,
 ) -> jax.Array:
   """Scores slots by their share of the accesses; ignores the background.
 
@@ -255,9 +254,9 @@ def tf(
 
 
 def all_accessed(
-    counts: jax.Array,
-    document_frequency: jax.Array,
-    num_documents: int | jax.Array,
+  counts: jax.Array,
+  document_frequency: jax.Array,
+  num_documents: int | jax.Array,
 ) -> jax.Array:
   """Scores 1 for every accessed slot; to be used with t = N.
 
@@ -276,9 +275,9 @@ def all_accessed(
 
 
 def kl(
-    counts: jax.Array,
-    document_frequency: jax.Array,
-    num_documents: int | jax.Array,
+  counts: jax.Array,
+  document_frequency: jax.Array,
+  num_documents: int | jax.Array,
 ) -> jax.Array:
   r"""Scores slots by their part of the divergence from the background.
 
@@ -306,13 +305,15 @@ def kl(
   return p_N * jnp.log(jnp.where(p_N > 0, p_N / q_N, 1))
 
 
-RANKINGS: Mapping[str, Ranking] = types.MappingProxyType({
+RANKINGS: Mapping[str, Ranking] = types.MappingProxyType(
+  {
     'tf_idf': tf_idf,
     'tf_idf_cubed': tf_idf_cubed,
     'tf': tf,
     'all_accessed': all_accessed,
     'kl': kl,
-})
+  }
+)
 """Rankings by name: (counts, document_frequency, num_documents) -> scores."""
 
 
@@ -368,7 +369,7 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
   # The barriers keep XLA:CPU's fast top-k, as in product_keys.
   scores = jnp.where(scores > 0, scores, 0)
   best_t, slots_t = jax.lax.optimization_barrier(
-      jax.lax.top_k(jax.lax.optimization_barrier(scores), t)
+    jax.lax.top_k(jax.lax.optimization_barrier(scores), t)
   )
   return jnp.where(best_t > 0, slots_t, scores.shape[0]).astype(jnp.int32)
 
@@ -391,6 +392,6 @@ def check_t(t: int, num_slots: int | None = None) -> None:
     raise ValueError(f't = {t} selects no slots: it must be at least 1.')
   if num_slots is not None and t > num_slots:
     raise ValueError(
-        f't = {t} is more than the {num_slots} slots there are: lower t to '
-        f'{num_slots}.'
+      f't = {t} is more than the {num_slots} slots there are: lower t to '
+      f'{num_slots}.'
     )

@@ -79,6 +79,7 @@ def write_report(
     records: what metrics.jsonl holds (`metrics.read_records`).
   """
   workdir = pathlib.Path(workdir)
+  results = metrics.to_json(results)
   pictures = summary.retention_charts(results)
   if pictures:
     svg = chart.line_chart(**pictures[0], legend=True)
@@ -111,6 +112,7 @@ def write_report(
         },
       }
     ),
+    _details('Everything measured', _all_measures(results)),
     _details('The data in numbers', _facts(results.get('counts') or {})),
     _details('The whole config', f'<pre>{_safe(_flags(config))}</pre>'),
     _details('Environment', _facts(results.get('environment') or {})),
@@ -154,11 +156,9 @@ def _picture(picture: Mapping[str, Any]) -> str:
 def _tables(results: Mapping[str, Any]) -> list[str]:
   """Before and after, of what was learned and of what was to be kept."""
   learned, kept = [], []
-  for key in ('target_unseen_phrasing', 'target'):
-    measure = results.get(key)
-    if measure:
-      change = measure['after'] - measure['before']
-      learned.append((summary.name_of(key, results), measure, f'{change:+.3f}'))
+  for key, measure in summary.measured_targets(results).items():
+    change = measure['after'] - measure['before']
+    learned.append((summary.name_of(key, results), measure, f'{change:+.3f}'))
   for name, measure in (results.get('held_out') or {}).items():
     drop = measure.get('relative_drop')
     # What was never taught cannot be lost.
@@ -166,8 +166,22 @@ def _tables(results: Mapping[str, Any]) -> list[str]:
     kept.append((summary.name_of(name, results), measure, lost))
   return [
     *_table('What was learned', 'change', learned),
-    *_table('What was kept', 'lost', kept),
+    *_table('What was kept' if learned else 'Measured', 'lost', kept),
   ]
+
+
+def _all_measures(results: Mapping[str, Any]) -> str:
+  """Every metric of every set, before and after."""
+  after = results.get('metrics_after') or {}
+  rows = []
+  for name, measured in (results.get('metrics_before') or {}).items():
+    for metric, before in measured.items():
+      now = after.get(name, {}).get(metric)
+      both = before is not None and now is not None
+      change = f'{now - before:+.3f}' if both else ''
+      measure = {'metric': metric, 'before': before, 'after': now}
+      rows.append((summary.name_of(name, results), measure, change))
+  return ''.join(_table('', 'change', rows))
 
 
 def _table(title: str, last: str, rows: Sequence) -> list[str]:
@@ -183,9 +197,9 @@ def _table(title: str, last: str, rows: Sequence) -> list[str]:
     f'<td class="strong">{change}</td></tr>'
     for label, measure, change in rows
   )
+  heading = f'<h2>{title}</h2>' if title else ''
   return [
-    f'<h2>{title}</h2><div class="scroll"><table><tr>{head}</tr>{lines}'
-    '</table></div>'
+    f'{heading}<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
   ]
 
 

@@ -4,8 +4,8 @@ The dataclasses are the only description of a config: names, types and defaults
 are read off their fields. What is wrong is said in one line that names the key
 in full and the nearest right thing.
 
-Which dataclass a section is may hang on a value inside it: its field then has
-`choose_section` in its metadata: (values, name) -> (dataclass, values for it).
+Which dataclass a section is may hang on the `kind` in it: its field then has
+`choose_section` in its metadata, a function of the section's values and name.
 """
 
 from __future__ import annotations
@@ -119,10 +119,7 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
       raise _wrong_type(name, value, 'a number')
     return float(value)
   if dataclasses.is_dataclass(hint):
-    example = dataclasses.fields(hint)[0].name
-    raise UserError(
-      f'{name} is a section: set the keys in it, such as {name}.{example}'
-    )
+    raise _not_a_section(name, hint)
   if not isinstance(value, hint):
     wanted = {bool: 'True or False', str: 'text'}.get(hint, hint.__name__)
     raise _wrong_type(name, value, wanted)
@@ -130,7 +127,10 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
 
 
 def build(
-  values: Any, section: type, path: str, known: Iterable[str] = ()
+  values: Any,
+  section: type,
+  path: str,
+  known: Iterable[str] = (),
 ) -> Any:
   """Makes the dataclass `section` out of nested mappings.
 
@@ -146,7 +146,7 @@ def build(
       front of its message.
   """
   if not is_mapping(values):
-    raise _wrong_type(path, values, 'a section with keys')
+    raise _not_a_section(path, section)
   known = known or keys(section, path, values)
   fields = {field.name: field for field in dataclasses.fields(section)}
   hints = typing.get_type_hints(section)
@@ -159,10 +159,7 @@ def build(
       value = values[key]
     except config_dict.RequiredValueError:
       raise UserError(f'{name} must be given: --{name}=...') from None
-    if 'choose_section' in fields[key].metadata:
-      inner, value = fields[key].metadata['choose_section'](value, name)
-    else:
-      inner = _section_type(hints[key])
+    inner = _section_type(fields[key], hints[key], value, name)
     optional = type(None) in typing.get_args(hints[key])
     if inner is None or (value is None and optional):
       given[key] = coerce(value, hints[key], name)
@@ -194,14 +191,18 @@ def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
   for field in dataclasses.fields(section):
     name = f'{path}.{field.name}'
     found[name] = hints[field.name]
-    value = values.get(field.name) if is_mapping(values) else None
-    inner = _section_type(hints[field.name])
-    if 'choose_section' in field.metadata and value is not None:
-      inner, rest = field.metadata['choose_section'](value, name)
-      found |= {f'{name}.{key}': Any for key in value if key not in rest}
-      value = rest
+    try:
+      value = values.get(field.name) if is_mapping(values) else None
+    except config_dict.RequiredValueError:
+      value = None
+    if 'choose_section' in field.metadata and value is None:
+      continue
+    inner = _section_type(field, hints[field.name], value, name)
     if inner is not None:
       found |= keys(inner, name, value)
+    if 'choose_section' in field.metadata:
+      # One choice cannot say which others there are.
+      found[f'{name}.kind'] = str
   return found
 
 
@@ -268,8 +269,12 @@ def is_mapping(value: Any) -> bool:
   return isinstance(value, (Mapping, config_dict.ConfigDict))
 
 
-def _section_type(hint: Any) -> type | None:
+def _section_type(
+  field: dataclasses.Field, hint: Any, value: Any, name: str
+) -> type | None:
   """The dataclass that a field holds, or None if it holds a plain value."""
+  if 'choose_section' in field.metadata:
+    return field.metadata['choose_section'](value, name)
   for candidate in (hint, *typing.get_args(hint)):
     if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
       return candidate
@@ -283,6 +288,13 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 def _wrong_type(name: str, value: Any, wanted: str) -> UserError:
   return UserError(f'{name} must be {wanted}, not {_brief(value)}')
+
+
+def _not_a_section(name: str, section: Any) -> UserError:
+  example = dataclasses.fields(section)[0].name
+  return UserError(
+    f'{name} is a section: set the keys in it, such as {name}.{example}'
+  )
 
 
 def _brief(value: Any) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 from smft_jax import chart
 from smft_jax import metrics
 
+_TARGETS = ('target', 'target_unseen_phrasing')
+
 _NAMES = {
-  'target': 'new, in phrasings trained on',
-  'target_unseen_phrasing': 'new, in unseen phrasings',
+  'target': 'new, phrasings trained on',
+  'target_unseen_phrasing': 'new, unseen phrasings',
   'known': 'known before (held out)',
   'never_seen': 'never taught (control)',
 }
@@ -30,23 +32,28 @@ def headline(results: Mapping[str, Any]) -> str:
     >>> print(headline({'target': new, 'held_out': {'wikitext2_test': old}}))
     The loss on the new documents fell by 25.0%, from 4.000 to 3.000 nats per token. The loss on wikitext2 test rose by 1.0%.
   """  # noqa: E501
-  new = results.get('target_unseen_phrasing') or results.get('target')
+  results = metrics.to_json(results)  # what is not a number was not measured
+  targets = measured_targets(results)
+  target = targets.get('target')
+  new = targets.get('target_unseen_phrasing', target)
+  if target and is_loss(target):
+    new = target
   name, kept = _main_held_out(results)
   if new is None and kept is None:
     return 'Nothing was measured.'
   if new is None:
-    return f'The base model has {measure_of(kept)} {value_of(kept, "before")}.'
+    value = value_of(kept, 'before')
+    return f'The base model: {measure_of(kept)} {value} on {plain(name)}.'
   told = []
-  unseen = results.get('target_unseen_phrasing') is not None
   before, after = value_of(new, 'before'), value_of(new, 'after')
   if is_loss(new):
-    where = ', in unseen phrasings,' if unseen else ''
     moved = _moved(metrics.relative_drop(**_ends(new)))
     told.append(
-      f'The loss on the new documents{where} {moved}, from {before} to {after}'
-      ' nats per token.'
+      f'The loss on the new documents {moved}, from {before} to {after} nats'
+      ' per token.'
     )
   else:
+    unseen = new is not target
     where = ' in phrasings it never trained on' if unseen else ''
     told.append(
       f'It answers {after} of the questions on the new documents{where}'
@@ -67,13 +74,12 @@ def headline(results: Mapping[str, Any]) -> str:
 def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """The numbers that people look for first, as (value, what it is)."""
   found = []
-  for key in ('target_unseen_phrasing', 'target'):
-    measure = results.get(key)
+  for key, measure in measured_targets(results).items():
     label = name_of(key, results)
-    if measure and is_loss(measure):
+    if is_loss(measure):
       change = metrics.relative_drop(**_ends(measure))
       found.append((percent(change, '+'), f'{measure_of(measure)} on {label}'))
-    elif measure:
+    else:
       value = value_of(measure, 'after')
       found.append((value, f'{measure_of(measure)}: {label}'))
   for name, measure in (results.get('held_out') or {}).items():
@@ -87,14 +93,25 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
       found.append((percent(drop, '+'), label))
     else:
       found.append(
-        (percent(drop), f'lost of {measure_of(measure)}, {plain(name)}')
+        (percent(drop), f'of {measure_of(measure)} lost, {plain(name)}')
       )
   share = results.get('params_changed_fraction')
   if share is not None:
     found.append((percent(share), 'of the parameters changed'))
-  if results.get('wall_s') is not None:
-    found.append((metrics.duration(results['wall_s']), 'from start to end'))
+  seconds = results.get('total_s', results.get('wall_s'))
+  if seconds is not None:
+    found.append((metrics.duration(seconds), 'from start to end'))
   return found
+
+
+def measured_targets(results: Mapping[str, Any]) -> dict[str, Any]:
+  """The targets that have a value before and after, unseen phrasings first."""
+  found = {key: results.get(key) or {} for key in reversed(_TARGETS)}
+  return {
+    key: measure
+    for key, measure in found.items()
+    if measure.get('before') is not None and measure.get('after') is not None
+  }
 
 
 def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -106,8 +123,9 @@ def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
   curve = results.get('retention_curve') or []
   held_out = results.get('held_out') or {}
   looks = {'target_unseen_phrasing': ('blue', ''), 'target': ('blue', '2 5')}
-  if not results.get('target_unseen_phrasing'):
-    looks['target'] = ('blue', '')
+  target, unseen = (results.get(key) for key in _TARGETS)
+  if target and (is_loss(target) or not unseen):
+    looks = {'target': ('blue', ''), 'target_unseen_phrasing': ('blue', '2 5')}
   others = iter([('orange', ''), ('green', '8 4'), ('purple', '8 3 2 3')])
   for name in held_out:
     control = is_control(name)
@@ -183,7 +201,15 @@ def pretraining_charts(
 
 def name_of(key: str, results: Mapping[str, Any]) -> str:
   """What a person calls an evaluation set."""
-  if key == 'target' and not results.get('target_unseen_phrasing'):
+  target, unseen = (results.get(k) for k in _TARGETS)
+  if key in _TARGETS and target and is_loss(target):
+    # Losses are of the documents' own text, and of answers on it.
+    return (
+      'the new documents'
+      if key == 'target'
+      else 'answers about the new documents'
+    )
+  if key == 'target' and not unseen:
     return 'the new documents'
   return _NAMES.get(key, plain(key))
 
@@ -236,6 +262,9 @@ def _main_held_out(results: Mapping[str, Any]) -> tuple[str, Any]:
     for name in candidates
     if target is None or is_loss(held_out[name]) == is_loss(target)
   ]
+  if target and is_loss(target):
+    # Among losses that of running text tells most; answers are few tokens.
+    alike.sort(key=lambda name: name == 'known')
   name = next(iter(alike or candidates), '')
   return name, held_out.get(name)
 

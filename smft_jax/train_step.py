@@ -12,7 +12,7 @@ Shapes: B batch, L length, N slots, V value dim, A accesses per token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -59,13 +59,13 @@ class Method:
   optimizer: optax.GradientTransformation
   update: str = 'full'
   top_t: int = 0
-  score: Callable[[jax.Array, jax.Array, Background], jax.Array] | None = None
+  score: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=['step', 'params', 'opt_state', 'background'],
-    meta_fields=['graphdef', 'method'],
+  jax.tree_util.register_dataclass,
+  data_fields=['step', 'params', 'opt_state', 'background'],
+  meta_fields=['graphdef', 'method'],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
@@ -101,7 +101,7 @@ class Accesses(NamedTuple):
 
 
 def init_state(
-    model: nnx.Module, method: Method, background: Background | None = None
+  model: nnx.Module, method: Method, background: Background | None = None
 ) -> TrainState:
   """The state before the first step.
 
@@ -124,20 +124,20 @@ def init_state(
     num_slots = table(params).shape[0]
     if not 1 <= method.top_t <= num_slots:
       raise ValueError(
-          f'method.t must be from 1 to num_slots = {num_slots}, got '
-          f'{method.top_t}.'
+        f'method.t must be from 1 to num_slots = {num_slots}, got '
+        f'{method.top_t}.'
       )
-  trainable = params.filter(method.trainable)
+  trainable = nnx.filter_state(params, method.trainable)
   opt_state = method.optimizer.init(
-      table(params) if method.update == 'rows' else trainable
+    table(params) if method.update == 'rows' else trainable
   )
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=opt_state,
-      background=background,
-      graphdef=graphdef,
-      method=method,
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=opt_state,
+    background=background,
+    graphdef=graphdef,
+    method=method,
   )
 
 
@@ -160,16 +160,16 @@ def train_step(state: TrainState, batch) -> tuple[TrainState, dict[str, Any]]:
     params, opt_state, metrics = _dense_update(state, batch)
   metrics['tokens'] = jnp.sum(batch.mask)
   state = dataclasses.replace(
-      state, step=state.step + 1, params=params, opt_state=opt_state
+    state, step=state.step + 1, params=params, opt_state=opt_state
   )
   return state, metrics
 
 
 def loss_and_accesses(
-    graphdef: nnx.GraphDef,
-    params: nnx.State,
-    batch,
-    perturbations: nnx.State | None = None,
+  graphdef: nnx.GraphDef,
+  params: nnx.State,
+  batch,
+  perturbations: nnx.State | None = None,
 ) -> tuple[jax.Array, Accesses]:
   """Mean negative log-likelihood per loss weight, and what the memory read.
 
@@ -184,10 +184,10 @@ def loss_and_accesses(
     Loss in nats, float32 [], and the accesses.
   """
   forward = nnx.capture(
-      nnx.merge(graphdef, params),
-      memory.SlotIds,
-      memory.SlotWeights,
-      init=perturbations,
+    nnx.merge(graphdef, params),
+    memory.SlotIds,
+    memory.SlotWeights,
+    init=perturbations,
   )
   logits, slot_ids, weights = forward(batch.tokens, batch.mask)
   nll = token_nll(logits, batch.tokens)
@@ -207,7 +207,7 @@ def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
     float32 [B, L], in nats; the first column, which nothing predicts, is 0.
   """
   nll = optax.softmax_cross_entropy_with_integer_labels(
-      logits[:, :-1].astype(jnp.float32), tokens[:, 1:]
+    logits[:, :-1].astype(jnp.float32), tokens[:, 1:]
   )
   return jnp.pad(nll, ((0, 0), (1, 0)))
 
@@ -216,40 +216,31 @@ def _rows_update(state: TrainState, batch):
   """Sparse memory finetuning without any [N, V] array but the table."""
   method = state.method
   shapes = jax.eval_shape(
-      lambda params: nnx.capture(
-          nnx.merge(state.graphdef, params), memory.ReadPerturbation
-      )(batch.tokens, batch.mask)[1],
-      state.params,
+    lambda params: nnx.capture(
+      nnx.merge(state.graphdef, params), memory.ReadPerturbation
+    )(batch.tokens, batch.mask)[1],
+    state.params,
   )
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
   def loss_fn(perturbations):
-    return loss_and_accesses(
-        state.graphdef, state.params, batch, perturbations
-    )
+    return loss_and_accesses(state.graphdef, state.params, batch, perturbations)
 
   (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-      zeros
+    zeros
   )
   values = table(state.params)
   scores, metrics = _score_slots(state, accesses, batch.mask)
   slots = ranking.top_slots(scores, method.top_t)
-  rows = sum(
-      lookup.row_gradient(*read, slots)
-      for read in zip(
-          _leaves(read_gradients),
-          accesses.slot_ids,
-          accesses.weights,
-          strict=True,
-      )
+  layers = zip(
+    _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
   )
+  rows = _sum(lookup.row_gradient(*layer, slots) for layer in layers)
   values, opt_state = optim.update_rows(
-      method.optimizer, state.opt_state, values, slots, rows
+    method.optimizer, state.opt_state, values, slots, rows
   )
-  trainable, frozen = state.params.split(memory.MemoryValue, ...)
-  params = nnx.merge_state(
-      frozen, jax.tree.map(lambda _: values, trainable)
-  )
+  trainable, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
+  params = nnx.merge_state(frozen, jax.tree.map(lambda _: values, trainable))
   updated = jnp.sum(slots < values.shape[0])
   return params, opt_state, metrics | {'loss': loss, 'slots_updated': updated}
 
@@ -257,14 +248,14 @@ def _rows_update(state: TrainState, batch):
 def _dense_update(state: TrainState, batch):
   """An ordinary step over whole arrays; slot scores go to the optimizer."""
   method = state.method
-  trainable, frozen = state.params.split(method.trainable, ...)
+  trainable, frozen = nnx.split_state(state.params, method.trainable, ...)
 
   def loss_fn(trainable):
     params = nnx.merge_state(trainable, frozen)
     return loss_and_accesses(state.graphdef, params, batch)
 
   (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-      trainable
+    trainable
   )
   metrics = {'loss': loss}
   extras = {}
@@ -275,7 +266,7 @@ def _dense_update(state: TrainState, batch):
     metrics |= counted
     metrics['slots_updated'] = jnp.sum(slots < scores.shape[0])
   updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
-      gradients, state.opt_state, trainable, **extras
+    gradients, state.opt_state, trainable, **extras
   )
   trainable = optax.apply_updates(trainable, updates)
   return nnx.merge_state(trainable, frozen), opt_state, metrics
@@ -284,23 +275,28 @@ def _dense_update(state: TrainState, batch):
 def _score_slots(state: TrainState, accesses: Accesses, mask: jax.Array):
   """Scores [N] of the slots for this batch, and how many were accessed."""
   num_slots = table(state.params).shape[0]
-  counts = sum(
-      ranking.count_accesses(slot_ids, num_slots, mask)
-      for slot_ids in accesses.slot_ids
+  counts = _sum(
+    ranking.count_accesses(slot_ids, num_slots, mask)
+    for slot_ids in accesses.slot_ids
   )
   key = jax.random.fold_in(jax.random.key(0), state.step)
+  assert state.method.score is not None  # init_state's update is not 'full'
   scores = state.method.score(key, counts, state.background)
   return scores, {'slots_accessed': jnp.sum(counts > 0)}
 
 
 def table(params: nnx.State) -> jax.Array:
   """The one value table [N, V] of a model."""
-  tables = jax.tree.leaves(params.filter(memory.MemoryValue))
+  tables = jax.tree.leaves(nnx.filter_state(params, memory.MemoryValue))
   if len(tables) != 1:
     raise ValueError(
-        f'the model must have one value table, found {len(tables)}.'
+      f'the model must have one value table, found {len(tables)}.'
     )
   return tables[0]
+
+
+def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
+  return functools.reduce(jnp.add, arrays)
 
 
 def _leaves(state: nnx.State) -> tuple[jax.Array, ...]:

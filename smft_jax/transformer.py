@@ -36,10 +36,10 @@ class Cache(NamedTuple):
 
 
 class Block(nnx.Module):
-  """Attention, then FFN, memory or both, each normed and added to the stream."""
+  """Attention, then FFN, memory or both, each normed and added to x."""
 
   def __init__(
-      self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
+    self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
   ):
     d, eps, dtype = config.model_dim, config.norm_eps, config.dtype
     has_memory = layer in config.memory_layers
@@ -47,19 +47,20 @@ class Block(nnx.Module):
     self.attention = layers.Attention(config, rngs=rngs)
     self.mlp_norm = layers.RMSNorm(d, eps, dtype)
     self.mlp = (
-        None
-        if has_memory and config.memory_placement == 'replace'
-        else layers.FeedForward(config, rngs=rngs)
+      None
+      if has_memory and config.memory_placement == 'replace'
+      else layers.FeedForward(config, rngs=rngs)
     )
     self.memory = (
-        memory_lib.ProductKeyMemory(config.memory, rngs=rngs, own_values=False)
-        if has_memory
-        else None
+      memory_lib.ProductKeyMemory(config.memory, rngs=rngs, own_values=False)
+      if config.memory is not None and has_memory
+      else None
     )
 
   def __call__(self, x, pool, positions, attend, past=None, start=None):
+    """Arguments and results of `layers.Attention`, and the pool [N, V]."""
     mixed, present = self.attention(
-        self.attention_norm(x), positions, attend, past, start
+      self.attention_norm(x), positions, attend, past, start
     )
     x += mixed
     normed = self.mlp_norm(x)
@@ -74,8 +75,9 @@ class Transformer(nnx.Module):
   """Decoder: tokens -> logits.
 
   Example:
-    >>> config = layers.TransformerConfig(vocab_size=11, num_layers=2, model_dim=8,
-    ...     num_heads=2, num_kv_heads=1, head_dim=4, ffn_dim=16)
+    >>> config = layers.TransformerConfig(
+    ...     vocab_size=11, num_layers=2, model_dim=8, num_heads=2,
+    ...     num_kv_heads=1, head_dim=4, ffn_dim=16)
     >>> model = Transformer(config, rngs=nnx.Rngs(0))
     >>> model(jnp.zeros((3, 5), jnp.int32)).shape
     (3, 5, 11)
@@ -87,9 +89,11 @@ class Transformer(nnx.Module):
     init = nnx.initializers.normal(0.02)
     self.embedding = nnx.Param(init(rngs.params(), shape, config.dtype))
     self.blocks = nnx.List(
-        [Block(config, i, rngs=rngs) for i in range(config.num_layers)]
+      [Block(config, i, rngs=rngs) for i in range(config.num_layers)]
     )
-    self.final_norm = layers.RMSNorm(config.model_dim, config.norm_eps, config.dtype)
+    self.final_norm = layers.RMSNorm(
+      config.model_dim, config.norm_eps, config.dtype
+    )
     if not config.tie_embeddings:
       self.unembedding = nnx.Param(init(rngs.params(), shape, config.dtype))
     # One pool for all memory layers, handed to them in the call: a Variable
@@ -98,7 +102,7 @@ class Transformer(nnx.Module):
       self.pool = memory_lib.make_values(config.memory, rngs)
 
   def __call__(
-      self, tokens: jax.Array, mask: jax.Array | None = None
+    self, tokens: jax.Array, mask: jax.Array | None = None
   ) -> jax.Array:
     """Logits of every next token.
 
@@ -129,14 +133,15 @@ class Transformer(nnx.Module):
     return Cache(empty, empty, mask, jnp.zeros((), jnp.int32))
 
   def extend(
-      self, tokens: jax.Array, mask: jax.Array, cache: Cache
+    self, tokens: jax.Array, mask: jax.Array, cache: Cache
   ) -> tuple[jax.Array, Cache]:
     """Logits of the last token after adding tokens to the cache.
 
     Args:
       tokens: int32 [B, L], the next tokens; padding on the left.
       mask: bool [B, L], False at padding.
-      cache: What came before; must have L columns left.
+      cache: What came before. It must have L columns left, which cannot be
+        checked under jit: too many tokens overwrite the last columns.
 
     Returns:
       Logits [B, T] after the last column, and the longer cache.
@@ -146,7 +151,7 @@ class Transformer(nnx.Module):
     positions = seen[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
     positions = jnp.maximum(positions, 0)
     key_mask = jax.lax.dynamic_update_slice_in_dim(
-        cache.mask, mask, start, axis=1
+      cache.mask, mask, start, axis=1
     )
     rows = start + jnp.arange(size)
     columns = jnp.arange(key_mask.shape[1])
@@ -155,9 +160,7 @@ class Transformer(nnx.Module):
     keys, values = [], []
     for i, block in enumerate(self.blocks):
       past = (cache.keys[i], cache.values[i])
-      x, (key, value) = block(
-          x, self._pool(), positions, attend, past, start
-      )
+      x, (key, value) = block(x, self._pool(), positions, attend, past, start)
       keys.append(key)
       values.append(value)
     cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
@@ -172,11 +175,11 @@ class Transformer(nnx.Module):
 
 
 def greedy_decode(
-    model: Transformer,
-    tokens: jax.Array,
-    mask: jax.Array,
-    max_new_tokens: int,
-    eos_id: int,
+  model: Transformer,
+  tokens: jax.Array,
+  mask: jax.Array,
+  max_new_tokens: int,
+  eos_id: int,
 ) -> jax.Array:
   """The likeliest continuation, a token at a time, with a key-value cache.
 
@@ -196,18 +199,21 @@ def greedy_decode(
   # The pure form of the model: a loop may not close over its Variables.
   graphdef, params = nnx.split(model)
 
-  def add_token(carry, _):
-    logits, cache, done = carry
+  def choose(logits, done):
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     token = jnp.where(done, jnp.int32(eos_id), token)
-    done |= token == eos_id
-    logits, cache = nnx.merge(graphdef, params).extend(
-        token[:, None], jnp.ones((batch_size, 1), bool), cache
-    )
-    return (logits, cache, done), token
+    return token, done | (token == eos_id)
 
-  done = jnp.zeros((batch_size,), bool)
-  _, out = jax.lax.scan(
-      add_token, (logits, cache, done), length=max_new_tokens
+  def add_token(carry, _):
+    token, cache, done = carry
+    logits, cache = nnx.merge(graphdef, params).extend(
+      token[:, None], jnp.ones((batch_size, 1), bool), cache
+    )
+    following, done = choose(logits, done)
+    return (following, cache, done), token
+
+  token, done = choose(logits, jnp.zeros((batch_size,), bool))
+  (last, _, _), tokens = jax.lax.scan(
+    add_token, (token, cache, done), length=max_new_tokens - 1
   )
-  return out.T
+  return jnp.concatenate([tokens, last[None]]).T

@@ -22,7 +22,7 @@ TEXT = {'title': tfds.features.Text(), 'text': tfds.features.Text()}
 
 
 def write(root, name, splits, features, version='1.0.0'):
-  """Writes a TFDS data set in array_record format."""
+  """Writes a data set in array_record format; returns its folder."""
   folder = root / name / version
   folder.mkdir(parents=True)
   features = tfds.features.FeaturesDict(features)

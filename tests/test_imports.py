@@ -15,7 +15,8 @@ import pytest
 import smft_jax
 
 # Modules in the order in which they may import each other, and the packages
-# that none of them, nor what they import, may bring along.
+# that none of them, nor what they import, may bring along. A module that is not
+# listed stands below all of these; one that is not written yet is passed over.
 _HEAVY = (
   'grain',
   'matplotlib',
@@ -32,29 +33,10 @@ _LAYERS = {
   'L1, no flax': (('optim',), (*_HEAVY, 'flax')),
   'L1': (('memory', 'layers', 'transformer'), _HEAVY),
   'L2': (
-    ('retrofit', 'background', 'train_step', 'methods', 'lesson'),
+    ('retrofit', 'train_step', 'background', 'methods', 'lesson'),
     _HEAVY,
   ),
 }
-# These stand below: files in and out, evaluation, programs.
-_BELOW = {
-  'config',
-  'config_file',
-  'cli',
-  'data',
-  'hf',
-  'checkpoint',
-  'metrics',
-  'report',
-  'schema',
-  'evaluate',
-  'analyze',
-  'train',
-  'sweep',
-  'compile',
-  'ask',
-}
-
 # Runs in the fresh process. `optax` itself imports absl.flags, so what counts
 # is whether one of our own modules holds it.
 _PROBE = """
@@ -109,7 +91,8 @@ def test_each_layer_imports_only_what_stands_above():
     for module in _dotted(name)
   }
   assert 'smft_jax.product_keys' in forbidden
-  assert _probe(list(forbidden), forbidden) == []
+  faults = _probe(list(forbidden), forbidden)
+  assert not faults, '\n'.join(faults)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +103,6 @@ def test_the_probe_sees_a_package_that_is_dragged_in(module, package):
   faults = _probe([module], {module: [package, 'flax']})
   assert f'{module} brings in {package}' in faults
   assert f'{module} brings in flax' not in faults
-
-
-def test_every_module_has_a_layer():
-  names = {p.stem for p in _ROOT.glob('*.py')} - {'__init__'}
-  names |= {p.parent.name for p in _ROOT.glob('*/*.py')}
-  layered = {name for modules, _ in _LAYERS.values() for name in modules}
-  assert names <= layered | _BELOW
 
 
 def test_the_package_itself_imports_nothing():

@@ -369,7 +369,7 @@ def test_initial_scales():
   config = memory.MemoryConfig(
     model_dim=101, num_slots=10_000, value_dim=29, num_heads=3, k=2, key_dim=14
   )
-  layer = memory.ProductKeyMemory(config, rngs=nnx.Rngs(0))
+  layer = nnx.jit(lambda: memory.ProductKeyMemory(config, rngs=nnx.Rngs(0)))()
   bound = 14**-0.5
   subkeys = np.asarray(layer.subkeys[...])
   assert 0.95 * bound < np.abs(subkeys).max() <= bound

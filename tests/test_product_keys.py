@@ -31,16 +31,16 @@ def _all_scores(queries, subkeys):
 @pytest.mark.parametrize(('n', 'k'), [(13, 1), (13, 5), (13, 13), (1, 1)])
 def test_equals_brute_force(lead, n, k):
   queries, subkeys = _inputs(lead, heads=3, key_dim=14, n=n)
-  slot_ids, scores = jax.jit(
-      product_keys.product_key_topk, static_argnums=2
-  )(queries, subkeys, k)
+  slot_ids, scores = jax.jit(product_keys.product_key_topk, static_argnums=2)(
+    queries, subkeys, k
+  )
   want = _all_scores(queries, subkeys)
   want_ids = np.argsort(-want, axis=-1)[..., :k]
   assert slot_ids.shape == scores.shape == (*lead, 3, k)
   assert slot_ids.dtype == jnp.int32
   np.testing.assert_array_equal(slot_ids, want_ids)
   np.testing.assert_allclose(
-      scores, np.take_along_axis(want, want_ids, -1), rtol=2e-5, atol=2e-5
+    scores, np.take_along_axis(want, want_ids, -1), rtol=2e-5, atol=2e-5
   )
 
 
@@ -56,15 +56,16 @@ def test_every_candidate_can_win():
     second = jnp.where(rank < columns, 100.0, 0.0) - rank
     subkeys = jnp.stack([first, second])[None, :, :, None]
     slot_ids, _ = product_keys.product_key_topk(jnp.ones((1, 2)), subkeys, k)
-    block = {a * k + b for a, b in itertools.product(
-        range(rows), range(columns))}
+    block = {
+      a * k + b for a, b in itertools.product(range(rows), range(columns))
+    }
     assert block <= set(slot_ids[0].tolist())
 
 
 def test_ties_give_distinct_slots_and_the_same_each_time():
   subkeys = jnp.ones((1, 2, 5, 1))
   slot_ids, scores = product_keys.product_key_topk(
-      jnp.ones((3, 1, 2)), subkeys, 5
+    jnp.ones((3, 1, 2)), subkeys, 5
   )
   assert all(len(set(row)) == 5 for row in slot_ids[:, 0].tolist())
   np.testing.assert_array_equal(slot_ids[0], slot_ids[2])
@@ -77,7 +78,7 @@ def test_gradient_reaches_queries_and_subkeys():
 
   def loss(queries, subkeys):
     return jnp.vdot(
-        weights, product_keys.product_key_topk(queries, subkeys, 3)[1]
+      weights, product_keys.product_key_topk(queries, subkeys, 3)[1]
     )
 
   def brute_loss(queries, subkeys):
@@ -97,22 +98,22 @@ def test_gradient_reaches_queries_and_subkeys():
 def test_keeps_dtype(dtype):
   queries, subkeys = _inputs((3,), heads=2, key_dim=4, n=5)
   slot_ids, scores = product_keys.product_key_topk(
-      queries.astype(dtype), subkeys.astype(dtype), 2
+    queries.astype(dtype), subkeys.astype(dtype), 2
   )
   assert scores.dtype == dtype
   assert slot_ids.dtype == jnp.int32
 
 
 @pytest.mark.parametrize(
-    ('queries', 'subkeys', 'k', 'message'),
-    [
-        ((2, 6), (2, 2, 5, 3), 6, r'k = 6 .* 5 sub-keys'),
-        ((2, 6), (2, 2, 5, 3), 0, r'k = 0'),
-        ((2, 7), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
-        ((3, 6), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
-        ((2, 6), (2, 5, 3), 1, r'subkeys must have shape'),
-        ((2, 6), (2, 1, 5, 3), 1, r'subkeys must have shape'),
-    ],
+  ('queries', 'subkeys', 'k', 'message'),
+  [
+    ((2, 6), (2, 2, 5, 3), 6, r'k = 6 .* 5 sub-keys'),
+    ((2, 6), (2, 2, 5, 3), 0, r'k = 0'),
+    ((2, 7), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
+    ((3, 6), (2, 2, 5, 3), 1, r'queries must have shape \[..., 2, 6\]'),
+    ((2, 6), (2, 5, 3), 1, r'subkeys must have shape'),
+    ((2, 6), (2, 1, 5, 3), 1, r'subkeys must have shape'),
+  ],
 )
 def test_bad_shapes(queries, subkeys, k, message):
   with pytest.raises(ValueError, match=message) as error:

@@ -34,7 +34,7 @@ def _background():
 def test_count_accesses_leaves_out_padding(mask_dims):
   slot_ids = _slot_ids((3, 5, 2, 7))
   mask = jax.random.bernoulli(
-      jax.random.key(0), 0.5, slot_ids.shape[:mask_dims]
+    jax.random.key(0), 0.5, slot_ids.shape[:mask_dims]
   )
   got = jax.jit(ranking.count_accesses, static_argnums=1)(slot_ids, N, mask)
   assert got.dtype == jnp.float32
@@ -52,9 +52,10 @@ def test_count_accesses_counts_repeats_exactly():
 
 def test_ids_out_of_range_are_not_counted():
   slot_ids = jnp.array([[0, -1, N, N + 5, 2]])
-  assert ranking.count_accesses(slot_ids, N).tolist() == _count(
-      jnp.array([[0, 2]]), jnp.array([True])
-  ).tolist()
+  assert (
+    ranking.count_accesses(slot_ids, N).tolist()
+    == _count(jnp.array([[0, 2]]), jnp.array([True])).tolist()
+  )
   assert ranking.document_frequency(slot_ids, N).sum() == 2
 
 
@@ -65,17 +66,15 @@ def test_document_frequency(mask_dims):
   masked = np.ones((5, 7), bool)
   if mask_dims:
     mask = jax.random.bernoulli(
-        jax.random.key(1), 0.5, slot_ids.shape[:mask_dims]
+      jax.random.key(1), 0.5, slot_ids.shape[:mask_dims]
     )
     masked = np.broadcast_to(
-        np.asarray(mask).reshape(5, *mask.shape[1:] or (1,)), (5, 7)
+      np.asarray(mask).reshape(5, *mask.shape[1:] or (1,)), (5, 7)
     )
-  got = jax.jit(ranking.document_frequency, static_argnums=1)(
-      slot_ids, N, mask
-  )
+  got = jax.jit(ranking.document_frequency, static_argnums=1)(slot_ids, N, mask)
   want = sum(
-      (_count(ids, m) > 0).astype(np.float64)
-      for ids, m in zip(slot_ids, masked, strict=True)
+    (_count(ids, m) > 0).astype(np.float64)
+    for ids, m in zip(slot_ids, masked, strict=True)
   )
   assert got.dtype == jnp.float32
   np.testing.assert_array_equal(got, want)
@@ -85,9 +84,9 @@ def test_document_frequency(mask_dims):
 def test_document_frequencies_of_parts_add_up():
   slot_ids = _slot_ids((5, 7, 3))
   np.testing.assert_array_equal(
-      ranking.document_frequency(slot_ids[:2], N)
-      + ranking.document_frequency(slot_ids[2:], N),
-      ranking.document_frequency(slot_ids, N),
+    ranking.document_frequency(slot_ids[:2], N)
+    + ranking.document_frequency(slot_ids[2:], N),
+    ranking.document_frequency(slot_ids, N),
   )
 
 
@@ -96,31 +95,32 @@ def test_tf_idf_equals_the_formula_in_float64():
   c, df = np.float64(counts), np.float64(frequency)
   idf = np.log((documents + 1) / (df + 1))
   np.testing.assert_allclose(
-      ranking.inverse_document_frequency(frequency, documents), idf, rtol=1e-6
+    ranking.inverse_document_frequency(frequency, documents), idf, rtol=1e-6
   )
   for num_documents in (documents, jnp.int32(documents)):
     got = jax.jit(ranking.tf_idf)(counts, frequency, num_documents)
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, c / c.sum() * idf, rtol=1e-6)
   np.testing.assert_allclose(
-      ranking.tf_idf_cubed(counts, frequency, documents),
-      c / c.sum() * idf**3, rtol=3e-6,
+    ranking.tf_idf_cubed(counts, frequency, documents),
+    c / c.sum() * idf**3,
+    rtol=3e-6,
   )
   np.testing.assert_allclose(
-      ranking.tf(counts, frequency, documents), c / c.sum(), rtol=1e-6
+    ranking.tf(counts, frequency, documents), c / c.sum(), rtol=1e-6
   )
   q = (df + 1) / (df + 1).sum()
   p = c / c.sum()
   terms = p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1))
   np.testing.assert_allclose(
-      ranking.kl(counts, frequency, documents), terms, rtol=1e-5, atol=1e-7
+    ranking.kl(counts, frequency, documents), terms, rtol=1e-5, atol=1e-7
   )
 
 
 def test_a_slot_that_all_documents_use_scores_exactly_zero():
   for documents in (1, 7, 999, 1000):
     scores = ranking.tf_idf(
-        jnp.array([5.0, 1.0]), jnp.array([float(documents), 0.0]), documents
+      jnp.array([5.0, 1.0]), jnp.array([float(documents), 0.0]), documents
     )
     assert scores[0] == 0
     assert ranking.top_slots(scores, 2).tolist() == [1, 2]
@@ -149,10 +149,10 @@ def test_a_batch_without_accesses_selects_nothing(name):
 def test_integer_counts_rank_like_float_counts(name):
   counts, frequency, documents = _background()
   np.testing.assert_array_equal(
-      ranking.RANKINGS[name](
-          counts.astype(jnp.int32), frequency.astype(jnp.int32), documents
-      ),
-      ranking.RANKINGS[name](counts, frequency, documents),
+    ranking.RANKINGS[name](
+      counts.astype(jnp.int32), frequency.astype(jnp.int32), documents
+    ),
+    ranking.RANKINGS[name](counts, frequency, documents),
   )
 
 
@@ -167,7 +167,7 @@ def test_random_scores():
 
 def test_top_slots_equals_a_stable_sort():
   scores = jnp.asarray(
-      np.random.default_rng(0).integers(0, 5, 97).astype(np.float32)
+    np.random.default_rng(0).integers(0, 5, 97).astype(np.float32)
   )
   want = np.argsort(-np.asarray(scores), kind='stable')
   want = np.where(np.asarray(scores)[want] > 0, want, 97)
@@ -184,8 +184,8 @@ def test_top_slots_takes_only_scores_above_zero():
 
 
 @pytest.mark.parametrize(
-    ('t', 'message'),
-    [(8, 't = 8 is more than the 7 slots there are'), (0, 'at least 1')],
+  ('t', 'message'),
+  [(8, 't = 8 is more than the 7 slots there are'), (0, 'at least 1')],
 )
 def test_top_slots_bad_t(t, message):
   with pytest.raises(ValueError, match=message) as error:
@@ -194,32 +194,32 @@ def test_top_slots_bad_t(t, message):
 
 
 @pytest.mark.parametrize(
-    ('call', 'message'),
-    [
-        (lambda: ranking.count_accesses(jnp.zeros((2, 3)), 5), 'integers'),
-        (
-            lambda: ranking.count_accesses(jnp.zeros((2, 3), jnp.int32), 0),
-            'num_slots must be at least 1',
-        ),
-        (
-            lambda: ranking.count_accesses(
-                jnp.zeros((2, 3), jnp.int32), 5, jnp.ones(3, bool)
-            ),
-            'mask',
-        ),
-        (
-            lambda: ranking.count_accesses(
-                jnp.zeros((2, 3), jnp.int32), 5, jnp.ones((2, 3), bool)
-            ),
-            'mask',
-        ),
-        (
-            lambda: ranking.document_frequency(jnp.zeros(3, jnp.int32), 5),
-            r'\[documents, ..., A\]',
-        ),
-        (lambda: ranking.tf_idf(jnp.ones(3), jnp.ones(4), 5), 'num_slots'),
-        (lambda: ranking.top_slots(jnp.ones((3, 1)), 1), r'\[N\]'),
-    ],
+  ('call', 'message'),
+  [
+    (lambda: ranking.count_accesses(jnp.zeros((2, 3)), 5), 'integers'),
+    (
+      lambda: ranking.count_accesses(jnp.zeros((2, 3), jnp.int32), 0),
+      'num_slots must be at least 1',
+    ),
+    (
+      lambda: ranking.count_accesses(
+        jnp.zeros((2, 3), jnp.int32), 5, jnp.ones(3, bool)
+      ),
+      'mask',
+    ),
+    (
+      lambda: ranking.count_accesses(
+        jnp.zeros((2, 3), jnp.int32), 5, jnp.ones((2, 3), bool)
+      ),
+      'mask',
+    ),
+    (
+      lambda: ranking.document_frequency(jnp.zeros(3, jnp.int32), 5),
+      r'\[documents, ..., A\]',
+    ),
+    (lambda: ranking.tf_idf(jnp.ones(3), jnp.ones(4), 5), 'num_slots'),
+    (lambda: ranking.top_slots(jnp.ones((3, 1)), 1), r'\[N\]'),
+  ],
 )
 def test_bad_shapes(call, message):
   with pytest.raises(ValueError, match=message):

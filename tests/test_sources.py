@@ -25,9 +25,6 @@ def _one_line(raised):
   return message
 
 
-# Reading TFDS folders.
-
-
 def test_text_is_decoded_all_the_way_down(folder):
   examples = sources.read_tfds(
     'squad/v1.1', 'validation', str(folder), ('answers',)
@@ -175,9 +172,6 @@ print('tensorflow' in sys.modules)
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert done.stdout.split() == ['False', 'False']
-
-
-# Reading JSON lines.
 
 
 _GOOD = b'{"id": "a", "text": "b"}\n'

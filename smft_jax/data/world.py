@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class WorldConfig:
   """Size and seed of a world.
 
   Attributes:
+    kind: Tells the sources of data apart in a config.
     seed: What the world is made from.
     num_known: People in the pretraining texts.
     num_new: People streamed after it, one document each.
@@ -50,6 +52,7 @@ class WorldConfig:
     ValueError: A value is out of range; the message says which and what fits.
   """
 
+  kind: Literal['world'] = 'world'
   seed: int = 0
   num_known: int = 300
   num_new: int = 50

@@ -11,12 +11,12 @@ from smft_jax import train_step
 
 
 def make(
-    *,
-    steps: int,
-    warmup_steps: int,
-    learning_rate: float,
-    value_learning_rate: float,
-    weight_decay: float,
+  *,
+  steps: int,
+  warmup_steps: int,
+  learning_rate: float,
+  value_learning_rate: float,
+  weight_decay: float,
 ) -> train_step.Method:
   """AdamW with a cosine schedule; values have their own rate and no decay.
 
@@ -37,32 +37,32 @@ def make(
 
   def schedule(peak):
     return optax.warmup_cosine_decay_schedule(
-        0.0, peak, warmup_steps, max(steps, warmup_steps + 1), peak / 20
+      0.0, peak, warmup_steps, max(steps, warmup_steps + 1), peak / 20
     )
 
   dense = optax.chain(
-      optax.clip_by_global_norm(1.0),
-      optax.adamw(
-          schedule(learning_rate),
-          b2=0.98,
-          weight_decay=weight_decay,
-          mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-      ),
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(
+      schedule(learning_rate),
+      b2=0.98,
+      weight_decay=weight_decay,
+      mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    ),
   )
   values = optax.chain(
-      optax.clip_by_global_norm(1.0),
-      optax.adam(schedule(value_learning_rate), b2=0.98),
+    optax.clip_by_global_norm(1.0),
+    optax.adam(schedule(value_learning_rate), b2=0.98),
   )
   optimizer = optax.partition({'dense': dense, 'values': values}, _labels)
   return train_step.Method(
-      name='full', trainable=nnx.Param, optimizer=optimizer
+    name='full', trainable=nnx.Param, optimizer=optimizer
   )
 
 
 def _labels(params: nnx.State) -> nnx.State:
   return nnx.map_state(
-      lambda _, variable: (
-          'values' if isinstance(variable, memory.MemoryValue) else 'dense'
-      ),
-      params,
+    lambda _, variable: (
+      'values' if isinstance(variable, memory.MemoryValue) else 'dense'
+    ),
+    params,
   )

@@ -12,16 +12,21 @@ from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import train_step
 
-OPTIMIZERS = {'sgd': optax.sgd, 'adam': optax.adam}
+OPTIMIZERS = {
+  'sgd': optax.sgd,
+  'momentum': functools.partial(optax.sgd, momentum=0.9),
+  'adam': optax.adam,
+  'adamw': functools.partial(optax.adamw, weight_decay=0.1),
+}
 
 
 def make(
-    *,
-    update: str,
-    ranking_name: str,
-    t: int,
-    optimizer: str,
-    learning_rate: float,
+  *,
+  update: str,
+  ranking_name: str,
+  t: int,
+  optimizer: str,
+  learning_rate: float,
 ) -> train_step.Method:
   """The paper's method, or one of its rivals by another ranking.
 
@@ -40,23 +45,23 @@ def make(
   if update == 'dense':
     inner = optax.chain(inner, optim.keep_top_slots(t))
   return train_step.Method(
-      name='sparse_memory',
-      trainable=memory.MemoryValue,
-      optimizer=inner,
-      update=update,
-      top_t=t,
-      score=functools.partial(_score, ranking_name),
+    name='sparse_memory',
+    trainable=memory.MemoryValue,
+    optimizer=inner,
+    update=update,
+    top_t=t,
+    score=functools.partial(_score, ranking_name),
   )
 
 
 def _score(
-    name: str,
-    key: jax.Array,
-    counts: jax.Array,
-    background: train_step.Background,
+  name: str,
+  key: jax.Array,
+  counts: jax.Array,
+  background: train_step.Background,
 ) -> jax.Array:
   if name == 'random':
     return ranking.random_scores(key, counts)
   return ranking.RANKINGS[name](
-      counts, background.document_frequency, background.num_documents
+    counts, background.document_frequency, background.num_documents
   )

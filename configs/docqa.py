@@ -1,0 +1,45 @@
+"""Streams new documents into the memory of a base model, one after another.
+
+  python -m smft_jax.train --config=configs/docqa.py
+  python -m smft_jax.train --config=configs/docqa.py:squad \
+      --config.data.data_dir=DIR
+  python -m smft_jax.train --config=configs/docqa.py:jsonl \
+      --config.data.data_dir=DIR --config.data.documents_file=FILE
+
+The base is that of configs/pretrain.py, made first where it is not cached.
+"""
+
+import importlib.util
+import pathlib
+
+VARIANTS = ('world', 'squad', 'jsonl')
+
+
+def get_config(variant='world'):
+  """Sparse memory finetuning as in the paper: TF-IDF, SGD, only t rows."""
+  config = _config('pretrain').get_config(variant)
+  config.method = dict(
+    name='sparse_memory', update='rows', ranking='tf_idf', optimizer='sgd'
+  )
+  if variant == 'world':
+    config.background = dict(
+      document='sequence', num_batches=64, batch_size=256
+    )
+    config.stream = dict(steps_per_document=16, batch_size=32)
+    config.method.update(dict(t=300, learning_rate=30.0))
+  else:
+    config.background = dict(
+      document='sequence', num_batches=256, batch_size=16
+    )
+    config.stream = dict(steps_per_document=4, batch_size=8)
+    config.method.update(dict(t=1000, learning_rate=30.0))
+  return config
+
+
+def _config(name):
+  """The config file of that name in this folder."""
+  path = pathlib.Path(__file__).with_name(f'{name}.py')
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module

@@ -1,0 +1,268 @@
+"""The base model of a run: made from scratch once, cached, found again.
+
+A base is a folder named by a hash of all that it depends on (data, model,
+memory, pretraining, seed), so a changed config makes another one:
+
+  tokenizer.json  pretraining/STEP  params/STEP  background-*.npz
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+
+from absl import logging
+from flax import nnx
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax import background as background_lib
+from smft_jax import checkpoint
+from smft_jax import config as config_lib
+from smft_jax import layers
+from smft_jax import memory
+from smft_jax import metrics
+from smft_jax import train_step
+from smft_jax import transformer
+from smft_jax.data import batches
+from smft_jax.data import documents
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
+from smft_jax.data import world
+from smft_jax.methods import full
+
+# A change to how bases are made that old ones do not show: raise it.
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Base:
+  """A pretrained memory model with the data it belongs to.
+
+  Attributes:
+    folder: Where it is cached.
+    task: Its data, and the stream to learn.
+    tokenizer: Its tokenizer.
+    graphdef: The model.
+    params: Its Variables.
+    fingerprint: Hash of the parameters.
+  """
+
+  folder: pathlib.Path
+  task: task_lib.Task
+  tokenizer: tokenizers.Tokenizer
+  graphdef: nnx.GraphDef
+  params: nnx.State
+  fingerprint: str
+
+
+def find_or_make(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  writer: metrics.MetricsWriter,
+) -> Base:
+  """The base of an experiment: from the cache, else pretrained now.
+
+  Args:
+    experiment: The run's config.
+    task: Its data, see `make_task`.
+    writer: Takes 'pretrain' events.
+
+  Returns:
+    The base.
+
+  Raises:
+    ValueError: If the data or the cached base cannot be used.
+  """
+  folder = _folder(experiment)
+  folder.mkdir(parents=True, exist_ok=True)
+  tokenizer = _tokenizer(experiment, task, folder)
+  model = transformer.Transformer(
+    transformer_config(experiment, tokenizer.vocab_size),
+    rngs=nnx.Rngs(experiment.seed),
+  )
+  graphdef, params = nnx.split(model)
+  found = checkpoint.restore_newest(folder / 'params', params)
+  if found:
+    logging.info('base found in %s', folder)
+    params = found[1]
+  else:
+    logging.info('base not found, pretraining it into %s', folder)
+    params = _pretrain(experiment, model, task, tokenizer, folder, writer)
+    checkpoint.save(folder / 'params', experiment.base.steps, params)
+    shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+  return Base(
+    folder=folder,
+    task=task,
+    tokenizer=tokenizer,
+    graphdef=graphdef,
+    params=params,
+    fingerprint=background_lib.fingerprint(params),
+  )
+
+
+def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
+  """The data that the config names; also checks what it can be checked for.
+
+  Raises:
+    ValueError: If the data cannot be read, or the model cannot be built.
+  """
+  transformer_config(experiment, vocab_size=2)
+  source = world if experiment.data.kind == 'world' else documents
+  return source.make_task(experiment.data)
+
+
+def background(
+  experiment: config_lib.Experiment, base: Base
+) -> train_step.Background:
+  """Document frequencies over the pretraining stream, counted once a base.
+
+  Args:
+    experiment: The run's config.
+    base: The model.
+
+  Returns:
+    The statistics; of no documents for a config without a background, which
+    is one whose ranking does not look at them.
+
+  Raises:
+    ValueError: If stored ones belong to another model.
+  """
+  settings = experiment.background
+  if settings is None:
+    return train_step.Background(
+      jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
+    )
+  provenance: dict[str, str | int] = {
+    'model': base.fingerprint,
+    'corpus': 'pretraining',
+    'document': settings.document,
+    'num_batches': settings.num_batches,
+    'batch_size': settings.batch_size,
+    'max_length': experiment.base.max_length,
+    'heads': experiment.memory.num_heads,
+    'k': experiment.memory.k,
+  }
+  path = base.folder / (
+    f'background-{settings.document}-{settings.num_batches}x'
+    f'{settings.batch_size}.npz'
+  )
+  if path.exists():
+    return background_lib.load(path, provenance)
+  rows = _pretraining_rows(experiment, base.task, base.tokenizer)
+  # Another order than pretraining's: the corpus, not the very batches.
+  seed = experiment.seed + 1
+  with metrics.Progress('background', settings.num_batches, 'batch') as bar:
+
+    def stream() -> Iterator[batches.Batch]:
+      for step in range(settings.num_batches):
+        batch = _batch(
+          rows, step, settings.batch_size, seed, base.tokenizer.pad_id
+        )
+        yield batch
+        bar.update(step + 1, tokens=int(np.sum(batch.mask)))
+
+    statistics = background_lib.count(
+      base.graphdef, base.params, stream(), document=settings.document
+    )
+  background_lib.save(path, statistics, provenance)
+  return statistics
+
+
+def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
+  """Trains every parameter on the pretraining texts; resumes where it was."""
+  settings = experiment.base
+  rows = _pretraining_rows(experiment, task, tokenizer)
+  method = full.make(
+    steps=settings.steps,
+    warmup_steps=settings.warmup_steps,
+    learning_rate=settings.learning_rate,
+    value_learning_rate=settings.value_learning_rate,
+    weight_decay=settings.weight_decay,
+  )
+  state = train_step.init_state(model, method)
+  arrays = (state.params, state.opt_state, state.step)
+  found = checkpoint.restore_newest(folder / 'pretraining', arrays)
+  start = 0
+  if found:
+    start, (params, opt_state, taken) = found
+    state = dataclasses.replace(
+      state, params=params, opt_state=opt_state, step=taken
+    )
+    logging.info('pretraining resumes at step %d', start)
+  with metrics.Progress('pretrain', settings.steps, start=start) as bar:
+    for step in range(start, settings.steps):
+      batch = _batch(
+        rows, step, settings.batch_size, experiment.seed, tokenizer.pad_id
+      )
+      state, values = train_step.train_step(state, batch)
+      bar.update(step + 1, tokens=int(np.sum(batch.mask)), loss=values['loss'])
+      done = step + 1
+      if done % settings.checkpoint_every == 0 or done == settings.steps:
+        writer.write('pretrain', step=done, loss=float(values['loss']))
+        if not np.isfinite(values['loss']):
+          raise ValueError(
+            f'pretraining diverged by step {done} (loss '
+            f'{float(values["loss"])}): lower config.base.learning_rate = '
+            f'{settings.learning_rate} or config.base.value_learning_rate = '
+            f'{settings.value_learning_rate}.'
+          )
+        arrays = (state.params, state.opt_state, state.step)
+        checkpoint.save(folder / 'pretraining', done, arrays)
+  return state.params
+
+
+def _pretraining_rows(experiment, task, tokenizer) -> batches.Encoded:
+  return batches.tokenize(
+    task.pretraining, tokenizer, max_length=experiment.base.max_length
+  )
+
+
+def _batch(rows, step, batch_size, seed, pad_id) -> batches.Batch:
+  length = batches.bucket_length(rows.longest, 4)
+  return batches.batch_at(rows, step, batch_size, seed, length, pad_id)
+
+
+def _tokenizer(experiment, task, folder) -> tokenizers.Tokenizer:
+  path = folder / 'tokenizer.json'
+  if path.exists():
+    return tokenizers.Tokenizer.from_json(path.read_text())
+  if experiment.data.kind == 'world':
+    tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  else:
+    tokenizer = tokenizers.train_byte_level_bpe(
+      (text.text for text in task.pretraining),
+      experiment.data.tokenizer_vocab_size,
+    )
+  metrics.write_text(path, tokenizer.to_json())
+  return tokenizer
+
+
+def transformer_config(
+  experiment: config_lib.Experiment, vocab_size: int
+) -> layers.TransformerConfig:
+  """The decoder that the config describes."""
+  model = experiment.model
+  return layers.TransformerConfig(
+    vocab_size=vocab_size,
+    memory=memory.MemoryConfig(
+      model_dim=model.model_dim, **dataclasses.asdict(experiment.memory)
+    ),
+    **dataclasses.asdict(model),
+  )
+
+
+def _folder(experiment: config_lib.Experiment) -> pathlib.Path:
+  """Where the base of this config is cached."""
+  config = config_lib.to_dict(experiment)
+  parts = {k: config[k] for k in ('seed', 'data', 'model', 'memory', 'base')}
+  parts['base'] = {k: v for k, v in parts['base'].items() if k != 'cache_dir'}
+  text = json.dumps([_FORMAT, parts], sort_keys=True)
+  name = hashlib.sha256(text.encode()).hexdigest()[:16]
+  root = experiment.base.cache_dir or '~/.cache/smft_jax'
+  kind = experiment.data.kind
+  return pathlib.Path(root).expanduser().absolute() / f'base-{kind}-{name}'

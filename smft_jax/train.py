@@ -1,0 +1,98 @@
+"""Makes a memory model and finetunes it on a stream of documents.
+
+  python -m smft_jax.train --config=configs/docqa.py --workdir=runs/docqa
+
+See README.md for what it writes and `smft_jax.config` for every setting.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import logging
+
+from smft_jax import base as base_lib
+from smft_jax import cli
+from smft_jax import config as config_lib
+from smft_jax import finetune
+from smft_jax import metrics
+from smft_jax import report
+from smft_jax import summary
+from smft_jax.data import task as task_lib
+
+
+def run(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Does what the config says; the program without its command line.
+
+  Args:
+    experiment: The config.
+    task: Its data, from `base.make_task`.
+    workdir: An existing folder; takes metrics.jsonl and checkpoints.
+
+  Returns:
+    The results, as in results.json.
+  """
+  began = time.monotonic()
+  results: dict[str, Any]
+  with metrics.MetricsWriter(workdir) as writer:
+    base = base_lib.find_or_make(experiment, task, writer)
+    if experiment.stream is None:
+      sets = finetune.measurements(experiment, base)
+      measured = sets.take(base.params)
+      writer.write('evaluation', documents=0, metrics=measured)
+      results = {
+        'method': None,
+        'seed': experiment.seed,
+        'steps': 0,
+        'held_out': {
+          name: {
+            'metric': sets.headline(name),
+            'before': values[sets.headline(name)],
+          }
+          for name, values in measured.items()
+        },
+        'metrics_before': measured,
+        'counts': base.task.counts,
+      }
+    else:
+      results = finetune.run(experiment, base, workdir, writer)
+  results['total_s'] = round(time.monotonic() - began, 1)
+  results['environment'] = cli.versions()
+  return results
+
+
+def main(argv: list[str]) -> None:
+  """The program."""
+  invocation = cli.parse(argv)
+  experiment = config_lib.from_config_dict(invocation.config)
+  workdir = invocation.workdir
+  # Before the workdir is touched: a mistake leaves nothing behind.
+  task = base_lib.make_task(experiment)
+  resumes = cli.prepare_workdir(workdir, experiment, argv)
+  path = workdir / 'results.json'
+  if resumes and path.exists():
+    logging.info('%s holds this run, finished', workdir)
+    results = json.loads(path.read_text())
+  else:
+    results = run(experiment, task, workdir)
+    metrics.write_json(path, results)
+    report.write_report(
+      workdir,
+      results,
+      config_lib.to_dict(experiment),
+      metrics.read_records(workdir),
+    )
+  print(summary.headline(results))
+  print(f'results and report.html in {workdir}')
+
+
+if __name__ == '__main__':
+  sys.exit(cli.run(main))

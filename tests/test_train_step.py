@@ -1,0 +1,352 @@
+"""One step: its two forms against each other and against plain numpy."""
+
+import dataclasses
+import functools
+import re
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax import memory
+from smft_jax import ranking
+from smft_jax import train_step
+from smft_jax.data import batches
+from smft_jax.methods import full
+from smft_jax.methods import sparse_memory
+from tests import test_transformer
+
+N, V, T = 121, 5, 7
+MEMORY = memory.MemoryConfig(
+  model_dim=14, num_slots=N, value_dim=V, num_heads=3, k=2, key_dim=6
+)
+RATE = 0.7
+
+
+def make_model(memory_config=MEMORY, num_layers=1):
+  """Memory in every layer, each with an FFN beside it, and one table."""
+  return test_transformer.make_model(
+    num_layers=num_layers,
+    memory=memory_config,
+    memory_layers=tuple(range(num_layers)),
+    memory_placement='beside',
+  )
+
+
+def make_background(seed=5):
+  random = np.random.default_rng(seed)
+  frequency = random.integers(0, 8, N).astype(np.float32)
+  return train_step.Background(jnp.asarray(frequency), jnp.float32(7))
+
+
+def make_batch(shape=(3, 7), lengths=(7, 4, 5), seed=1):
+  tokens = np.array(test_transformer.tokens_of(*shape, seed=seed))
+  mask = np.arange(shape[1]) < np.array(lengths)[:, None]
+  weights = np.random.default_rng(seed).uniform(0.2, 2.0, shape)
+  weights = np.where(mask, weights, 0).astype(np.float32)
+  weights[:, 0] = 0
+  return batches.Batch(tokens, mask, weights)
+
+
+def make_method(update, t=T, ranking='tf_idf', optimizer='sgd'):
+  return sparse_memory.make(
+    update=update,
+    ranking_name=ranking,
+    t=t,
+    optimizer=optimizer,
+    learning_rate=RATE,
+  )
+
+
+def init(model, method, background=None):
+  """A state of copies, as steps donate what they are given."""
+  graphdef, params = nnx.split(model)
+  background = background or make_background()
+  return train_step.init_state(
+    nnx.merge(graphdef, jax.tree.map(jnp.copy, params)),
+    method,
+    jax.tree.map(jnp.copy, background),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss_gradient(graphdef, params, batch):
+  """The ordinary gradient of the table, and what was read."""
+  values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
+
+  def loss(values):
+    params = nnx.merge_state(values, frozen)
+    return train_step.loss_and_accesses(graphdef, params, batch)
+
+  gradient, accesses = jax.grad(loss, has_aux=True)(values)
+  return jax.tree.leaves(gradient)[0], accesses
+
+
+def oracle(model, batch, t, background):
+  """Rows that one SGD step should change, and what the table should become."""
+  gradient, accesses = _loss_gradient(*nnx.split(model), batch)
+  counts = np.zeros(N)
+  for slot_ids in accesses.slot_ids:
+    np.add.at(counts, np.asarray(slot_ids)[np.asarray(batch.mask)], 1)
+  frequency = np.asarray(background.document_frequency, np.float64)
+  documents = float(background.num_documents)
+  scores = counts / counts.sum() * np.log((documents + 1) / (frequency + 1))
+  # Equal products of whole numbers and logarithms must tie in float64 too.
+  order = np.lexsort([np.arange(N), -scores.round(12)])
+  slots = [i for i in order[:t] if scores[i] > 0]
+  expected = np.array(train_step.table(nnx.state(model)))
+  expected[slots] -= RATE * np.asarray(gradient)[slots]
+  return sorted(slots), expected, np.count_nonzero(counts)
+
+
+def alike_heads(model):
+  """The model with all heads searching alike: a token reads slots thrice."""
+  graphdef, params = nnx.split(model)
+  block = params['blocks'][0]['memory']
+  for name, axis in (('query', 1), ('subkeys', 0), ('query_scale', 0)):
+    whole = np.asarray(block[name][...])
+    first = np.take(whole, [0], axis)
+    block[name][...] = jnp.asarray(np.broadcast_to(first, whole.shape))
+  return nnx.merge(graphdef, params)
+
+
+def make_case(case):
+  """Model, batch, t and background of a case that has gone wrong somewhere."""
+  model, batch, t, background = make_model(), make_batch(), T, make_background()
+  if case == 'nothing padded':
+    batch = make_batch(lengths=(7, 7, 7))
+  elif case == 'rows repeated':
+    batch = batches.Batch(*(np.repeat(x[:1], 3, axis=0) for x in batch))
+  elif case == 'slots repeated in a token':
+    model = alike_heads(model)
+  elif case == 'ties':
+    background = train_step.Background(jnp.zeros(N), jnp.float32(7))
+  elif case == 'fewer accessed than t':
+    batch = make_batch(lengths=(1, 0, 0))
+    batch.loss_weights[0, 1] = 1.0  # or there would be nothing to learn
+  elif case == 't = N':
+    t = N
+  elif case == 'two layers':
+    model = make_model(num_layers=2)
+  return model, batch, t, background
+
+
+METHODS = {
+  (update, t): make_method(update, t)
+  for update in ('rows', 'dense')
+  for t in (T, N)
+}
+
+
+@pytest.mark.parametrize(
+  'case',
+  [
+    'padded',
+    'nothing padded',
+    'rows repeated',
+    'slots repeated in a token',
+    'ties',
+    'fewer accessed than t',
+    't = N',
+    'two layers',
+  ],
+)
+def test_rows_and_dense_are_the_step_of_the_paper(case):
+  model, batch, t, background = make_case(case)
+  slots, expected, accessed = oracle(model, batch, t, background)
+  few = case in ('fewer accessed than t', 't = N')
+  assert len(slots) < t if few else len(slots) == t < accessed
+  old = np.asarray(train_step.table(nnx.state(model)))
+  new = {}
+  for update in ('rows', 'dense'):
+    state = init(model, METHODS[update, t], background)
+    state, metrics = train_step.train_step(state, batch)
+    new[update] = np.asarray(train_step.table(state.params))
+    np.testing.assert_allclose(new[update], expected, rtol=1e-6, atol=1e-6)
+    changed = np.flatnonzero((new[update] != old).any(axis=-1)).tolist()
+    assert changed == slots
+    assert int(metrics['slots_updated']) == len(slots)
+    assert int(metrics['slots_accessed']) == accessed
+    assert int(metrics['tokens']) == batch.mask.sum()
+    assert int(state.step) == 1
+  np.testing.assert_allclose(new['rows'], new['dense'], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize('update', ['rows', 'dense'])
+def test_all_but_the_top_slots_keep_their_bits(update, optax_promotion):
+  model = make_model()
+  old = jax.tree.map(np.asarray, nnx.state(model))
+  state = init(model, make_method(update, optimizer='adamw'))
+  touched = set()
+  for step in range(3):
+    batch = make_batch(seed=step)
+    before = np.array(train_step.table(state.params))
+    slots, _, _ = oracle(
+      nnx.merge(state.graphdef, state.params), batch, T, make_background()
+    )
+    state, _ = train_step.train_step(state, batch)
+    after = np.asarray(train_step.table(state.params))
+    changed = np.flatnonzero((before != after).any(axis=-1))
+    assert changed.tolist() == slots
+    touched |= set(slots)
+  assert T < len(touched) < N
+  new = jax.tree.map(np.asarray, state.params)
+  for path, was in jax.tree_util.tree_leaves_with_path(old):
+    now = dict(jax.tree_util.tree_leaves_with_path(new))[path]
+    if was.shape == (N, V):
+      rest = sorted(set(range(N)) - touched)
+      was, now = was[rest], now[rest]
+    assert was.tobytes() == now.tobytes(), jax.tree_util.keystr(path)
+
+
+@pytest.fixture
+def optax_promotion():
+  """Adam of optax mixes dtypes, which the rest of the tests forbid."""
+  with jax.numpy_dtype_promotion('standard'):
+    yield
+
+
+def test_padding_changes_neither_loss_nor_counts_nor_update():
+  method = METHODS['rows', T]
+  batch = make_batch()
+  wider = batches.Batch(*(np.pad(x, ((0, 0), (0, 4))) for x in batch))
+  other = batch._replace(tokens=np.where(batch.mask, batch.tokens, 3))
+  results = {}
+  for name, each in (('as is', batch), ('other', other), ('wider', wider)):
+    state, metrics = train_step.train_step(init(make_model(), method), each)
+    results[name] = (np.asarray(train_step.table(state.params)), metrics)
+  table, metrics = results['as is']
+  for name, tolerance in (('other', 0), ('wider', 1e-6)):
+    assert int(results[name][1]['slots_accessed']) == metrics['slots_accessed']
+    assert int(results[name][1]['tokens']) == metrics['tokens']
+    np.testing.assert_allclose(
+      results[name][1]['loss'], metrics['loss'], rtol=tolerance
+    )
+    np.testing.assert_allclose(
+      results[name][0], table, rtol=tolerance, atol=tolerance
+    )
+
+
+def test_loss_is_the_mean_over_the_loss_weights():
+  model, batch = make_model(), make_batch()
+  logits = np.asarray(
+    test_transformer.logits_of(model, batch.tokens, batch.mask), np.float64
+  )
+  total = 0.0
+  for row, column in np.argwhere(batch.loss_weights > 0):
+    before = logits[row, column - 1]
+    nll = np.log(np.exp(before).sum()) - before[batch.tokens[row, column]]
+    total += batch.loss_weights[row, column] * nll
+  _, metrics = train_step.train_step(init(model, METHODS['rows', T]), batch)
+  np.testing.assert_allclose(
+    metrics['loss'], total / batch.loss_weights.sum(), rtol=2e-6
+  )
+
+
+def test_state_is_donated_the_step_traced_once_and_keys_differ():
+  traces = []
+
+  def score(key, counts, background):
+    traces.append(key)
+    return ranking.random_scores(key, counts)
+
+  method = dataclasses.replace(METHODS['rows', T], score=score)
+  state, chosen = init(make_model(), method), set()
+  for step in range(3):
+    old, before = state, np.array(train_step.table(state.params))
+    state, metrics = train_step.train_step(old, make_batch())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
+    assert int(metrics['slots_updated']) == T < metrics['slots_accessed']
+    after = np.asarray(train_step.table(state.params))
+    chosen.add(tuple(np.flatnonzero((before != after).any(axis=-1))))
+    assert int(state.step) == step + 1
+  assert len(traces) == 1
+  assert len(chosen) == 3
+
+
+def _compiled(update, slots=101**2, value_dim=67):
+  config = dataclasses.replace(MEMORY, num_slots=slots, value_dim=value_dim)
+  background = train_step.Background(jnp.zeros(slots), jnp.float32(7))
+  state = init(make_model(config), make_method(update), background)
+  return train_step.train_step.lower(state, make_batch()).compile()
+
+
+def test_rows_step_makes_no_array_of_the_size_of_the_table():
+  slots, value_dim = 101**2, 67
+  table_bytes = slots * value_dim * 4
+  compiled = _compiled('rows', slots, value_dim)
+  analysis = compiled.memory_analysis()
+  assert analysis.temp_size_in_bytes < table_bytes / 2
+  assert analysis.alias_size_in_bytes >= table_bytes  # written in place
+  text = compiled.as_text()
+  made = re.findall(rf'= f32\[{slots},{value_dim}\]\S* ([\w-]+)\(', text)
+  assert 'parameter' in made
+  assert not {'broadcast', 'copy', 'add', 'multiply', 'select'} & set(made)
+  # The weights of the FFN [14, 19] come in, and no gradient of them is made.
+  made = re.findall(r'= f32\[14,19\]\S* ([\w-]+)\(', text)
+  assert 'parameter' in made
+  assert not {'dot', 'add', 'multiply'} & set(made)
+  # So that the numbers above mean something: the dense form breaks them.
+  dense = _compiled('dense', slots, value_dim)
+  assert dense.memory_analysis().temp_size_in_bytes > table_bytes
+
+
+@pytest.mark.parametrize('update', ['rows', 'dense'])
+def test_methods_that_cannot_work_are_refused(update):
+  model = make_model()
+  with pytest.raises(ValueError, match=f'num_slots = {N}, got {N + 1}'):
+    init(model, make_method(update, t=N + 1))
+  with pytest.raises(ValueError, match="'sparse_memory' needs a background"):
+    train_step.init_state(model, make_method(update))
+  plain = test_transformer.make_model(num_layers=2)
+  with pytest.raises(ValueError, match='one value table, found 0'):
+    init(plain, make_method(update))
+
+
+def test_full_training_leaves_unread_rows(optax_promotion):
+  method = full.make(
+    steps=7,
+    warmup_steps=1,
+    learning_rate=1e-2,
+    value_learning_rate=4e-2,
+    weight_decay=0.5,
+  )
+  model = make_model()
+  old = np.asarray(train_step.table(nnx.state(model)))
+  embedding = np.asarray(model.embedding[...])
+  batch = make_batch()
+  _, accesses = _loss_gradient(*nnx.split(model), batch)
+  state = init(model, method)
+  losses = []
+  for _ in range(2):  # the first only warms up, so the second reads the same
+    state, metrics = train_step.train_step(state, batch)
+    losses.append(float(metrics['loss']))
+  new = np.asarray(train_step.table(state.params))
+  read = np.unique(np.asarray(accesses.slot_ids[0])[batch.mask])
+  changed = np.flatnonzero((old != new).any(axis=-1))
+  assert changed.tolist() == read.tolist()
+  # Adam's second step is its rate where the gradient stayed the same.
+  assert np.abs(new - old).max() == pytest.approx(4e-2, rel=1e-2)
+  assert losses[0] == losses[1]
+  moved = np.asarray(state.params['embedding'][...]) - embedding
+  unread = np.setdiff1d(np.arange(len(embedding)), batch.tokens)
+  assert np.abs(moved[unread]).max() > 0  # the output side sees every token
+
+
+def test_the_oracle_is_the_slope_of_the_loss():
+  graphdef, params = nnx.split(make_model())
+  batch = make_batch()
+  gradient, accesses = _loss_gradient(graphdef, params, batch)
+  slot = int(accesses.slot_ids[0][0, 2, 0])
+  values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
+
+  @jax.jit
+  def loss(by):
+    moved = jax.tree.map(lambda x: x.at[slot, 2].add(by), values)
+    params = nnx.merge_state(moved, frozen)
+    return train_step.loss_and_accesses(graphdef, params, batch)[0]
+
+  slope = (float(loss(0.03)) - float(loss(-0.03))) / 0.06
+  assert float(gradient[slot, 2]) == pytest.approx(slope, rel=1e-3)
