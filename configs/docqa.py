@@ -23,7 +23,7 @@ def get_config(variant='world'):
   )
   if variant == 'world':
     config.background = dict(
-      document='sequence', num_batches=64, batch_size=256
+      document='sequence', num_batches=32, batch_size=256
     )
     config.stream = dict(steps_per_document=16, batch_size=32)
     config.method.update(dict(t=300, learning_rate=30.0))

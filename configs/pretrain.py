@@ -25,7 +25,7 @@ def get_config(variant='world'):
   # 4 heads x 16 slots: 64 accesses a token. Fewer learn less and forget more.
   config.memory = dict(num_slots=256**2, num_heads=4, k=16, key_dim=64)
   config.base = dict(weight_decay=0.1, warmup_steps=50)
-  config.evaluation = dict(max_questions=300)
+  config.evaluation = dict(max_entries=1000)
   if variant == 'world':
     _world(config)
   else:
@@ -58,7 +58,7 @@ def _world(config):
   config.memory.value_dim = 128
   config.base.update(
     dict(
-      steps=800,
+      steps=1200,
       batch_size=128,
       max_length=32,
       learning_rate=3e-3,
@@ -66,7 +66,7 @@ def _world(config):
     )
   )
   config.evaluation.update(
-    dict(every_documents=5, batch_size=256, max_answer_tokens=5)
+    dict(every_documents=10, batch_size=256, max_answer_tokens=5)
   )
 
 
@@ -102,5 +102,5 @@ def _documents(config, kind):
   )
   # So small a model recalls no answers: likelihood is what moves.
   config.evaluation.update(
-    dict(every_documents=20, batch_size=16, max_answer_tokens=8, metric='nll')
+    dict(every_documents=50, batch_size=16, max_answer_tokens=8, metric='nll')
   )

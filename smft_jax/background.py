@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 from typing import Any
+import zipfile
 
 from flax import nnx
 import jax
@@ -135,7 +136,9 @@ def load(
         jnp.asarray(arrays['document_frequency']),
         jnp.asarray(arrays['num_documents']),
       )
-  except (OSError, KeyError, ValueError, EOFError) as error:
+  except (
+    OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile
+  ) as error:
     raise ValueError(
       f'{path} is not a readable background file; delete it and it is '
       'counted again.'

@@ -111,9 +111,20 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   Raises:
     ValueError: If the data cannot be read, or the model cannot be built.
   """
-  transformer_config(experiment, vocab_size=2)
+  try:
+    transformer_config(experiment, vocab_size=2)
+  except ValueError as error:
+    raise config_lib.UserError(
+      f'config.model or config.memory does not fit: {error}'
+    ) from error
   source = world if experiment.data.kind == 'world' else documents
-  return source.make_task(experiment.data)
+  task = source.make_task(experiment.data)
+  if experiment.stream is not None and not task.documents:
+    raise config_lib.UserError(
+      'there is no document to stream: raise config.data.num_new, or leave'
+      ' config.stream out'
+    )
+  return task
 
 
 def background(
@@ -194,6 +205,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
       state, params=params, opt_state=opt_state, step=taken
     )
     logging.info('pretraining resumes at step %d', start)
+  writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
       batch = _batch(

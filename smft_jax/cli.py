@@ -38,7 +38,7 @@ _NOT_COMPARED = ('config.base.cache_dir',)
 
 _PACKAGES = (
   'smft-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
-  'grain', 'tensorflow-datasets', 'tokenizers',
+  'tensorflow-datasets', 'tokenizers',
 )  # fmt: skip
 
 
@@ -321,11 +321,13 @@ def _is_mistake(error: Exception) -> bool:
 
 def _show_our_log_lines() -> None:
   """Shows this package's info lines; of other packages, only warnings."""
-  absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
   ours = str(pathlib.Path(__file__).parent) + os.sep
 
   def keep(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or record.pathname.startswith(ours)
 
-  absl_logging.get_absl_handler().addFilter(keep)
+  # Not absl's own handler: that warns that its flags were not parsed.
+  handler = logging.StreamHandler()
+  handler.addFilter(keep)
+  logging.basicConfig(format='%(message)s', handlers=[handler], force=True)

@@ -179,7 +179,7 @@ class EvaluationConfig:
 
   every_documents: int
   batch_size: int
-  max_questions: int | None = None  # per evaluation set; None asks all
+  max_entries: int | None = None  # per evaluation set; None takes all
   max_answer_tokens: int = 16
   metric: Literal['recall', 'f1', 'nll'] = 'recall'  # of question sets
 
@@ -189,7 +189,7 @@ class EvaluationConfig:
       self,
       'every_documents',
       'batch_size',
-      'max_questions',
+      'max_entries',
       'max_answer_tokens',
     )
 

@@ -10,6 +10,7 @@ What is measured, by name:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import time
 from typing import Any
@@ -49,22 +50,6 @@ class Measurements:
   texts: dict[str, tuple[task_lib.Text, ...]]
   metric: str
 
-  def sample(self, size: int | None, seed: int) -> Measurements:
-    """The same with at most `size` entries of each set, drawn once."""
-
-    def draw(entries):
-      if size is None or len(entries) <= size:
-        return entries
-      rng = np.random.default_rng(seed)
-      chosen = np.sort(rng.choice(len(entries), size, replace=False))
-      return tuple(entries[i] for i in chosen)
-
-    return dataclasses.replace(
-      self,
-      questions={k: draw(v) for k, v in self.questions.items()},
-      texts={k: draw(v) for k, v in self.texts.items()},
-    )
-
   def take(self, params) -> Measures:
     """All metrics of every set."""
     measured: Measures = {}
@@ -103,10 +88,13 @@ def measurements(
     max_length=experiment.base.max_length,
     max_answer_tokens=settings.max_answer_tokens,
   )
+  draw = functools.partial(
+    _draw, size=settings.max_entries, seed=experiment.seed
+  )
   return Measurements(
     evaluator=evaluator,
-    questions=questions,
-    texts=texts,
+    questions={name: draw(entries) for name, entries in questions.items()},
+    texts={name: draw(entries) for name, entries in texts.items()},
     metric=settings.metric,
   )
 
@@ -144,17 +132,12 @@ def run(
   state = train_step.init_state(
     nnx.merge(base.graphdef, params), method, statistics
   )
-  everything = measurements(experiment, base)
-  sampled = everything.sample(
-    experiment.evaluation.max_questions, experiment.seed
-  )
-
+  sets = measurements(experiment, base)
   start, state = _resume(state, workdir)
   if start is None:
     start = 0
-    writer.truncate(lambda r: r['event'] in ('before', 'evaluation', 'stream'))
-    writer.write('before', metrics=everything.take(state.params))
-    writer.write('evaluation', documents=0, metrics=sampled.take(state.params))
+    writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
+    writer.write('evaluation', documents=0, metrics=sets.take(state.params))
   else:
     writer.truncate(lambda r: r.get('documents', 0) > start)
   spent = _last(workdir, 'stream', {'tokens': 0, 'wall_s': 0.0})
@@ -181,11 +164,13 @@ def run(
       every = experiment.evaluation.every_documents
       if done % every == 0 or done == len(rows):
         writer.write(
-          'evaluation', documents=done, metrics=sampled.take(state.params)
+          'evaluation', documents=done, metrics=sets.take(state.params)
         )
         checkpoint.save(workdir / 'checkpoints', done, _arrays(state))
-  before = _last(workdir, 'before')['metrics']
-  after = everything.take(state.params)
+  curve = [
+    r for r in metrics.read_records(workdir) if r['event'] == 'evaluation'
+  ]
+  before, after = curve[0]['metrics'], curve[-1]['metrics']
   return {
     'method': chosen.name,
     'seed': experiment.seed,
@@ -193,11 +178,9 @@ def run(
     'wall_s': round(time.monotonic() - began, 1),
     'tokens': tokens,
     **_changed(base.params, state.params),
-    **_compare(everything, before, after),
+    **_compare(sets, before, after),
     'retention_curve': [
-      {'documents': r['documents'], **_point(sampled, r['metrics'])}
-      for r in metrics.read_records(workdir)
-      if r['event'] == 'evaluation'
+      {'documents': r['documents'], **_point(sets, r['metrics'])} for r in curve
     ],
     'metrics_before': before,
     'metrics_after': after,
@@ -262,6 +245,15 @@ def _rows(experiment, base, document) -> batches.Encoded:
     context_weight=experiment.stream.context_weight,
     answer_weight=experiment.stream.answer_weight,
   )
+
+
+def _draw(entries: tuple, *, size: int | None, seed: int) -> tuple:
+  """At most `size` entries, in their order; the same ones for a seed."""
+  if size is None or len(entries) <= size:
+    return entries
+  rng = np.random.default_rng(seed)
+  chosen = np.sort(rng.choice(len(entries), size, replace=False))
+  return tuple(entries[i] for i in chosen)
 
 
 def _documents(experiment, base) -> tuple[task_lib.Document, ...]:

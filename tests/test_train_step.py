@@ -63,11 +63,11 @@ def make_method(update, t=T, ranking='tf_idf', optimizer='sgd'):
 def init(model, method, background=None):
   """A state of copies, as steps donate what they are given."""
   graphdef, params = nnx.split(model)
-  background = background or make_background()
+  params, background = jax.tree.map(
+    lambda x: jnp.asarray(np.array(x)), (params, background or make_background())
+  )
   return train_step.init_state(
-    nnx.merge(graphdef, jax.tree.map(jnp.copy, params)),
-    method,
-    jax.tree.map(jnp.copy, background),
+    nnx.merge(graphdef, params), method, background
   )
 
 
@@ -110,6 +110,11 @@ def alike_heads(model):
     first = np.take(whole, [0], axis)
     block[name][...] = jnp.asarray(np.broadcast_to(first, whole.shape))
   return nnx.merge(graphdef, params)
+
+
+def optax_promotion():
+  """Adam of optax mixes dtypes, which the tests forbid elsewhere."""
+  return jax.numpy_dtype_promotion('standard')
 
 
 def make_case(case):
@@ -156,17 +161,17 @@ METHODS = {
 def test_rows_and_dense_are_the_step_of_the_paper(case):
   model, batch, t, background = make_case(case)
   slots, expected, accessed = oracle(model, batch, t, background)
+  old = np.asarray(train_step.table(nnx.state(model)))
   few = case in ('fewer accessed than t', 't = N')
   assert len(slots) < t if few else len(slots) == t < accessed
-  old = np.asarray(train_step.table(nnx.state(model)))
+  assert (expected != old).any()
   new = {}
   for update in ('rows', 'dense'):
     state = init(model, METHODS[update, t], background)
     state, metrics = train_step.train_step(state, batch)
     new[update] = np.asarray(train_step.table(state.params))
     np.testing.assert_allclose(new[update], expected, rtol=1e-6, atol=1e-6)
-    changed = np.flatnonzero((new[update] != old).any(axis=-1)).tolist()
-    assert changed == slots
+    np.testing.assert_array_equal(new[update] != old, expected != old)
     assert int(metrics['slots_updated']) == len(slots)
     assert int(metrics['slots_accessed']) == accessed
     assert int(metrics['tokens']) == batch.mask.sum()
@@ -175,7 +180,7 @@ def test_rows_and_dense_are_the_step_of_the_paper(case):
 
 
 @pytest.mark.parametrize('update', ['rows', 'dense'])
-def test_all_but_the_top_slots_keep_their_bits(update, optax_promotion):
+def test_all_but_the_top_slots_keep_their_bits(update):
   model = make_model()
   old = jax.tree.map(np.asarray, nnx.state(model))
   state = init(model, make_method(update, optimizer='adamw'))
@@ -186,8 +191,10 @@ def test_all_but_the_top_slots_keep_their_bits(update, optax_promotion):
     slots, _, _ = oracle(
       nnx.merge(state.graphdef, state.params), batch, T, make_background()
     )
-    state, _ = train_step.train_step(state, batch)
+    with optax_promotion():
+      state, _ = train_step.train_step(state, batch)
     after = np.asarray(train_step.table(state.params))
+    # Weight decay moves every selected row, whatever its gradient.
     changed = np.flatnonzero((before != after).any(axis=-1))
     assert changed.tolist() == slots
     touched |= set(slots)
@@ -199,13 +206,6 @@ def test_all_but_the_top_slots_keep_their_bits(update, optax_promotion):
       rest = sorted(set(range(N)) - touched)
       was, now = was[rest], now[rest]
     assert was.tobytes() == now.tobytes(), jax.tree_util.keystr(path)
-
-
-@pytest.fixture
-def optax_promotion():
-  """Adam of optax mixes dtypes, which the rest of the tests forbid."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
 
 
 def test_padding_changes_neither_loss_nor_counts_nor_update():
@@ -255,11 +255,12 @@ def test_state_is_donated_the_step_traced_once_and_keys_differ():
   method = dataclasses.replace(METHODS['rows', T], score=score)
   state, chosen = init(make_model(), method), set()
   for step in range(3):
-    old, before = state, np.array(train_step.table(state.params))
+    # Of a copy: a buffer that numpy looks into cannot be donated.
+    old, before = state, np.asarray(jnp.copy(train_step.table(state.params)))
     state, metrics = train_step.train_step(old, make_batch())
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params))
-    assert int(metrics['slots_updated']) == T < metrics['slots_accessed']
-    after = np.asarray(train_step.table(state.params))
+    assert train_step.table(old.params).is_deleted()
+    assert int(metrics['slots_updated']) == T < int(metrics['slots_accessed'])
+    after = np.asarray(jnp.copy(train_step.table(state.params)))
     chosen.add(tuple(np.flatnonzero((before != after).any(axis=-1))))
     assert int(state.step) == step + 1
   assert len(traces) == 1
@@ -305,7 +306,7 @@ def test_methods_that_cannot_work_are_refused(update):
     init(plain, make_method(update))
 
 
-def test_full_training_leaves_unread_rows(optax_promotion):
+def test_full_training_leaves_unread_rows():
   method = full.make(
     steps=7,
     warmup_steps=1,
@@ -317,22 +318,23 @@ def test_full_training_leaves_unread_rows(optax_promotion):
   old = np.asarray(train_step.table(nnx.state(model)))
   embedding = np.asarray(model.embedding[...])
   batch = make_batch()
-  _, accesses = _loss_gradient(*nnx.split(model), batch)
+  gradient, _ = _loss_gradient(*nnx.split(model), batch)
   state = init(model, method)
   losses = []
   for _ in range(2):  # the first only warms up, so the second reads the same
-    state, metrics = train_step.train_step(state, batch)
+    with optax_promotion():
+      state, metrics = train_step.train_step(state, batch)
     losses.append(float(metrics['loss']))
   new = np.asarray(train_step.table(state.params))
-  read = np.unique(np.asarray(accesses.slot_ids[0])[batch.mask])
-  changed = np.flatnonzero((old != new).any(axis=-1))
-  assert changed.tolist() == read.tolist()
-  # Adam's second step is its rate where the gradient stayed the same.
-  assert np.abs(new - old).max() == pytest.approx(4e-2, rel=1e-2)
+  # Without weight decay a row without a gradient stays as it was.
+  gradient = np.asarray(gradient)
+  np.testing.assert_array_equal(old != new, gradient != 0)
+  # Adam moves every number by its rate as long as gradients stay the same.
+  np.testing.assert_allclose(
+    (new - old)[gradient != 0], -4e-2 * np.sign(gradient[gradient != 0]), 2e-2
+  )
   assert losses[0] == losses[1]
-  moved = np.asarray(state.params['embedding'][...]) - embedding
-  unread = np.setdiff1d(np.arange(len(embedding)), batch.tokens)
-  assert np.abs(moved[unread]).max() > 0  # the output side sees every token
+  assert np.abs(state.params['embedding'][...] - embedding).min() > 0
 
 
 def test_the_oracle_is_the_slope_of_the_loss():
