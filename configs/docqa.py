@@ -29,7 +29,7 @@ def get_config(variant='world'):
     config.method.update(dict(t=300, learning_rate=30.0))
   else:
     config.background = dict(
-      document='sequence', num_batches=256, batch_size=16
+      document='sequence', num_batches=64, batch_size=16
     )
     config.stream = dict(steps_per_document=4, batch_size=8)
     config.method.update(dict(t=1000, learning_rate=30.0))

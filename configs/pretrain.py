@@ -93,7 +93,7 @@ def _documents(config, kind):
   config.memory.value_dim = 128
   config.base.update(
     dict(
-      steps=1000,
+      steps=700,
       batch_size=16,
       max_length=256,
       learning_rate=3e-3,

@@ -136,9 +136,7 @@ def load(
         jnp.asarray(arrays['document_frequency']),
         jnp.asarray(arrays['num_documents']),
       )
-  except (
-    OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile
-  ) as error:
+  except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(
       f'{path} is not a readable background file; delete it and it is '
       'counted again.'

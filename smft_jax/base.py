@@ -38,6 +38,9 @@ from smft_jax.methods import full
 # A change to how bases are made that old ones do not show: raise it.
 _FORMAT = 1
 
+# Steps of pretraining between two entries of metrics.jsonl.
+_RECORD_EVERY = 25
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Base:
@@ -214,18 +217,23 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
       state, values = train_step.train_step(state, batch)
       bar.update(step + 1, tokens=int(np.sum(batch.mask)), loss=values['loss'])
       done = step + 1
+      if done % _RECORD_EVERY == 0 or done == settings.steps:
+        _record(writer, done, float(values['loss']), settings)
       if done % settings.checkpoint_every == 0 or done == settings.steps:
-        writer.write('pretrain', step=done, loss=float(values['loss']))
-        if not np.isfinite(values['loss']):
-          raise ValueError(
-            f'pretraining diverged by step {done} (loss '
-            f'{float(values["loss"])}): lower config.base.learning_rate = '
-            f'{settings.learning_rate} or config.base.value_learning_rate = '
-            f'{settings.value_learning_rate}.'
-          )
         arrays = (state.params, state.opt_state, state.step)
         checkpoint.save(folder / 'pretraining', done, arrays)
   return state.params
+
+
+def _record(writer, step: int, loss: float, settings) -> None:
+  """Writes the loss down, and stops where it is not a number."""
+  writer.write('pretrain', step=step, loss=loss)
+  if not np.isfinite(loss):
+    raise ValueError(
+      f'pretraining diverged by step {step} (loss {loss}): lower '
+      f'config.base.learning_rate = {settings.learning_rate} or '
+      f'config.base.value_learning_rate = {settings.value_learning_rate}.'
+    )
 
 
 def _pretraining_rows(experiment, task, tokenizer) -> batches.Encoded:

@@ -25,3 +25,13 @@ def data_dir() -> str:
   if not pathlib.Path(folder).is_dir():
     pytest.skip(f'no data sets at {folder}: set SMFT_DATA_DIR')
   return str(folder)
+
+
+@pytest.fixture(scope='module')
+def quick_compilation():
+  """Compiles in half the time what a module runs only once or twice."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.values[name]
+  jax.config.update(name, True)
+  yield
+  jax.config.update(name, before)

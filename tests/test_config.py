@@ -5,15 +5,18 @@ import dataclasses
 import json
 import subprocess
 import sys
+import typing
 
 from ml_collections import config_dict
 import pytest
 
 from smft_jax import config as config_lib
+from smft_jax import methods
 from smft_jax import ranking
 from smft_jax import schema
 from smft_jax.data import documents
 from smft_jax.data import world
+from smft_jax.methods import sparse_memory
 
 CONFIG = {
   'seed': 3,
@@ -187,6 +190,15 @@ def test_rankings_of_the_config_are_those_of_the_library():
   names = schema.keys(config_lib.Experiment, 'config')['config.method.ranking']
   assert set(names.__args__) == {*ranking.RANKINGS, 'random'}
   assert set(config_lib.RANKINGS_WITH_BACKGROUND) < set(ranking.RANKINGS)
+
+
+@pytest.mark.parametrize(
+  ('field', 'known'),
+  [('name', methods.METHODS), ('optimizer', sparse_memory.OPTIMIZERS)],
+)
+def test_the_config_takes_every_method_and_optimizer_there_is(field, known):
+  hints = typing.get_type_hints(config_lib.MethodConfig)
+  assert set(typing.get_args(hints[field])) == set(known)
 
 
 def test_differences_name_the_settings():

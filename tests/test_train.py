@@ -23,18 +23,15 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 
 @pytest.fixture(autouse=True, scope='module')
-def quickly():
-  """Lets all runs share what they compile, and compile it in less time."""
+def quickly(quick_compilation):
+  """Lets all runs share what they compile."""
   cached = {name: functools.cache(f) for name, f in methods.METHODS.items()}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(methods, 'METHODS', cached)
     patch.setattr(full, 'make', functools.cache(full.make))
-    optimized = jax.config.values['jax_disable_most_optimizations']
-    jax.config.update('jax_disable_most_optimizations', True)
     # Adam of optax mixes dtypes.
     with jax.numpy_dtype_promotion('standard'):
       yield
-    jax.config.update('jax_disable_most_optimizations', optimized)
 
 
 @pytest.fixture(scope='module')
@@ -237,9 +234,7 @@ def test_real_documents(root, tmp_path):
   assert {'wikitext2_test', 'known'} <= results['held_out'].keys()
   assert results['held_out']['wikitext2_test']['metric'] == 'nll'
   # Paragraphs are longer than a row, and are trained on whole.
-  streamed = [
-    e for e in events(tmp_path / 'run') if e['event'] == 'stream'
-  ]
+  streamed = [e for e in events(tmp_path / 'run') if e['event'] == 'stream']
   assert [e['documents'] for e in streamed] == [1, 2]
 
 
@@ -327,7 +322,8 @@ def test_shipped_configs_are_valid_in_all_variants(name):
 
 def test_docqa_streams_into_the_base_of_pretrain():
   scopes = [
-    runpy.run_path(str(CONFIGS / f'{name}.py')) for name in ('pretrain', 'docqa')
+    runpy.run_path(str(CONFIGS / f'{name}.py'))
+    for name in ('pretrain', 'docqa')
   ]
   for seed in (0, 1):
     bases = []

@@ -25,6 +25,13 @@ MEMORY = memory.MemoryConfig(
 RATE = 0.7
 
 
+@pytest.fixture(autouse=True)
+def quickly(request):
+  """But for the test that looks at what the compiler makes of a step."""
+  if 'makes_no_array' not in request.node.name:
+    request.getfixturevalue('quick_compilation')
+
+
 def make_model(memory_config=MEMORY, num_layers=1):
   """Memory in every layer, each with an FFN beside it, and one table."""
   return test_transformer.make_model(
@@ -64,11 +71,10 @@ def init(model, method, background=None):
   """A state of copies, as steps donate what they are given."""
   graphdef, params = nnx.split(model)
   params, background = jax.tree.map(
-    lambda x: jnp.asarray(np.array(x)), (params, background or make_background())
+    lambda x: jnp.asarray(np.array(x)),
+    (params, background or make_background()),
   )
-  return train_step.init_state(
-    nnx.merge(graphdef, params), method, background
-  )
+  return train_step.init_state(nnx.merge(graphdef, params), method, background)
 
 
 @functools.partial(jax.jit, static_argnums=0)
