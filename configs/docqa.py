@@ -28,9 +28,7 @@ def get_config(variant='world'):
     config.stream = dict(steps_per_document=16, batch_size=32)
     config.method.update(dict(t=300, learning_rate=30.0))
   else:
-    config.background = dict(
-      document='sequence', num_batches=64, batch_size=16
-    )
+    config.background = dict(document='sequence', num_batches=64, batch_size=16)
     config.stream = dict(steps_per_document=4, batch_size=8)
     config.method.update(dict(t=1000, learning_rate=30.0))
   return config

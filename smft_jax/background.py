@@ -130,7 +130,7 @@ def load(
       the message names the first.
   """
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open(path, 'rb') as file, np.load(file) as arrays:
       stored = json.loads(str(arrays['provenance']))
       background = train_step.Background(
         jnp.asarray(arrays['document_frequency']),

@@ -26,6 +26,9 @@ def save(folder: pathlib.Path, step: int, tree: Any) -> None:
     tree: Arrays.
   """
   folder = folder.absolute()
+  # What a killed run left half-written would stand in this one's way.
+  for unfinished in folder.glob('*.orbax-checkpoint-tmp*'):
+    shutil.rmtree(unfinished)
   if not (folder / str(step)).exists():
     ocp.save(folder / str(step), _flatten(tree))
   for old in _steps(folder):
@@ -61,6 +64,8 @@ def restore_newest(folder: pathlib.Path, like: Tree) -> tuple[int, Tree] | None:
     for name, leaf in flat.items():
       if stored[name].shape != leaf.shape:
         raise ValueError(f'{name} is {stored[name].shape}, not {leaf.shape}')
+      if stored[name].dtype != leaf.dtype:
+        raise ValueError(f'{name} is {stored[name].dtype}, not {leaf.dtype}')
     restored = ocp.load(
       path,
       jax.tree.map(

@@ -158,7 +158,7 @@ class Evaluator:
     return float(sums[0] / sums[1])
 
   def _batches(self, rows: batches.Encoded):
-    """Parts of `batch_size` rows, the last filled up by repeating its first.
+    """Parts of `batch_size` rows, the last filled up by repeating its last row.
 
     Yields the rows, how many of them count, and the length to pad to. One
     length per call: few shapes are compiled.

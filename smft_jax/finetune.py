@@ -140,7 +140,13 @@ def run(
     writer.write('evaluation', documents=0, metrics=sets.take(state.params))
   else:
     writer.truncate(lambda r: r.get('documents', 0) > start)
-  spent = _last(workdir, 'stream', {'tokens': 0, 'wall_s': 0.0})
+    measured = [r['documents'] for r in _records(workdir, 'evaluation')]
+    if measured[:1] != [0] or measured[-1] != start:
+      raise config_lib.UserError(
+        f'{workdir / "metrics.jsonl"} lacks what was measured up to document'
+        f' {start}: remove {workdir} to start again'
+      )
+  spent = [{'tokens': 0, 'wall_s': 0.0}, *_records(workdir, 'stream')][-1]
   tokens, began = spent['tokens'], time.monotonic() - spent['wall_s']
   documents = _documents(experiment, base)
   rows = [_rows(experiment, base, document) for document in documents]
@@ -167,9 +173,7 @@ def run(
           'evaluation', documents=done, metrics=sets.take(state.params)
         )
         checkpoint.save(workdir / 'checkpoints', done, _arrays(state))
-  curve = [
-    r for r in metrics.read_records(workdir) if r['event'] == 'evaluation'
-  ]
+  curve = _records(workdir, 'evaluation')
   before, after = curve[0]['metrics'], curve[-1]['metrics']
   return {
     'method': chosen.name,
@@ -230,10 +234,9 @@ def _arrays(state):
   return state.params, state.opt_state, state.step
 
 
-def _last(workdir, event, otherwise=None) -> dict[str, Any]:
-  """The newest record of an event."""
-  found = [r for r in metrics.read_records(workdir) if r['event'] == event]
-  return found[-1] if found else otherwise
+def _records(workdir, event) -> list[dict[str, Any]]:
+  """The records of an event so far."""
+  return [r for r in metrics.read_records(workdir) if r['event'] == event]
 
 
 def _rows(experiment, base, document) -> batches.Encoded:

@@ -56,7 +56,9 @@ def recount(model, document):
   return frequency
 
 
-@pytest.mark.parametrize(('document', 'number'), [('sequence', 6), ('batch', 2)])
+@pytest.mark.parametrize(
+  ('document', 'number'), [('sequence', 6), ('batch', 2)]
+)
 def test_frequencies_are_those_of_a_plain_recount(model, document, number):
   done = []
   counted = background.count(
@@ -116,7 +118,9 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_another_provenance_is_refused_by_name(tmp_path, key):
   path = tmp_path / 'background.npz'
   background.save(path, make_statistics(), PROVENANCE)
-  with pytest.raises(ValueError, match=f'counted with {key} = .*this run has 7'):
+  with pytest.raises(
+    ValueError, match=f'counted with {key} = .*this run has 7'
+  ):
     background.load(path, PROVENANCE | {key: 7})
   without = {k: v for k, v in PROVENANCE.items() if k != key}
   with pytest.raises(ValueError, match=f'counted with {key} = '):

@@ -10,6 +10,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 import pytest
 
+from smft_jax import base
 from smft_jax import checkpoint
 from smft_jax import cli
 from smft_jax import config as config_lib
@@ -24,11 +25,12 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 @pytest.fixture(autouse=True, scope='module')
 def quickly(quick_compilation):
-  """Lets all runs share what they compile."""
+  """Lets all runs share what they compile, and record as often as tiny."""
   cached = {name: functools.cache(f) for name, f in methods.METHODS.items()}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(methods, 'METHODS', cached)
     patch.setattr(full, 'make', functools.cache(full.make))
+    patch.setattr(base, '_RECORD_EVERY', 2)
     # Adam of optax mixes dtypes.
     with jax.numpy_dtype_promotion('standard'):
       yield
@@ -162,6 +164,13 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
       assert run(root, 'resumed') == 130
     assert 'resumes' in capsys.readouterr().err
     assert not (root / 'resumed' / 'results.json').exists()
+  # Half of what it needs is worse than nothing.
+  log = root / 'resumed' / 'metrics.jsonl'
+  whole_log = log.read_bytes()
+  log.unlink()
+  assert run(root, 'resumed') == 2
+  assert 'lacks what was measured up to document 1' in capsys.readouterr().err
+  log.write_bytes(whole_log)
   assert run(root, 'resumed') == 0
   whole, resumed = root / 'whole', root / 'resumed'
   assert_same_bits(
