@@ -250,7 +250,12 @@ def _batch(rows, step, batch_size, seed, pad_id) -> batches.Batch:
 def _tokenizer(experiment, task, folder) -> tokenizers.Tokenizer:
   path = folder / 'tokenizer.json'
   if path.exists():
-    return tokenizers.Tokenizer.from_json(path.read_text())
+    try:
+      return tokenizers.Tokenizer.from_json(path.read_text())
+    except ValueError as error:
+      raise ValueError(
+        f'{path} is damaged; remove its folder to make the base again.'
+      ) from error
   if experiment.data.kind == 'world':
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   else:
