@@ -7,6 +7,11 @@
       --config.data.data_dir=DIR --config.data.documents_file=FILE
 
 The base is that of configs/pretrain.py, made first where it is not cached.
+
+world (default): 8 minutes on two cores from nothing, 1.5 with the base cached.
+  Expect 0.94 recall of the new facts in unseen phrasings and 0.5% of the known
+  ones lost with seed 0; 0.78 to 0.94, and up to 5%, over seeds.
+squad, jsonl: see README.md.
 """
 
 import importlib.util

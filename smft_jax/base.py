@@ -199,15 +199,8 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     weight_decay=settings.weight_decay,
   )
   state = train_step.init_state(model, method)
-  arrays = (state.params, state.opt_state, state.step)
-  found = checkpoint.restore_newest(folder / 'pretraining', arrays)
-  start = 0
-  if found:
-    start, (params, opt_state, taken) = found
-    state = dataclasses.replace(
-      state, params=params, opt_state=opt_state, step=taken
-    )
-    logging.info('pretraining resumes at step %d', start)
+  resumed, state = checkpoint.restore_state(folder / 'pretraining', state)
+  start = resumed or 0
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
@@ -220,8 +213,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
       if done % _RECORD_EVERY == 0 or done == settings.steps:
         _record(writer, done, float(values['loss']), settings)
       if done % settings.checkpoint_every == 0 or done == settings.steps:
-        arrays = (state.params, state.opt_state, state.step)
-        checkpoint.save(folder / 'pretraining', done, arrays)
+        checkpoint.save_state(folder / 'pretraining', done, state)
   return state.params
 
 

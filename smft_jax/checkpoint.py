@@ -7,12 +7,16 @@ runs code, and every name is checked against what the program expects.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shutil
 from typing import Any, TypeVar
 
+from absl import logging
 import jax
 from orbax.checkpoint import v1 as ocp
+
+from smft_jax import train_step
 
 Tree = TypeVar('Tree')
 
@@ -80,6 +84,42 @@ def restore_newest(folder: pathlib.Path, like: Tree) -> tuple[int, Tree] | None:
     ) from error
   leaves = [restored[name] for name in flat]
   return steps[-1], jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def save_state(
+  folder: pathlib.Path, step: int, state: train_step.TrainState
+) -> None:
+  """Writes what training changes of a state, as `save` does."""
+  save(folder, step, _changing(state))
+
+
+def restore_state(
+  folder: pathlib.Path, state: train_step.TrainState
+) -> tuple[int | None, train_step.TrainState]:
+  """The newest step of `save_state`, and the state there.
+
+  Args:
+    folder: Where the steps are; need not exist.
+    state: A state of the same model and method.
+
+  Returns:
+    The step and its state; None and `state` as it is if there is none.
+
+  Raises:
+    ValueError: As `restore_newest` does.
+  """
+  found = restore_newest(folder, _changing(state))
+  if found is None:
+    return None, state
+  step, changing = found
+  logging.info('resumes after %d, from %s', step, folder)
+  return step, dataclasses.replace(state, **changing)
+
+
+def _changing(state: train_step.TrainState) -> dict[str, Any]:
+  return {
+    name: getattr(state, name) for name in ('params', 'opt_state', 'step')
+  }
 
 
 def _steps(folder: pathlib.Path) -> list[int]:

@@ -15,7 +15,6 @@ import pathlib
 import time
 from typing import Any
 
-from absl import logging
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -133,7 +132,7 @@ def run(
     nnx.merge(base.graphdef, params), method, statistics
   )
   sets = measurements(experiment, base)
-  start, state = _resume(state, workdir)
+  start, state = checkpoint.restore_state(workdir / 'checkpoints', state)
   if start is None:
     start = 0
     writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
@@ -172,7 +171,7 @@ def run(
         writer.write(
           'evaluation', documents=done, metrics=sets.take(state.params)
         )
-        checkpoint.save(workdir / 'checkpoints', done, _arrays(state))
+        checkpoint.save_state(workdir / 'checkpoints', done, state)
   curve = _records(workdir, 'evaluation')
   before, after = curve[0]['metrics'], curve[-1]['metrics']
   return {
@@ -216,22 +215,6 @@ def _learn(experiment, base, state, rows, index, length):
     for name in ('loss', 'slots_accessed', 'slots_updated')
   }
   return state, values, tokens
-
-
-def _resume(state, workdir):
-  """The documents done by an earlier run, None if there was none, and state."""
-  found = checkpoint.restore_newest(workdir / 'checkpoints', _arrays(state))
-  if not found:
-    return None, state
-  start, (params, opt_state, step) = found
-  logging.info('stream resumes after document %d', start)
-  return start, dataclasses.replace(
-    state, params=params, opt_state=opt_state, step=step
-  )
-
-
-def _arrays(state):
-  return state.params, state.opt_state, state.step
 
 
 def _records(workdir, event) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +30,9 @@ def make_tree(seed=0):
 
 
 def assert_same(one, other):
-  assert jax.tree.structure(one) == jax.tree.structure(other)
+  chex.assert_trees_all_equal_shapes_and_dtypes(one, other)
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-    assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+    assert a.sharding == b.sharding
     assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
