@@ -1,7 +1,7 @@
 """The base model of a run: made from scratch once, cached, found again.
 
-A base is a folder named by a hash of all that it depends on (data, model,
-memory, pretraining, seed), so a changed config makes another one:
+A base is a folder named by a hash of all that it depends on (pretraining texts,
+model, memory, training, seed), so a changed config makes another one:
 
   tokenizer.json  pretraining/STEP  params/STEP  background-*.npz
 """
@@ -14,6 +14,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import tempfile
 
 from absl import logging
 from flax import nnx
@@ -36,7 +37,7 @@ from smft_jax.data import world
 from smft_jax.methods import full
 
 # A change to how bases are made that old ones do not show: raise it.
-_FORMAT = 1
+_FORMAT = 2
 
 # Steps of pretraining between two entries of metrics.jsonl.
 _RECORD_EVERY = 25
@@ -81,7 +82,7 @@ def find_or_make(
   Raises:
     ValueError: If the data or the cached base cannot be used.
   """
-  folder = _folder(experiment)
+  folder = _folder(experiment, task)
   folder.mkdir(parents=True, exist_ok=True)
   tokenizer = _tokenizer(experiment, task, folder)
   model = transformer.Transformer(
@@ -128,6 +129,23 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
       ' config.stream out'
     )
   return task
+
+
+def check_cache(experiment: config_lib.Experiment) -> None:
+  """Makes the folder that bases are cached in.
+
+  Raises:
+    UserError: If it cannot be made or written.
+  """
+  root = _cache(experiment)
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=root):
+      pass
+  except OSError as error:
+    raise config_lib.UserError(
+      f'config.base.cache_dir: {root} cannot be written: {error.strerror}'
+    ) from None
 
 
 def background(
@@ -190,6 +208,7 @@ def background(
 def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   """Trains every parameter on the pretraining texts; resumes where it was."""
   settings = experiment.base
+  logging.info('tokenizing %d pretraining texts', len(task.pretraining))
   rows = _pretraining_rows(experiment, task, tokenizer)
   method = full.make(
     steps=settings.steps,
@@ -273,13 +292,34 @@ def transformer_config(
   )
 
 
-def _folder(experiment: config_lib.Experiment) -> pathlib.Path:
-  """Where the base of this config is cached."""
+def _folder(
+  experiment: config_lib.Experiment, task: task_lib.Task
+) -> pathlib.Path:
+  """Where the base of this config and these pretraining texts is cached.
+
+  Of the data only what the base is made from counts: the same base serves
+  other documents.
+  """
   config = config_lib.to_dict(experiment)
-  parts = {k: config[k] for k in ('seed', 'data', 'model', 'memory', 'base')}
+  parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
   parts['base'] = {k: v for k, v in parts['base'].items() if k != 'cache_dir'}
-  text = json.dumps([_FORMAT, parts], sort_keys=True)
-  name = hashlib.sha256(text.encode()).hexdigest()[:16]
+  digest = hashlib.sha256(json.dumps([_FORMAT, parts], sort_keys=True).encode())
+  digest.update(_tokenizer_key(experiment, task).encode())
+  for text in task.pretraining:
+    digest.update(f'{text.text}\0{text.answer}\0'.encode())
+  kind = 'world' if experiment.data.kind == 'world' else 'text'
+  return _cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
+
+
+def _tokenizer_key(experiment, task) -> str:
+  """What the tokenizer hangs on beside the pretraining texts."""
+  if experiment.data.kind != 'world':
+    return str(experiment.data.tokenizer_vocab_size)
+  # Word-level: it must be able to spell what will be streamed, too.
+  words = set(' '.join(task.vocabulary_texts()).split())
+  return ' '.join(sorted(words))
+
+
+def _cache(experiment: config_lib.Experiment) -> pathlib.Path:
   root = experiment.base.cache_dir or '~/.cache/smft_jax'
-  kind = experiment.data.kind
-  return pathlib.Path(root).expanduser().absolute() / f'base-{kind}-{name}'
+  return pathlib.Path(root).expanduser().absolute()

@@ -15,6 +15,7 @@ import pathlib
 import time
 from typing import Any
 
+from absl import logging
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,7 @@ def run(
   if start is None:
     start = 0
     writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
+    logging.info('measuring what the base knows')
     writer.write('evaluation', documents=0, metrics=sets.take(state.params))
   else:
     writer.truncate(lambda r: r.get('documents', 0) > start)

@@ -35,8 +35,7 @@ def relative_drop(metric: str, before: float, after: float) -> float:
     after: its value after it.
 
   Returns:
-    The share; 0 if nothing was there and nothing changed; NaN if nothing was
-    there and something came, which no share can express.
+    The share; NaN if nothing was there, so that nothing could be lost.
 
   Raises:
     ValueError: for a metric whose better direction is not known.
@@ -53,7 +52,7 @@ def relative_drop(metric: str, before: float, after: float) -> float:
     known = [*_HIGHER_IS_BETTER, *_LOWER_IS_BETTER]
     schema.one_of('metric', metric, known)
   if before == 0:
-    return 0.0 if lost == 0 else math.nan
+    return math.nan
   # Rounded where the difference of two decimal numbers ends in noise.
   return round(lost / before, 12)
 

@@ -76,13 +76,15 @@ def main(argv: list[str]) -> None:
   workdir = invocation.workdir
   # Before the workdir is touched: a mistake leaves nothing behind.
   task = base_lib.make_task(experiment)
+  base_lib.check_cache(experiment)
   resumes = cli.prepare_workdir(workdir, experiment, argv)
   path = workdir / 'results.json'
   if resumes and path.exists():
     logging.info('%s holds this run, finished', workdir)
     results = json.loads(path.read_text())
   else:
-    results = run(experiment, task, workdir)
+    # As the file will hold it: what is not a number is null.
+    results = metrics.to_json(run(experiment, task, workdir))
     metrics.write_json(path, results)
     report.write_report(
       workdir,
