@@ -37,7 +37,7 @@ from smft_jax.data import world
 from smft_jax.methods import full
 
 # A change to how bases are made that old ones do not show: raise it.
-_FORMAT = 2
+_FORMAT = 3
 
 # Steps of pretraining between two entries of metrics.jsonl.
 _RECORD_EVERY = 25
@@ -286,7 +286,9 @@ def transformer_config(
   return layers.TransformerConfig(
     vocab_size=vocab_size,
     memory=memory.MemoryConfig(
-      model_dim=model.model_dim, **dataclasses.asdict(experiment.memory)
+      model_dim=model.model_dim,
+      dtype=model.dtype,
+      **dataclasses.asdict(experiment.memory),
     ),
     **dataclasses.asdict(model),
   )

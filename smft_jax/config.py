@@ -55,6 +55,7 @@ class ModelConfig:
   qkv_bias: bool = False
   qk_norm: bool = False
   tie_embeddings: bool = True
+  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of all parameters
   # Layers count from 0; each gets a memory layer over one shared value table.
   memory_layers: tuple[int, ...] = (2,)
   memory_placement: Literal['replace', 'beside'] = 'replace'

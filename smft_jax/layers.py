@@ -7,6 +7,7 @@ G key-value heads, K head dim, F FFN dim.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from flax import nnx
 import jax
@@ -144,6 +145,36 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
   return rotated.astype(x.dtype)
 
 
+class Projection(nnx.Module):
+  """A matrix from one group of axes to another, such as [D] to [H, K].
+
+  A module and no bare parameter, so that a method can put something else in
+  its place: see `methods.lora`.
+
+  Attributes:
+    weight: [*in_shape, *out_shape]; normal, with standard deviation
+      prod(in_shape) ** -0.5.
+    num_in: How many of its axes are those of the input.
+  """
+
+  def __init__(
+    self,
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    config: TransformerConfig,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    init = nnx.initializers.normal(math.prod(in_shape) ** -0.5)
+    shape = (*in_shape, *out_shape)
+    self.weight = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.num_in = len(in_shape)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., *in_shape] -> [..., *out_shape]."""
+    return jnp.tensordot(x, self.weight[...], self.num_in)
+
+
 class Attention(nnx.Module):
   """Causal grouped-query attention."""
 
@@ -155,10 +186,10 @@ class Attention(nnx.Module):
       config.num_kv_heads,
       config.head_dim,
     )
-    self.query = _dense((d, h, k), d, config, rngs)
-    self.key = _dense((d, g, k), d, config, rngs)
-    self.value = _dense((d, g, k), d, config, rngs)
-    self.out = _dense((h, k, d), h * k, config, rngs)
+    self.query = Projection((d,), (h, k), config, rngs=rngs)
+    self.key = Projection((d,), (g, k), config, rngs=rngs)
+    self.value = Projection((d,), (g, k), config, rngs=rngs)
+    self.out = Projection((h, k), (d,), config, rngs=rngs)
     if config.qkv_bias:
       self.query_bias = nnx.Param(jnp.zeros((h, k), config.dtype))
       self.key_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
@@ -181,9 +212,7 @@ class Attention(nnx.Module):
       Output [B, L, D], and keys and values [B, S, G, K] with x's written in.
     """
     config = self.config
-    query = jnp.einsum('bld,dhk->blhk', x, self.query[...])
-    key = jnp.einsum('bld,dgk->blgk', x, self.key[...])
-    value = jnp.einsum('bld,dgk->blgk', x, self.value[...])
+    query, key, value = self.query(x), self.key(x), self.value(x)
     if config.qkv_bias:
       query += self.query_bias[...][None, None]
       key += self.key_bias[...][None, None]
@@ -210,8 +239,7 @@ class Attention(nnx.Module):
     att = jax.nn.softmax(att, axis=-1).astype(x.dtype)
     mixed = jnp.einsum('bgqls,bsgk->blgqk', att, value)
     heads = (*x.shape[:2], config.num_heads, config.head_dim)
-    out = jnp.einsum('blhk,hkd->bld', mixed.reshape(heads), self.out[...])
-    return out, (key, value)
+    return self.out(mixed.reshape(heads)), (key, value)
 
 
 class FeedForward(nnx.Module):
@@ -219,23 +247,10 @@ class FeedForward(nnx.Module):
 
   def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
     d, f = config.model_dim, config.ffn_dim
-    self.gate = _dense((d, f), d, config, rngs)
-    self.up = _dense((d, f), d, config, rngs)
-    self.down = _dense((f, d), f, config, rngs)
+    self.gate = Projection((d,), (f,), config, rngs=rngs)
+    self.up = Projection((d,), (f,), config, rngs=rngs)
+    self.down = Projection((f,), (d,), config, rngs=rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., D] -> [..., D]."""
-    return (jax.nn.silu(x @ self.gate[...]) * (x @ self.up[...])) @ self.down[
-      ...
-    ]
-
-
-def _dense(
-  shape: tuple[int, ...],
-  fan_in: int,
-  config: TransformerConfig,
-  rngs: nnx.Rngs,
-) -> nnx.Param:
-  """A normal matrix with standard deviation fan_in ** -0.5."""
-  init = nnx.initializers.normal(fan_in**-0.5)
-  return nnx.Param(init(rngs.params(), shape, config.dtype))
+    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

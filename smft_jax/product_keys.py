@@ -6,49 +6,33 @@ are among the k x k sums of the k best sub-keys of each half (product-key
 memory, arXiv:1907.05242).
 
 Shape letters: H heads, K key dim, C = K / 2, n sub-keys in a half, N = n * n
-slots, k slots kept, c candidates for them, X any leading dims.
+slots, k slots kept, c candidates for them, T tokens (all leading dims), B
+tokens of a block, R rows (a token, head and half each).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+TopK = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
+"""(rows [R, n], k) -> the k highest of each row and their places, [R, k]."""
 
-def _check(
-  queries_XxHxK: jax.Array, subkeys_Hx2xnxC: jax.Array, k: int
-) -> None:
-  """Raises a one-line ValueError for shapes that do not fit together."""
-  if subkeys_Hx2xnxC.ndim != 4 or subkeys_Hx2xnxC.shape[1] != 2:
-    raise ValueError(
-      'subkeys must have shape [heads, 2, n, key_dim / 2], got '
-      f'{subkeys_Hx2xnxC.shape}.'
-    )
-  heads, _, n, half_dim = subkeys_Hx2xnxC.shape
-  if queries_XxHxK.ndim < 2 or queries_XxHxK.shape[-2:] != (
-    heads,
-    2 * half_dim,
-  ):
-    raise ValueError(
-      f'queries must have shape [..., {heads}, {2 * half_dim}] to match '
-      f'subkeys {subkeys_Hx2xnxC.shape}, got {queries_XxHxK.shape}.'
-    )
-  if not 1 <= k <= n:
-    raise ValueError(
-      f'k = {k} must lie between 1 and the {n} sub-keys of a half: lower k '
-      'or use more slots.'
-    )
+# Half scores in one block of tokens. On a CPU a block should stay in the
+# caches and below the size from which every allocation faults its pages in
+# anew; elsewhere it only bounds the memory (1 GB in float32).
+_CPU_BLOCK = 2**21
+_BLOCK = 2**28
 
-
-def _top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """`lax.top_k` that XLA:CPU does not turn into a full sort.
-
-  XLA:CPU loses its fast top-k when the operand or the result is fused with
-  other work; the barriers keep the two apart (about 8 times faster there).
-  """
-  scores = jax.lax.optimization_barrier(scores)
-  return jax.lax.optimization_barrier(jax.lax.top_k(scores, k))
+# XLA:CPU's top-k runs on one thread, but independent ones run side by side if
+# more than 8 are ready at once.
+_CPU_PARTS = 16
+_CPU_PART_ROWS = 128
 
 
 def product_key_topk(
@@ -65,7 +49,9 @@ def product_key_topk(
   others. No 1 / sqrt(K) factor is applied. Of slots with equal scores, any may
   be kept, the same ones each time.
 
-  Differentiable with respect to `queries` and `subkeys` through `scores`.
+  Differentiable with respect to `queries` and `subkeys` through `scores`, in
+  reverse mode. Long sequences are searched in blocks of tokens, so that memory
+  stays bounded.
 
   Args:
     queries: Floats [..., H, K].
@@ -92,27 +78,198 @@ def product_key_topk(
     Lample et al., Large Memory Layers with Product Keys, arXiv:1907.05242.
   """
   _check(queries, subkeys, k)
-  n, half_dim = subkeys.shape[2:]
-  queries_XxHx2xC = queries.reshape(*queries.shape[:-1], 2, half_dim)
-  # With heads and halves in front each is one matmul, its result in place.
-  half_scores_Hx2xXxn = jnp.einsum(
-    '...hpc,hpnc->hp...n', queries_XxHx2xC, subkeys
+  lead = queries.shape[:-2]
+  heads, _, _, half_dim = subkeys.shape
+  slot_ids_TxHxk, scores_TxHxk = _search(
+    queries.reshape(-1, heads, 2, half_dim), subkeys, k
   )
-  best_Hx2xXxk, ids_Hx2xXxk = _top_k(half_scores_Hx2xXxn, k)
+  return (
+    slot_ids_TxHxk.reshape(*lead, heads, k),
+    scores_TxHxk.reshape(*lead, heads, k),
+  )
+
+
+def _check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
+  """Raises a one-line ValueError for shapes that do not fit together."""
+  if subkeys.ndim != 4 or subkeys.shape[1] != 2:
+    raise ValueError(
+      'subkeys must have shape [heads, 2, n, key_dim / 2], got '
+      f'{subkeys.shape}.'
+    )
+  heads, _, n, half_dim = subkeys.shape
+  if queries.ndim < 2 or queries.shape[-2:] != (heads, 2 * half_dim):
+    raise ValueError(
+      f'queries must have shape [..., {heads}, {2 * half_dim}] to match '
+      f'subkeys {subkeys.shape}, got {queries.shape}.'
+    )
+  if not 1 <= k <= n:
+    raise ValueError(
+      f'k = {k} must lie between 1 and the {n} sub-keys of a half: lower k '
+      'or use more slots.'
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _search(queries_TxHx2xC, subkeys_Hx2xnxC, k):
+  def on(block_scores: int, top_k: TopK):
+    def search(queries_TxHx2xC, subkeys_Hx2xnxC):
+      block = functools.partial(_search_block, subkeys_Hx2xnxC, k, top_k)
+      size = _block_size(subkeys_Hx2xnxC, block_scores)
+      if queries_TxHx2xC.shape[0] <= size:
+        return block(queries_TxHx2xC)
+      found = jax.lax.map(block, _split(queries_TxHx2xC, size))
+      return tuple(_join(x, queries_TxHx2xC.shape[0]) for x in found)
+
+    return search
+
+  return jax.lax.platform_dependent(
+    queries_TxHx2xC,
+    subkeys_Hx2xnxC,
+    cpu=on(_CPU_BLOCK, _cpu_top_k),
+    default=on(_BLOCK, jax.lax.top_k),
+  )
+
+
+def _search_block(subkeys_Hx2xnxC, k, top_k, queries_BxHx2xC):
+  size, heads = queries_BxHx2xC.shape[:2]
+  n = subkeys_Hx2xnxC.shape[2]
+  half_scores_2xHxBxn = jnp.einsum(
+    'bhpc,hpnc->phbn', queries_BxHx2xC, subkeys_Hx2xnxC
+  )
+  best_Rxk, ids_Rxk = top_k(half_scores_2xHxBxn.reshape(-1, n), k)
+  best_2xRxk, ids_2xRxk = (x.reshape(2, -1, k) for x in (best_Rxk, ids_Rxk))
   # Sum (a, b) of the sorted halves is beaten by the (a + 1) * (b + 1) - 1 sums
   # above it, so of the k * k sums only about k * log(k) can be among the best.
   firsts_c, seconds_c = np.array(
     [(a, b) for a in range(k) for b in range(k // (a + 1))], np.int32
   ).T
-  sums_HxXxc = best_Hx2xXxk[:, 0][..., firsts_c]
-  sums_HxXxc += best_Hx2xXxk[:, 1][..., seconds_c]
-  scores_HxXxk, winners_HxXxk = _top_k(sums_HxXxc, k)
-  candidates_HxXxc = ids_Hx2xXxk[:, 0][..., firsts_c] * n
-  candidates_HxXxc += ids_Hx2xXxk[:, 1][..., seconds_c]
-  slot_ids_HxXxk = jnp.take_along_axis(
-    candidates_HxXxc, winners_HxXxk, axis=-1, mode='promise_in_bounds'
+  sums_Rxc = best_2xRxk[0][:, firsts_c] + best_2xRxk[1][:, seconds_c]
+  scores_Rxk, winners_Rxk = top_k(sums_Rxc, k)
+  candidates_Rxc = ids_2xRxk[0][:, firsts_c] * n + ids_2xRxk[1][:, seconds_c]
+  slot_ids_Rxk = jnp.take_along_axis(
+    candidates_Rxc, winners_Rxk, axis=-1, mode='promise_in_bounds'
+  )
+  return tuple(
+    jnp.moveaxis(x.reshape(heads, size, k), 0, 1)
+    for x in (slot_ids_Rxk, scores_Rxk)
+  )
+
+
+def _search_forward(queries_TxHx2xC, subkeys_Hx2xnxC, k):
+  slot_ids_TxHxk, scores_TxHxk = _search(queries_TxHx2xC, subkeys_Hx2xnxC, k)
+  residuals = queries_TxHx2xC, subkeys_Hx2xnxC, slot_ids_TxHxk
+  return (slot_ids_TxHxk, scores_TxHxk), residuals
+
+
+def _search_backward(k, residuals, gradients):
+  # A winner's gradient belongs to one sub-key of either half: scattered over
+  # the half scores, it gives those of queries and sub-keys by two matmuls.
+  queries_TxHx2xC, subkeys_Hx2xnxC, slot_ids_TxHxk = residuals
+  n = subkeys_Hx2xnxC.shape[2]
+
+  def block(subkeys_gradient_Hx2xnxC, tokens):
+    queries_BxHx2xC, slot_ids_BxHxk, gradient_BxHxk = tokens
+    halves_BxHx2xk = jnp.stack(jnp.divmod(slot_ids_BxHxk, n), axis=2)
+    gradient_BxHx2xk = jnp.broadcast_to(
+      gradient_BxHxk[:, :, None], halves_BxHx2xk.shape
+    )
+    shape = (*queries_BxHx2xC.shape[:3], n)
+    rows_Rx1 = jnp.arange(math.prod(shape[:3]))[:, None]
+    gradient_Rxn = jnp.zeros((rows_Rx1.size, n), gradient_BxHxk.dtype)
+    gradient_BxHx2xn = (
+      gradient_Rxn.at[rows_Rx1, halves_BxHx2xk.reshape(-1, k)]
+      .add(gradient_BxHx2xk.reshape(-1, k), mode='promise_in_bounds')
+      .reshape(shape)
+    )
+    subkeys_gradient_Hx2xnxC += jnp.einsum(
+      'bhpn,bhpc->hpnc', gradient_BxHx2xn, queries_BxHx2xC
+    )
+    queries_gradient_BxHx2xC = jnp.einsum(
+      'bhpn,hpnc->bhpc', gradient_BxHx2xn, subkeys_Hx2xnxC
+    )
+    return subkeys_gradient_Hx2xnxC, queries_gradient_BxHx2xC
+
+  tokens = queries_TxHx2xC, slot_ids_TxHxk, gradients[1]
+  num_tokens = queries_TxHx2xC.shape[0]
+  size = min(num_tokens, _block_size(subkeys_Hx2xnxC, _CPU_BLOCK))
+  dtype = jnp.promote_types(queries_TxHx2xC.dtype, subkeys_Hx2xnxC.dtype)
+  subkeys_gradient_Hx2xnxC, queries_gradient = jax.lax.scan(
+    block,
+    jnp.zeros(subkeys_Hx2xnxC.shape, dtype),
+    tuple(_split(x, size) for x in tokens),
   )
   return (
-    jnp.moveaxis(slot_ids_HxXxk, 0, -2),
-    jnp.moveaxis(scores_HxXxk, 0, -2),
+    _join(queries_gradient, num_tokens).astype(queries_TxHx2xC.dtype),
+    subkeys_gradient_Hx2xnxC.astype(subkeys_Hx2xnxC.dtype),
   )
+
+
+_search.defvjp(_search_forward, _search_backward)
+
+
+def _block_size(subkeys_Hx2xnxC: jax.Array, block_scores: int) -> int:
+  """Tokens of a block with at most so many half scores."""
+  return max(1, block_scores // math.prod(subkeys_Hx2xnxC.shape[:3]))
+
+
+def _split(tokens: jax.Array, size: int) -> jax.Array:
+  """[T, ...] -> [blocks, size, ...], the last block padded with zeros."""
+  padding = -tokens.shape[0] % size
+  padded = jnp.pad(tokens, [(0, padding)] + [(0, 0)] * (tokens.ndim - 1))
+  return padded.reshape(-1, size, *tokens.shape[1:])
+
+
+def _join(blocks: jax.Array, num_tokens: int) -> jax.Array:
+  """[blocks, size, ...] -> [T, ...], without the padding."""
+  return blocks.reshape(-1, *blocks.shape[2:])[:num_tokens]
+
+
+def _cpu_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  """The k best of each row, by as many top-k operations as keep a CPU busy."""
+  num_parts = max(1, min(_CPU_PARTS, rows_Rxn.shape[0] // _CPU_PART_ROWS))
+  parts = jnp.array_split(jax.lax.optimization_barrier(rows_Rxn), num_parts)
+  found = [_tournament_top_k(part, k) for part in parts]
+  values, places = zip(*found, strict=True)
+  return jnp.concatenate(values), jnp.concatenate(places)
+
+
+def _tournament_top_k(
+  rows_Rxn: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+  """`lax.top_k` for finite rows, fast on XLA:CPU; ties to any place.
+
+  Its time there goes into mispredicted branches: a heap of the k best so far,
+  which every better element enters. With the winners of a vectorised
+  tournament put in front, few later ones enter.
+
+  The barriers keep XLA from fusing the operand or the result with other work,
+  as it then takes a full sort instead (about 8 times slower).
+  """
+  n = rows_Rxn.shape[1]
+  # Lanes l, l + lanes, l + 2 * lanes... compete; the winner of each lane leads.
+  lanes = next((l for l in range(k, n // 8 + 1) if n % l == 0), None)
+  if lanes is None:
+    return _barred_top_k(rows_Rxn, k)
+  rounds = jnp.arange(n // lanes, dtype=jnp.int32)[None, :, None]
+  laned = rows_Rxn.reshape(-1, n // lanes, lanes)
+  best = jnp.max(laned, axis=1, keepdims=True)
+  won = jnp.min(
+    jnp.where(laned == best, rounds, n // lanes - 1), axis=1, keepdims=True
+  )
+  rest = jnp.where(rounds == won, -jnp.inf, laned)
+  values, places = _barred_top_k(
+    jnp.concatenate([best[:, 0], rest.reshape(-1, n)], axis=1), k
+  )
+  winners = won[:, 0] * lanes + jnp.arange(lanes, dtype=jnp.int32)[None]
+  among = jnp.take_along_axis(
+    winners,
+    jnp.minimum(places, lanes - 1),
+    axis=1,
+    mode='promise_in_bounds',
+  )
+  return values, jnp.where(places < lanes, among, places - lanes)
+
+
+def _barred_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+  rows_Rxn = jax.lax.optimization_barrier(rows_Rxn)
+  return jax.lax.optimization_barrier(jax.lax.top_k(rows_Rxn, k))

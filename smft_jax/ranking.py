@@ -18,10 +18,29 @@ import jax.numpy as jnp
 Ranking = Callable[[jax.Array, jax.Array, 'int | jax.Array'], jax.Array]
 
 
-def _counted_ids(
-  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None
+def counted_ids(
+  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Slot ids with everything that must not count moved to N, out of range."""
+  """Slot ids with everything that must not count moved out of range.
+
+  Args:
+    slot_ids: As for `count_accesses`.
+    num_slots: N.
+    mask: As for `count_accesses`.
+
+  Returns:
+    Integers of the shape of `slot_ids`; padding and negative ids became N.
+
+  Raises:
+    ValueError: As `count_accesses` does.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> from smft_jax import ranking
+    >>> ranking.counted_ids(jnp.array([[4, -1], [2, 3]]), 5,
+    ...                     mask=jnp.array([True, False])).tolist()
+    [[4, 5], [5, 5]]
+  """
   if num_slots < 1:
     raise ValueError(f'num_slots must be at least 1, got {num_slots}.')
   if not jnp.issubdtype(slot_ids.dtype, jnp.integer):
@@ -72,7 +91,7 @@ def count_accesses(
     ...     slot_ids, 4, mask=jnp.array([True, False])).tolist()
     [1.0, 0.0, 1.0, 0.0]
   """
-  ids = _counted_ids(slot_ids, num_slots, mask).reshape(-1)
+  ids = counted_ids(slot_ids, num_slots, mask).reshape(-1)
   counts_N = jnp.zeros((num_slots,), jnp.int32).at[ids].add(1, mode='drop')
   return counts_N.astype(jnp.float32)
 
@@ -110,7 +129,7 @@ def document_frequency(
     raise ValueError(
       f'slot_ids must have shape [documents, ..., A], got {slot_ids.shape}.'
     )
-  ids = _counted_ids(slot_ids, num_slots, mask)
+  ids = counted_ids(slot_ids, num_slots, mask)
 
   def add_document(frequency_N, document_ids):
     present_N = jnp.zeros((num_slots,), jnp.int32)

@@ -26,6 +26,7 @@ from smft_jax import lookup
 from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
+from smft_jax import selection
 
 
 class Background(NamedTuple):
@@ -52,6 +53,8 @@ class Method:
     update: 'full', 'dense' or 'rows': see the module's docstring.
     top_t: Slots to update per step; for 'dense' and 'rows'.
     score: (key, counts [N], background) -> scores [N]: the ranking of slots.
+    pointwise: Whether the score of an accessed slot does not depend on slots
+      that were not accessed, so that these can be left out.
   """
 
   name: str
@@ -60,6 +63,7 @@ class Method:
   update: str = 'full'
   top_t: int = 0
   score: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
+  pointwise: bool = False
 
 
 @functools.partial(
@@ -230,8 +234,15 @@ def _rows_update(state: TrainState, batch):
     zeros
   )
   values = table(state.params)
-  scores, metrics = _score_slots(state, accesses, batch.mask)
-  slots = ranking.top_slots(scores, method.top_t)
+  score, document_frequency = _ranking(state)
+  slots, num_accessed = selection.select_slots(
+    score,
+    jnp.concatenate(accesses.slot_ids, axis=-1),
+    document_frequency,
+    method.top_t,
+    mask=batch.mask,
+    pointwise=method.pointwise,
+  )
   layers = zip(
     _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
   )
@@ -241,8 +252,12 @@ def _rows_update(state: TrainState, batch):
   )
   trainable, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
   params = nnx.merge_state(frozen, jax.tree.map(lambda _: values, trainable))
-  updated = jnp.sum(slots < values.shape[0])
-  return params, opt_state, metrics | {'loss': loss, 'slots_updated': updated}
+  metrics = {
+    'loss': loss,
+    'slots_accessed': num_accessed,
+    'slots_updated': jnp.sum(slots < values.shape[0]),
+  }
+  return params, opt_state, metrics
 
 
 def _dense_update(state: TrainState, batch):
@@ -260,11 +275,15 @@ def _dense_update(state: TrainState, batch):
   metrics = {'loss': loss}
   extras = {}
   if method.update == 'dense':
-    scores, counted = _score_slots(state, accesses, batch.mask)
+    score, document_frequency = _ranking(state)
+    num_slots = document_frequency.shape[0]
+    slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
+    counts = ranking.count_accesses(slot_ids, num_slots, batch.mask)
+    scores = score(counts, document_frequency)
     extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
     slots = ranking.top_slots(scores, method.top_t)
-    metrics |= counted
-    metrics['slots_updated'] = jnp.sum(slots < scores.shape[0])
+    metrics['slots_accessed'] = jnp.sum(counts > 0)
+    metrics['slots_updated'] = jnp.sum(slots < num_slots)
   updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
     gradients, state.opt_state, trainable, **extras
   )
@@ -272,17 +291,19 @@ def _dense_update(state: TrainState, batch):
   return nnx.merge_state(trainable, frozen), opt_state, metrics
 
 
-def _score_slots(state: TrainState, accesses: Accesses, mask: jax.Array):
-  """Scores [N] of the slots for this batch, and how many were accessed."""
-  num_slots = table(state.params).shape[0]
-  counts = _sum(
-    ranking.count_accesses(slot_ids, num_slots, mask)
-    for slot_ids in accesses.slot_ids
-  )
+def _ranking(state: TrainState):
+  """(counts, document frequencies) -> scores of this step; the frequencies."""
+  method, background = state.method, state.background
+  if method.score is None or background is None:
+    raise ValueError(f'method {method.name!r} cannot rank slots.')
   key = jax.random.fold_in(jax.random.key(0), state.step)
-  assert state.method.score is not None  # init_state's update is not 'full'
-  scores = state.method.score(key, counts, state.background)
-  return scores, {'slots_accessed': jnp.sum(counts > 0)}
+  rank = functools.partial(method.score, key)
+  documents = background.num_documents
+
+  def score(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
+    return rank(counts, Background(document_frequency, documents))
+
+  return score, background.document_frequency
 
 
 def table(params: nnx.State) -> jax.Array:

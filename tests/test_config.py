@@ -151,6 +151,7 @@ def test_none_is_an_absent_section():
     ),
     ({'model__memory_layers': 'all'}, ['config.model.memory_layers', 'list']),
     ({'model__num_kv_heads': 3}, ['config.model.num_heads = 2']),
+    ({'model__dtype': 'bf16'}, ['config.model.dtype', "'bfloat16'?"]),
     ({'method__t': 170}, ['config.method.t = 170', '169']),
     ({'background': None}, ['config.method.ranking', 'config.background']),
     ({'method': None}, ['config.method is missing']),

@@ -50,7 +50,13 @@ def test_gradients_equal_autodiff_in_float64():
 
 
 @pytest.mark.parametrize('lead', [(), (7,), (3, 7)])
-def test_row_gradient_is_the_selected_part_of_the_dense_gradient(lead):
+@pytest.mark.parametrize('slots_per_access', [0, 8])
+def test_row_gradient_is_the_selected_part_of_the_dense_gradient(
+  lead, slots_per_access, monkeypatch
+):
+  # 8 takes the matrix product, 0 the scatter.
+  monkeypatch.setattr(lookup, '_MATRIX_SLOTS_PER_ACCESS', slots_per_access)
+  jax.clear_caches()
   with jax.enable_x64(True):
     values, slot_ids, weights, gradient = _inputs(lead, dtype=jnp.float64)
     dense = jax.grad(
@@ -66,7 +72,7 @@ def test_row_gradient_is_the_selected_part_of_the_dense_gradient(lead):
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
-def test_row_gradient_has_the_bits_of_the_dense_gradient():
+def test_row_gradient_by_scatter_and_by_product_agree(monkeypatch):
   values, slot_ids, weights, gradient = _inputs()
   dense = jax.jit(
     jax.grad(
@@ -74,8 +80,14 @@ def test_row_gradient_has_the_bits_of_the_dense_gradient():
     )
   )(values)
   slots = jnp.arange(N)[::-1]
-  rows = jax.jit(lookup.row_gradient)(gradient, slot_ids, weights, slots)
-  np.testing.assert_array_equal(rows, dense[slots])
+  assert len(slots) <= lookup._MATRIX_SLOTS_PER_ACCESS * A
+  product = jax.jit(lookup.row_gradient)(gradient, slot_ids, weights, slots)
+  np.testing.assert_allclose(product, dense[slots], rtol=2e-6, atol=2e-6)
+  # The scatter adds in the order of the dense gradient: the same bits.
+  monkeypatch.setattr(lookup, '_MATRIX_SLOTS_PER_ACCESS', 0)
+  jax.clear_caches()
+  scatter = jax.jit(lookup.row_gradient)(gradient, slot_ids, weights, slots)
+  np.testing.assert_array_equal(scatter, dense[slots])
 
 
 def test_row_gradient_with_no_slot_read():

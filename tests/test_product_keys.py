@@ -94,6 +94,67 @@ def test_gradient_reaches_queries_and_subkeys():
     assert np.any(np.asarray(g) != 0)
 
 
+@pytest.mark.parametrize('tokens', [1, 7, 8, 15])
+def test_search_in_blocks_is_the_search_in_one(tokens, monkeypatch):
+  queries, subkeys = _inputs((tokens,), heads=2, key_dim=6, n=11)
+  weights = jax.random.normal(jax.random.key(2), (tokens, 2, 3))
+
+  def run():
+    def loss(queries, subkeys):
+      found = product_keys.product_key_topk(queries, subkeys, 3)
+      return jnp.vdot(weights, found[1]), found
+
+    return jax.grad(loss, (0, 1), has_aux=True)(queries, subkeys)
+
+  want = run()
+  # Blocks of 4 tokens, the last one padded.
+  monkeypatch.setattr(product_keys, '_CPU_BLOCK', 4 * 2 * 2 * 11)
+  got = run()
+  np.testing.assert_array_equal(got[1][0], want[1][0])
+  for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(g, w, rtol=1e-6, atol=1e-6)
+
+
+def test_memory_does_not_grow_with_the_tokens():
+  subkeys = jnp.ones((2, 2, 64, 3))
+
+  def temporaries(tokens):
+    queries = jax.ShapeDtypeStruct((tokens, 2, 6), jnp.float32)
+    search = jax.jit(product_keys.product_key_topk, static_argnums=2)
+    compiled = search.lower(queries, subkeys, 4).compile()
+    results = tokens * 2 * 4 * 8
+    return compiled.memory_analysis().temp_size_in_bytes - results
+
+  scores = product_keys._CPU_BLOCK * 4
+  assert temporaries(2**15) < 4 * scores < 2**15 * 2 * 2 * 64 * 8
+
+
+@pytest.mark.parametrize(
+  ('rows', 'n', 'k'), [(1, 24, 3), (300, 24, 3), (5, 23, 3), (5, 24, 24)]
+)
+def test_cpu_top_k_is_top_k(rows, n, k):
+  # 24 = 3 lanes of 8 rounds; 300 rows are two parts; 23 has no lanes.
+  x = jax.random.normal(jax.random.key(0), (rows, n))
+  values, places = jax.jit(product_keys._cpu_top_k, static_argnums=1)(x, k)
+  want_values, want_places = jax.lax.top_k(x, k)
+  np.testing.assert_array_equal(values, want_values)
+  np.testing.assert_array_equal(places, want_places)
+
+
+def test_cpu_top_k_with_ties_and_nan_stays_distinct_or_in_range():
+  ties = jax.random.randint(jax.random.key(0), (50, 24), 0, 3)
+  ties = ties.astype(jnp.float32)
+  values, places = product_keys._cpu_top_k(ties, 3)
+  np.testing.assert_array_equal(values, jax.lax.top_k(ties, 3)[0])
+  assert all(len(set(row)) == 3 for row in places.tolist())
+  np.testing.assert_array_equal(
+    jnp.take_along_axis(ties, places, axis=1), values
+  )
+  _, places = product_keys._cpu_top_k(jnp.full((2, 24), jnp.nan), 3)
+  assert places.min() >= 0
+  assert places.max() < 24
+
+
 @pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float32])
 def test_keeps_dtype(dtype):
   queries, subkeys = _inputs((3,), heads=2, key_dim=4, n=5)

@@ -90,7 +90,7 @@ def reference(model, tokens):
     return np.concatenate([z.real, z.imag], axis=-1)
 
   def project(layer, name, x, head):
-    out = x @ layer[name][:, head]
+    out = x @ layer[name]['weight'][:, head]
     if config.qkv_bias:
       out = out + layer[f'{name}_bias'][head]
     return out
@@ -114,9 +114,9 @@ def reference(model, tokens):
       scores[np.triu_indices(length, 1)] = -np.inf
       scores = np.exp(scores - scores.max(-1, keepdims=True))
       scores /= scores.sum(-1, keepdims=True)
-      mixed = mixed + scores @ value @ attention['out'][head]
+      mixed = mixed + scores @ value @ attention['out']['weight'][head]
     x = x + mixed
-    mlp = block['mlp']
+    mlp = {name: block['mlp'][name]['weight'] for name in block['mlp']}
     normed = norm(x, block['mlp_norm']['scale'])
     x = x + (silu(normed @ mlp['gate']) * (normed @ mlp['up'])) @ mlp['down']
   table = p['embedding'] if config.tie_embeddings else p['unembedding']
@@ -194,8 +194,9 @@ def test_grouped_queries_equal_repeated_key_value_heads():
   state = nnx.to_pure_dict(nnx.state(grouped))
   for block in state['blocks'].values():
     attention = block['attention']
-    for name, axis in (('key', 1), ('value', 1)):
-      attention[name] = jnp.repeat(attention[name], 3, axis=axis)
+    for name in ('key', 'value'):
+      weight = attention[name]['weight']
+      attention[name]['weight'] = jnp.repeat(weight, 3, axis=1)
       bias = f'{name}_bias'
       attention[bias] = jnp.repeat(attention[bias], 3, axis=0)
   full_state = nnx.state(full)
@@ -373,7 +374,7 @@ def test_memory_in_place_of_the_ffn_that_reads_zeros_leaves_the_block_out():
   plain_state = nnx.state(plain)
   nnx.replace_by_pure_dict(plain_state, state)
   nnx.update(plain, plain_state)
-  down = plain.blocks[1].mlp.down
+  down = plain.blocks[1].mlp.down.weight
   down[...] = jnp.zeros_like(down[...])
   assert np.any(logits_of(model, tokens) != logits_of(plain, tokens))
   model.pool[...] = jnp.zeros_like(model.pool[...])

@@ -10,6 +10,7 @@ import optax
 from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
+from smft_jax import selection
 from smft_jax import train_step
 
 OPTIMIZERS = {
@@ -51,6 +52,7 @@ def make(
     update=update,
     top_t=t,
     score=functools.partial(_score, ranking_name),
+    pointwise=ranking_name in selection.POINTWISE,
   )
 
 

@@ -1,0 +1,289 @@
+"""The training step at the paper's scale: what it needs, and how fast it is.
+
+  python -m benchmarks.paper_1b --topology=v5p:2x2x1 [--variant=documents]
+  python -m benchmarks.paper_1b [--variant=documents] [--out=FILE.json]
+
+The step is `smft_jax.train_step.train_step` on configs/paper_1b.py, with random
+weights and random tokens. With `--topology` it is compiled for one chip of that
+TPU and not run: no TPU is needed, only `pip install "jax[tpu]"` and some
+minutes. Without, it is compiled for the device at hand and timed there if it
+fits, `--repeats` times or until a minute is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import pathlib
+import statistics
+import sys
+import time
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import compiled
+from benchmarks import harness
+from benchmarks import plot
+from smft_jax import base as base_lib
+from smft_jax import cli
+from smft_jax import config as config_lib
+from smft_jax import config_file
+from smft_jax import methods
+from smft_jax import train_step
+from smft_jax import transformer
+from smft_jax.data import batches
+
+_CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
+# Of a row, in tokens, as in the paper.
+LENGTHS = {'facts': 64, 'documents': 512}
+# The most temporaries, in GB, that we mean to take where activations are
+# bfloat16; a CPU keeps them in float32.
+_TEMPORARIES = {'facts': 4.0, 'documents': 40.0}
+_TIMED_S = 60
+
+
+def load(variant: str) -> config_lib.Experiment:
+  """The experiment, with a name in place of the data that it would read."""
+  config = config_file.load(f'{_CONFIG}:{variant}')
+  config.data.data_dir = config.data.documents_file = 'unread'
+  return config_lib.from_config_dict(config)
+
+
+def state_shapes(experiment: config_lib.Experiment) -> train_step.TrainState:
+  """The state of a step, in shapes: it takes neither time nor memory."""
+  settings = experiment.method
+  assert settings is not None
+  method = methods.METHODS[settings.name](
+    update=settings.update,
+    ranking_name=settings.ranking,
+    t=settings.t,
+    optimizer=settings.optimizer,
+    learning_rate=settings.learning_rate,
+  )
+  config = base_lib.transformer_config(
+    experiment, experiment.data.tokenizer_vocab_size
+  )
+  return jax.eval_shape(
+    lambda: train_step.init_state(
+      transformer.Transformer(config, rngs=nnx.Rngs(0)),
+      method,
+      train_step.Background(
+        jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
+      ),
+    )
+  )
+
+
+def fill(shapes: train_step.TrainState) -> train_step.TrainState:
+  """A state of these shapes: random weights, and a background of no accesses.
+
+  The weights repeat a million numbers: to draw billions takes several times
+  their memory.
+  """
+  block = np.random.default_rng(0).normal(0, 0.02, 1_048_573)
+
+  def zeros(shape):
+    return jnp.zeros(shape.shape, shape.dtype)
+
+  def weights(shape):
+    # Copied: what numpy holds too cannot be donated.
+    return jnp.array(np.resize(block.astype(shape.dtype), shape.shape))
+
+  return dataclasses.replace(
+    shapes,
+    step=zeros(shapes.step),
+    params=jax.tree.map(weights, shapes.params),
+    opt_state=jax.tree.map(zeros, shapes.opt_state),
+    background=train_step.Background(
+      zeros(shapes.background.document_frequency), jnp.float32(1000)
+    ),
+  )
+
+
+def make_batch(experiment: config_lib.Experiment, length: int) -> batches.Batch:
+  """Random tokens without padding, [B, length]."""
+  assert experiment.stream is not None
+  shape = (experiment.stream.batch_size, length)
+  random = np.random.default_rng(experiment.seed)
+  tokens = random.integers(0, experiment.data.tokenizer_vocab_size, shape)
+  weights = np.ones(shape, np.float32)
+  weights[:, 0] = 0
+  return batches.Batch(tokens.astype(np.int32), np.ones(shape, bool), weights)
+
+
+def count_parameters(params: nnx.State | list) -> int:
+  """Numbers in a tree of arrays or of their shapes."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def needed_flops(
+  experiment: config_lib.Experiment, params: nnx.State, length: int
+) -> float:
+  """Operations of a step that differentiates nothing it need not.
+
+  The forward pass, and above the memory layer the gradients of activations;
+  none of a weight. Two operations per token and parameter each, and attention
+  over all pairs; norms, softmax and the lookup are left out.
+  """
+  model, stream = experiment.model, experiment.stream
+  assert stream is not None
+  first = min(model.memory_layers) + 1
+  above = [params['blocks'][i] for i in range(first, model.num_layers)]
+  forward = count_parameters(params) - train_step.table(params).size
+  backward = count_parameters([*above, params['embedding']])
+  tokens = stream.batch_size * length
+  pairs = tokens * length * model.num_heads * model.head_dim
+  attention = 4 * pairs * (model.num_layers + 2 * len(above))
+  return float(2 * tokens * (forward + backward) + attention)
+
+
+def time_step(
+  step: jax.stages.Compiled,
+  state: train_step.TrainState,
+  batch: batches.Batch,
+  repeats: int,
+) -> list[float]:
+  """Seconds of each step but the first."""
+  seconds: list[float] = []
+  state, _ = step(state, batch)
+  while len(seconds) < repeats and sum(seconds) < _TIMED_S:
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    state, _ = step(state, batch)
+    jax.block_until_ready(state)
+    seconds.append(time.perf_counter() - start)
+  return seconds
+
+
+def main(argv: Sequence[str]) -> None:
+  """The program."""
+  options = harness.parse(
+    "The training step at the paper's scale.",
+    argv,
+    variant=dict(choices=list(LENGTHS), default='facts', help='which batch'),
+    topology=dict(help='compile for a TPU, such as v5e:1x1 or v5p:2x2x1'),
+  )
+  at_hand = options.topology is None
+  device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)
+  known = compiled.DEVICES.get(device.device_kind)
+  room = known.memory if known else compiled.room(device)
+  experiment, length = load(options.variant), LENGTHS[options.variant]
+  state = state_shapes(experiment)
+  batch = make_batch(experiment, length)
+  table = train_step.table(state.params)
+  print(
+    f'{options.variant}: {len(batch.tokens)} rows of {length} tokens, on one'
+    f' {device.device_kind}\n  {count_parameters(state.params) / 1e9:.3f}B'
+    f' parameters, {table.size / 1e9:.3f}B of them the table'
+  )
+  program = compiled.compile_for(device, train_step.train_step, state, batch)
+  needed = needed_flops(experiment, state.params, length)
+  _print(program, needed, known)
+  results = {
+    'variant': options.variant,
+    'device': device.device_kind,
+    'parameters': count_parameters(state.params),
+    'memory_bytes': program.memory,
+    'refusal': program.refusal,
+    'needed_flops': needed,
+    **program.cost,
+  }
+  if at_hand and program.peak < room:
+    seconds = time_step(program.run, fill(state), batch, options.repeats)
+    median = statistics.median(seconds)
+    print(f'\n{median * 1e3:.1f} ms a step, median of {len(seconds)}')
+    if known:
+      share = needed / known.flops / median
+      print(f'  {share:.1%} of the peak rate in operations that are needed')
+    results['step_s'] = median
+  harness.finish(
+    'paper_1b',
+    results,
+    list(_claims(program, device, table.shape, options.variant, needed, room)),
+    plot.Bars(
+      title=f'Memory of a step, {options.variant}, {device.device_kind}',
+      unit='GB',
+      values={
+        'peak': program.peak / 1e9,
+        'arguments': program.memory['arguments'] / 1e9,
+        'temporaries': program.memory['temporaries'] / 1e9,
+      },
+    ),
+    options.out,
+  )
+
+
+def _print(
+  program: compiled.Program, needed: float, known: compiled.Device | None
+) -> None:
+  rows = {
+    name: f'{size / 1e9:9.3f} GB'
+    for name, size in (*program.memory.items(), ('peak', program.peak))
+  }
+  flops = program.cost.get('flops', 0.0)
+  accessed = program.cost.get('bytes accessed', 0.0)
+  if program.refusal:
+    rows['refused'] = program.refusal
+  else:
+    rows['operations'] = f'{flops / 1e12:9.3f} T, {needed / 1e12:.3f} needed'
+    rows['bytes accessed'] = f'{accessed / 1e9:9.3f} GB, on chip included'
+    if known:
+      rows['at peak rates'] = (
+        f'{flops / known.flops * 1e3:9.3f} ms of operations,'
+        f' {accessed / known.bandwidth * 1e3:.3f} ms of accesses'
+      )
+  if 'optimal_seconds' in program.cost:
+    estimate = program.cost['optimal_seconds']
+    rows['compiler expects'] = f'{estimate * 1e3:9.3f} ms'
+  for name, text in rows.items():
+    print(f'  {name:<22}{text}')
+
+
+def _claims(
+  program: compiled.Program,
+  device: jax.Device,
+  table_shape: tuple[int, ...],
+  variant: str,
+  needed: float,
+  room: float,
+) -> Iterator[harness.Claim]:
+  if device.platform != 'cpu':
+    yield harness.Claim(
+      text='temporaries',
+      measured=program.memory['temporaries'] / 1e9,
+      goal=_TEMPORARIES[variant],
+      unit=' GB',
+    )
+  yield harness.Claim(
+    text='peak memory, which must fit the device',
+    measured=program.peak / 1e9,
+    goal=room / 1e9,
+    unit=' GB',
+  )
+  if program.refusal:
+    return
+  yield harness.Claim(
+    text="arrays of the table's size made beside it",
+    measured=len(compiled.arrays_made(program.text, table_shape)),
+    goal=0,
+    unit='',
+  )
+  yield harness.Claim(
+    text='results not written in place',
+    measured=program.memory['results not in place'] / 1e9,
+    goal=0.001,
+    unit=' GB',
+  )
+  # Gradients of the frozen weights alone would add a third.
+  yield harness.Claim(
+    text='operations / those needed without the gradient of a frozen weight',
+    measured=program.cost['flops'] / needed,
+    goal=1.05,
+  )
+
+
+if __name__ == '__main__':
+  sys.exit(cli.run(main))

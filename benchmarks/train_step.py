@@ -1,0 +1,246 @@
+"""One training step on the docqa model: sparse memory, full, LoRA.
+
+  python -m benchmarks.train_step [--out FILE.json] [--repeats N]
+
+The model of configs/docqa.py with random weights, and a batch of the first
+document of its stream. What is timed is `smft_jax.train_step.train_step`, which
+is all that `python -m smft_jax.train` runs in a step.
+
+Peak memory is measured in a process for each form (`--memory-of FORM`, which
+prints it as JSON), as the most that was resident up to the end of three steps,
+less what was resident once everything was imported. It includes making the
+model and compiling the step. Beside it stands what the compiler says the step
+itself needs: its arguments, its results where they are not written in place,
+and its temporaries. Needs Linux.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import json
+import pathlib
+import subprocess
+import sys
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from benchmarks import plot
+from smft_jax import base as base_lib
+from smft_jax import config as config_lib
+from smft_jax import config_file
+from smft_jax import methods
+from smft_jax import train_step
+from smft_jax import transformer
+from smft_jax.data import batches
+from smft_jax.data import tokenizers
+from smft_jax.methods import full
+from smft_jax.methods import lora
+
+FORMS = {
+  'rows': 'sparse memory',
+  'dense': 'sparse memory, dense form',
+  'full': 'full finetuning',
+  'lora': 'LoRA, rank 32',
+}
+
+_CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'docqa.py'
+_STEPS_FOR_MEMORY = 3
+
+
+class Setting:
+  """The docqa run before its first step, with random weights.
+
+  Attributes:
+    batch: The first batch of its first document.
+  """
+
+  def __init__(self):
+    experiment = config_lib.from_config_dict(config_file.load(str(_CONFIG)))
+    stream = experiment.stream
+    background, method = experiment.background, experiment.method
+    assert stream is not None
+    assert background is not None
+    assert method is not None
+    self._base, self._method = experiment.base, method
+    task = base_lib.make_task(experiment)
+    tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+    rows = [
+      batches.tokenize(
+        document.augmentations,
+        tokenizer,
+        max_length=experiment.base.max_length,
+        context_weight=stream.context_weight,
+        answer_weight=stream.answer_weight,
+      )
+      for document in task.documents
+    ]
+    # As the stream pads: all documents to the length of the longest row.
+    length = batches.bucket_length(max(r.longest for r in rows), 4)
+    self.batch = batches.batch_at(
+      rows[0],
+      0,
+      stream.batch_size,
+      experiment.seed,
+      length,
+      tokenizer.pad_id,
+    )
+    self._config = base_lib.transformer_config(experiment, tokenizer.vocab_size)
+    documents = background.num_batches * background.batch_size
+    # Made up: the cost of ranking does not hang on what the counts are.
+    self._frequency = np.random.default_rng(0).integers(
+      0, documents, experiment.memory.num_slots
+    )
+    self._documents = documents
+
+  def state(self, form: str) -> train_step.TrainState:
+    """The state before the first step of one of `FORMS`, its arrays its own."""
+    model = transformer.Transformer(self._config, rngs=nnx.Rngs(0))
+    if form == 'lora':
+      # Twice the rank is one of the paper's alphas; the time is the same.
+      model = lora.add_adapters(model, rank=32, alpha=64.0, rngs=nnx.Rngs(1))
+      return train_step.init_state(model, lora.make(learning_rate=2e-4))
+    if form == 'full':
+      method = full.make(
+        steps=self._base.steps,
+        warmup_steps=self._base.warmup_steps,
+        learning_rate=self._base.learning_rate,
+        value_learning_rate=self._base.value_learning_rate,
+        weight_decay=self._base.weight_decay,
+      )
+      return train_step.init_state(model, method)
+    method = methods.METHODS[self._method.name](
+      update=form,
+      ranking_name=self._method.ranking,
+      t=self._method.t,
+      optimizer=self._method.optimizer,
+      learning_rate=self._method.learning_rate,
+    )
+    background = train_step.Background(
+      jnp.asarray(self._frequency, jnp.float32), jnp.float32(self._documents)
+    )
+    return train_step.init_state(model, method, background)
+
+  def stepper(self, form: str) -> Callable[[], None]:
+    """A function that takes the next step and waits for it."""
+    # A step donates the state it is given, so only the newest is held.
+    held = [self.state(form)]
+
+    def step() -> None:
+      held[0], metrics = train_step.train_step(held[0], self.batch)
+      jax.block_until_ready((held[0], metrics))
+
+    return step
+
+
+def program_bytes(state: train_step.TrainState, batch: batches.Batch) -> int:
+  """What the compiled step needs, as the compiler says."""
+  compiled = train_step.train_step.lower(state, batch).compile()
+  sizes = compiled.memory_analysis()
+  assert sizes is not None  # as on backends without the analysis
+  return (
+    sizes.argument_size_in_bytes
+    + sizes.output_size_in_bytes
+    - sizes.alias_size_in_bytes
+    + sizes.temp_size_in_bytes
+  )
+
+
+def resident_bytes(name: str) -> int:
+  """This process's memory: 'VmRSS' is the present, 'VmHWM' its peak.
+
+  Not `resource.ru_maxrss`: a child process begins with that of its parent.
+  """
+  lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+  [line] = [line for line in lines if line.startswith(f'{name}:')]
+  return int(line.split()[1]) * 1024
+
+
+def measure_memory(form: str) -> dict[str, int]:
+  """Takes some steps; to be called in a process that has done nothing yet."""
+  jax.devices()
+  before = resident_bytes('VmRSS')
+  setting = Setting()
+  step = setting.stepper(form)
+  for _ in range(_STEPS_FOR_MEMORY):
+    step()
+  peak = resident_bytes('VmHWM') - before
+  program = program_bytes(setting.state(form), setting.batch)
+  return {'peak_resident_bytes': peak, 'program_bytes': program}
+
+
+def memory_in_own_process(form: str) -> dict[str, int]:
+  """`measure_memory` in a fresh process."""
+  command = [sys.executable, '-m', 'benchmarks.train_step']
+  done = subprocess.run(
+    [*command, '--memory-of', form],
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+  """The program."""
+  options = harness.parse(
+    'One training step on the docqa model.',
+    memory_of=dict(
+      choices=FORMS, help='only print the memory of one form, as JSON'
+    ),
+  )
+  if options.memory_of is not None:
+    print(json.dumps(measure_memory(options.memory_of)))
+    return
+  memory = {form: memory_in_own_process(form) for form in FORMS}
+  setting = Setting()
+  rows, length = setting.batch.tokens.shape
+  seconds = harness.interleave(
+    {form: setting.stepper(form) for form in FORMS}, options.repeats
+  )
+  harness.print_table(
+    f'one training step, {rows} rows of {length} tokens',
+    {FORMS[form]: value for form, value in seconds.items()},
+    FORMS['full'],
+  )
+  print('\npeak memory: resident in a process of its own; compiled step alone')
+  for form, name in FORMS.items():
+    peak = memory[form]['peak_resident_bytes'] / 1e6
+    program = memory[form]['program_bytes'] / 1e6
+    print(f'  {name:<25}  {peak:8.0f} MB  {program:8.0f} MB')
+
+  def time_claim(other: str, goal: float) -> harness.Claim:
+    return harness.Claim(
+      text=f'time of a step, sparse memory / {FORMS[other]}',
+      measured=seconds['rows'] / seconds[other],
+      goal=goal,
+    )
+
+  peaks = {form: memory[form]['peak_resident_bytes'] for form in FORMS}
+  claims = [
+    time_claim('full', 0.5),
+    time_claim('lora', 0.6),
+    harness.Claim(
+      text='peak resident memory, sparse memory / full finetuning',
+      measured=peaks['rows'] / peaks['full'],
+      goal=0.6,
+    ),
+  ]
+  harness.finish(
+    'train_step',
+    {'seconds': seconds, 'memory': memory, 'batch': [rows, length]},
+    claims,
+    plot.Bars(
+      title='One training step on the docqa model',
+      unit='ms',
+      values={FORMS[form]: s * 1e3 for form, s in seconds.items()},
+    ),
+    options.out,
+  )
+
+
+if __name__ == '__main__':
+  main()

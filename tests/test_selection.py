@@ -1,0 +1,92 @@
+"""Selecting slots by the accessed ones against selecting among all."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax import ranking
+from smft_jax import selection
+
+
+@pytest.mark.parametrize('mask_dims', [None, 1, 2])
+def test_accessed_slots_are_the_counts_that_are_not_zero(mask_dims):
+  rng = np.random.default_rng(3)
+  slot_ids = jnp.asarray(rng.integers(-2, 25, (5, 7, 3)), jnp.int32)
+  mask = None
+  if mask_dims:
+    mask = jnp.asarray(rng.random(slot_ids.shape[:mask_dims]) < 0.5)
+  counts = np.asarray(ranking.count_accesses(slot_ids, 23, mask))
+  slots, listed = jax.jit(selection.accessed_slots, static_argnums=1)(
+    slot_ids, 23, mask
+  )
+  assert slots.shape == listed.shape == (slot_ids.size,)
+  assert (slots.dtype, listed.dtype) == (jnp.int32, jnp.float32)
+  found = np.flatnonzero(counts)
+  assert 0 < len(found) < 23
+  listed = dict(zip(slots.tolist(), listed.tolist(), strict=True))
+  assert listed.pop(23) == 0
+  assert listed == {slot: counts[slot] for slot in found.tolist()}
+  assert int(jnp.sum(slots < 23)) == len(found)
+
+
+def test_no_accessed_slot_where_all_is_padding():
+  slots, counts = selection.accessed_slots(
+    jnp.zeros((2, 3), jnp.int32), 7, jnp.zeros(2, bool)
+  )
+  assert slots.tolist() == [7] * 6
+  assert not np.any(counts)
+
+
+def test_colliding_slots_are_told_apart(monkeypatch):
+  # Places for a sixth of the slots: it takes many rounds.
+  monkeypatch.setattr(selection, '_PLACES_PER_ACCESS', 1)
+  rng = np.random.default_rng(3)
+  slot_ids = jnp.asarray(rng.permutation(np.arange(600) % 500), jnp.int32)
+  slots, listed = selection.accessed_slots(slot_ids[:83, None] * 7, 3500)
+  counts = ranking.count_accesses(slot_ids[:83, None] * 7, 3500)
+  found = np.flatnonzero(counts).tolist()
+  assert sorted(slots.tolist())[: len(found)] == found
+  for slot, count in zip(slots.tolist(), listed.tolist(), strict=True):
+    assert count == (counts[slot] if slot < 3500 else 0)
+
+
+@pytest.mark.parametrize('name', sorted(ranking.RANKINGS))
+@pytest.mark.parametrize('t', [1, 7, 64, 200])
+def test_large_tables_rank_like_small_ones(name, t, monkeypatch):
+  rng = np.random.default_rng(4)
+  slot_ids = jnp.asarray(rng.integers(0, 90, (40, 5)) ** 2, jnp.int32)
+  mask = jnp.asarray(rng.random(40) < 0.8)
+  # Few levels, so that many slots tie.
+  frequency = jnp.asarray(rng.integers(0, 3, 8100), jnp.float32)
+  found = []
+  for slots_per_access in (8100, 0):
+    monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', slots_per_access)
+    found.append(
+      selection.select_slots(
+        functools.partial(ranking.RANKINGS[name], num_documents=7),
+        slot_ids,
+        frequency,
+        t,
+        mask=mask,
+        pointwise=name in selection.POINTWISE,
+      )
+    )
+  np.testing.assert_array_equal(found[0][0], found[1][0])
+  assert found[0][1] == found[1][1] == len(set(slot_ids[mask].ravel().tolist()))
+
+
+@pytest.mark.parametrize('name', sorted(ranking.RANKINGS))
+def test_pointwise_rankings_need_the_accessed_slots_only(name):
+  rng = np.random.default_rng(4)
+  slot_ids = jnp.asarray(rng.integers(0, 90, (40, 5)), jnp.int32)
+  frequency = jnp.asarray(rng.integers(0, 8, 90), jnp.float32)
+  score = ranking.RANKINGS[name]
+  all_scores = score(ranking.count_accesses(slot_ids, 90), frequency, 7)
+  slots, counts = selection.accessed_slots(slot_ids, 90)
+  scores = score(counts, frequency.at[slots].get(mode='fill', fill_value=0), 7)
+  accessed = slots < 90
+  same = np.array_equal(all_scores[slots[accessed]], scores[accessed])
+  assert same == (name in selection.POINTWISE)
