@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import blocks
+
 TopK = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
 """(rows [R, n], k) -> the k highest of each row and their places, [R, k]."""
 
@@ -115,10 +117,7 @@ def _search(queries_TxHx2xC, subkeys_Hx2xnxC, k):
     def search(queries_TxHx2xC, subkeys_Hx2xnxC):
       block = functools.partial(_search_block, subkeys_Hx2xnxC, k, top_k)
       size = _block_size(subkeys_Hx2xnxC, block_scores)
-      if queries_TxHx2xC.shape[0] <= size:
-        return block(queries_TxHx2xC)
-      found = jax.lax.map(block, _split(queries_TxHx2xC, size))
-      return tuple(_join(x, queries_TxHx2xC.shape[0]) for x in found)
+      return blocks.apply(block, size, queries_TxHx2xC)
 
     return search
 
@@ -196,10 +195,10 @@ def _search_backward(k, residuals, gradients):
   subkeys_gradient_Hx2xnxC, queries_gradient = jax.lax.scan(
     block,
     jnp.zeros(subkeys_Hx2xnxC.shape, dtype),
-    tuple(_split(x, size) for x in tokens),
+    tuple(blocks.split(x, size) for x in tokens),
   )
   return (
-    _join(queries_gradient, num_tokens).astype(queries_TxHx2xC.dtype),
+    blocks.join(queries_gradient, num_tokens).astype(queries_TxHx2xC.dtype),
     subkeys_gradient_Hx2xnxC.astype(subkeys_Hx2xnxC.dtype),
   )
 
@@ -210,18 +209,6 @@ _search.defvjp(_search_forward, _search_backward)
 def _block_size(subkeys_Hx2xnxC: jax.Array, block_scores: int) -> int:
   """Tokens of a block with at most so many half scores."""
   return max(1, block_scores // math.prod(subkeys_Hx2xnxC.shape[:3]))
-
-
-def _split(tokens: jax.Array, size: int) -> jax.Array:
-  """[T, ...] -> [blocks, size, ...], the last block padded with zeros."""
-  padding = -tokens.shape[0] % size
-  padded = jnp.pad(tokens, [(0, padding)] + [(0, 0)] * (tokens.ndim - 1))
-  return padded.reshape(-1, size, *tokens.shape[1:])
-
-
-def _join(blocks: jax.Array, num_tokens: int) -> jax.Array:
-  """[blocks, size, ...] -> [T, ...], without the padding."""
-  return blocks.reshape(-1, *blocks.shape[2:])[:num_tokens]
 
 
 def _cpu_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -59,7 +59,7 @@ def test_it_has_the_parameters_of_the_paper():
   params = paper_1b.state_shapes(paper_1b.load('facts')).params
   table = train_step.table(params)
   assert table.shape == (1024**2, 1024)
-  without_table = paper_1b.count_parameters(params) - table.size
+  without_table = paper_1b.count(params) - table.size
   assert without_table == pytest.approx(1.3e9, rel=0.05)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
     jnp.dtype(jnp.bfloat16)
@@ -107,7 +107,7 @@ def test_the_benchmark_times_the_step_and_writes_it_down(
   assert (tmp_path / 'numbers.svg').exists()
 
 
-def test_needed_operations_are_those_of_matrices(tiny):
+def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
   params = paper_1b.state_shapes(tiny).params
   attention = 14 * (12 + 6 + 6) + 12 * 14
   above = attention + 3 * 14 * 19 + 2 * 14
@@ -115,9 +115,9 @@ def test_needed_operations_are_those_of_matrices(tiny):
   head = 263 * 14
   forward = 2 * above + attention + 2 * 14 + memory + head + 14
   pairs = 5 * 11 * 11 * 12
-  assert paper_1b.needed_flops(tiny, params, 11) == (
-    2 * 5 * 11 * (forward + above + head) + 4 * pairs * (3 + 2)
-  )
+  flops, accessed = paper_1b.needed(tiny, params, 11)
+  assert flops == (2 * 5 * 11 * (forward + above + head) + 4 * pairs * (3 + 2))
+  assert accessed == 2 * (forward + above + head + 5 * 11 * 2 * 3 * 10)
 
 
 @pytest.mark.parametrize('donated', [True, False])

@@ -1,0 +1,152 @@
+"""Weighted reads of value rows, against a copy and other ways to read.
+
+  python -m benchmarks.lookup [--slots N] [--out FILE.json] [--repeats R]
+
+2048 tokens read 32 rows of 256 numbers each, 67 MB, at random in a table too
+large for the caches. The copy moves as many bytes from one array into another,
+on all cores: what the memory can do. PyTorch's forms are left out where it is
+not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import concurrent.futures
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from benchmarks import peers
+from benchmarks import plot
+from smft_jax import lookup
+
+TOKENS, ACCESSES, VALUE_DIM = 2048, 32, 256
+
+
+def natural(values, slot_ids, weights):
+  """The sum as one would write it: all rows are gathered first."""
+  return jnp.einsum('tav,ta->tv', values[slot_ids], weights)
+
+
+def with_gradient(read):
+  """A read and its gradient by the weights, for a given one by the read."""
+
+  def run(values, slot_ids, weights, read_gradient):
+    out, pull_back = jax.vjp(lambda w: read(values, slot_ids, w), weights)
+    return out, pull_back(read_gradient)
+
+  return run
+
+
+def compiled(function, *arguments) -> tuple[Callable[[], None], int]:
+  """A call of a compiled function, and the bytes of its temporaries."""
+  program = jax.jit(function).lower(*arguments).compile()
+  sizes = program.memory_analysis()
+  assert sizes is not None  # as on backends without the analysis
+
+  def run() -> None:
+    jax.block_until_ready(program(*arguments))
+
+  return run, sizes.temp_size_in_bytes
+
+
+def copier(num_bytes: int) -> Callable[[], None]:
+  """A copy of so many bytes, by a thread per core."""
+  threads = len(os.sched_getaffinity(0))
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
+  source = np.ones(num_bytes // 4, np.float32)
+  parts = list(
+    zip(
+      np.array_split(np.empty_like(source), threads),
+      np.array_split(source, threads),
+      strict=True,
+    )
+  )
+
+  def run() -> None:
+    list(pool.map(lambda part: np.copyto(*part), parts))
+
+  return run
+
+
+def main() -> None:
+  """The program."""
+  options = harness.parse(
+    'Weighted reads of value rows.',
+    slots=dict(type=int, default=2**18, help='rows of the table'),
+  )
+  rng = np.random.default_rng(0)
+  shape = (TOKENS, ACCESSES)
+  # Written here rather than by JAX, so that PyTorch may share it.
+  values = rng.standard_normal((options.slots, VALUE_DIM), np.float32)
+  slot_ids = rng.integers(0, options.slots, shape).astype(np.int32)
+  weights = rng.random(shape, np.float32)
+  read_gradient = rng.standard_normal((TOKENS, VALUE_DIM), np.float32)
+  read = tuple(map(jnp.asarray, (values, slot_ids, weights)))
+  both = (*read, jnp.asarray(read_gradient))
+
+  ours, ours_temporaries = compiled(lookup.read_rows, *read)
+  plain, plain_temporaries = compiled(natural, *read)
+  forms = {
+    'read_rows': ours,
+    'gather, then einsum': plain,
+    'read_rows with gradient': compiled(with_gradient(lookup.read_rows), *both)[
+      0
+    ],
+    'copy': copier(TOKENS * ACCESSES * VALUE_DIM * 4),
+  }
+  if peers.installed():
+    forms['PyTorch embedding_bag'] = peers.lookup(values, slot_ids, weights)
+    forms['PyTorch with gradient'] = peers.lookup_and_gradient(
+      values, slot_ids, weights, read_gradient
+    )
+  seconds = harness.interleave(forms, options.repeats)
+  harness.print_table(
+    f'{TOKENS} tokens x {ACCESSES} rows of {VALUE_DIM} from {options.slots}',
+    seconds,
+    'copy',
+  )
+  print(
+    f'temporaries: read_rows {ours_temporaries / 1e6:.1f} MB, '
+    f'gather, then einsum {plain_temporaries / 1e6:.1f} MB'
+  )
+  claims = [
+    harness.Claim(
+      text='read_rows / copy of the bytes it reads',
+      measured=seconds['read_rows'] / seconds['copy'],
+      goal=1.5,
+    )
+  ]
+  if 'PyTorch embedding_bag' in seconds:
+    claims.append(
+      harness.Claim(
+        text='read_rows / PyTorch embedding_bag',
+        measured=seconds['read_rows'] / seconds['PyTorch embedding_bag'],
+        goal=1.0,
+      )
+    )
+  harness.finish(
+    'lookup',
+    {
+      'seconds': seconds,
+      'slots': options.slots,
+      'temporary_bytes': {
+        'read_rows': ours_temporaries,
+        'gather, then einsum': plain_temporaries,
+      },
+    },
+    claims,
+    plot.Bars(
+      title='Weighted reads of 65,536 rows',
+      unit='ms',
+      values={name: s * 1e3 for name, s in seconds.items()},
+    ),
+    options.out,
+  )
+
+
+if __name__ == '__main__':
+  main()
