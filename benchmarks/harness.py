@@ -25,6 +25,12 @@ import jax
 
 from benchmarks import plot
 
+# A turn: seconds of calls that are left out, then timed calls, and after how
+# many seconds no more of these are begun.
+_WARM_UP_S = 0.15
+_CALLS = 5
+_TURN_S = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -60,7 +66,7 @@ def interleave(
   Args:
     forms: Functions by name. Each must wait for its own result, as
       `jax.block_until_ready` does.
-    repeats: Rounds; in a round every form is called twice, and timed once.
+    repeats: Rounds; in a round every form has one turn of a few calls.
 
   Returns:
     Medians by name.
@@ -73,13 +79,28 @@ def interleave(
   gc.collect()
   for _ in range(repeats):
     for name, form in forms.items():
-      # As in a loop of its own: caches hold what it uses, its threads are
-      # awake, and those of the form before have stopped waiting for work.
-      form()
-      start = time.perf_counter()
-      form()
-      seconds[name].append(time.perf_counter() - start)
+      seconds[name].append(_turn(form))
   return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _turn(form: Callable[[], Any]) -> float:
+  """Median seconds of some calls in a row, as in a loop of the form's own.
+
+  The calls before, for a moment, are left out: the system takes back what the
+  form before has freed, its threads wait for more, the caches are full of other
+  things, and a core that rested is slow to start.
+  """
+  start = time.perf_counter()
+  while True:
+    form()
+    if time.perf_counter() - start > _WARM_UP_S:
+      break
+  seconds: list[float] = []
+  while len(seconds) < _CALLS and sum(seconds) < _TURN_S:
+    start = time.perf_counter()
+    form()
+    seconds.append(time.perf_counter() - start)
+  return statistics.median(seconds)
 
 
 def parse(description: str, argv: Sequence[str] | None = None, **more: Any):

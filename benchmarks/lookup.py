@@ -80,7 +80,6 @@ def main() -> None:
   )
   rng = np.random.default_rng(0)
   shape = (TOKENS, ACCESSES)
-  # Written here rather than by JAX, so that PyTorch may share it.
   values = rng.standard_normal((options.slots, VALUE_DIM), np.float32)
   slot_ids = rng.integers(0, options.slots, shape).astype(np.int32)
   weights = rng.random(shape, np.float32)
@@ -99,9 +98,11 @@ def main() -> None:
     'copy': copier(TOKENS * ACCESSES * VALUE_DIM * 4),
   }
   if peers.installed():
-    forms['PyTorch embedding_bag'] = peers.lookup(values, slot_ids, weights)
+    # The same table: numpy's own would lie on larger pages than JAX's.
+    shared = peers.writable(read[0])
+    forms['PyTorch embedding_bag'] = peers.lookup(shared, slot_ids, weights)
     forms['PyTorch with gradient'] = peers.lookup_and_gradient(
-      values, slot_ids, weights, read_gradient
+      shared, slot_ids, weights, read_gradient
     )
   seconds = harness.interleave(forms, options.repeats)
   harness.print_table(

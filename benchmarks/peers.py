@@ -31,6 +31,21 @@ def installed() -> bool:
   return False
 
 
+def writable(array: Any) -> np.ndarray:
+  """A JAX array's own memory as a numpy array, for PyTorch to change.
+
+  Args:
+    array: Of a type that PyTorch knows; JAX must not use it any more where a
+      form changes it.
+
+  Returns:
+    The numbers, not copied.
+  """
+  import torch
+
+  return torch.from_dlpack(array).numpy()
+
+
 def lookup(
   values: np.ndarray, slot_ids: np.ndarray, weights: np.ndarray
 ) -> Form:

@@ -114,7 +114,8 @@ def stepper(step, reads: Reads) -> tuple[Callable[[], None], int]:
 def torch_forms(reads: Reads) -> dict[str, Callable[[], None]]:
   """PyTorch's forms of the step, sharing one table."""
   update = peers.Update(
-    table=np.zeros((len(reads.document_frequency), VALUE_DIM), np.float32),
+    # JAX's memory: numpy's own would lie on larger pages.
+    table=peers.writable(jnp.zeros((len(reads.document_frequency), VALUE_DIM))),
     slot_ids=reads.slot_ids,
     weights=reads.weights,
     read_gradient=-reads.target,
