@@ -9,8 +9,8 @@
 The base is that of configs/pretrain.py, made first where it is not cached.
 
 world (default): 8 minutes on two cores from nothing, 1.5 with the base cached.
-  Expect 0.94 recall of the new facts in unseen phrasings and 0.5% of the known
-  ones lost with seed 0; 0.78 to 0.94, and up to 5%, over seeds.
+  Expect 0.92 recall of the new facts in unseen phrasings and 1% of the known
+  ones lost with seed 0; 0.83 to 0.92, and up to 3%, over seeds.
 squad: 7 minutes with the base cached, which takes 16 or more. Expect the loss
   on the streamed paragraphs to fall by 2.1% and WikiText-2's to rise by 0.5%.
 """

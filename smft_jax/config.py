@@ -143,6 +143,9 @@ class StreamConfig:
   context_weight: float = 1.0
   answer_weight: float = 1.0
   max_documents: int | None = None  # None streams all of them
+  # Compute what lies below the memory once per document: faster where steps see
+  # a row again, for the memory of a document's hidden states.
+  reuse_hidden: bool = False
 
   def __post_init__(self) -> None:
     schema.at_least(

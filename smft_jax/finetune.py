@@ -152,10 +152,11 @@ def run(
   documents = _documents(experiment, base)
   rows = [_rows(experiment, base, document) for document in documents]
   length = batches.bucket_length(max(r.longest for r in rows), 4)
+  shape = (max(map(len, rows)), length)
   with metrics.Progress('stream', len(rows), 'document', start=start) as bar:
     for index in range(start, len(rows)):
       state, values, seen = _learn(
-        experiment, base, state, rows[index], index, length
+        experiment, base, state, rows[index], index, shape
       )
       tokens += seen
       done = index + 1
@@ -193,25 +194,39 @@ def run(
   }
 
 
-def _learn(experiment, base, state, rows, index, length):
+def _learn(experiment, base, state, rows, index, shape):
   """Takes the steps on one document.
+
+  Args:
+    experiment: The config.
+    base: The model that the stream began with.
+    state: Before the document.
+    rows: What the document is trained on.
+    index: Its place in the stream.
+    shape: Rows and length that no document exceeds.
 
   Returns:
     The state, the last step's metrics as numbers, and the tokens seen.
   """
   settings = experiment.stream
+  seed = experiment.seed * 1_000_003 + index
+  pad_id = base.tokenizer.pad_id
+  hidden = None
+  if settings.reuse_hidden:
+    # Filled up to one shape, so that all documents share a program.
+    filled = np.resize(np.arange(len(rows)), shape[0])
+    whole = batches.pad(rows.take(filled), shape[1], pad_id)
+    hidden = train_step.hidden_below_memory(
+      state.graphdef, state.params, whole.tokens, whole.mask
+    )
   tokens = 0
   for step in range(settings.steps_per_document):
-    batch = batches.batch_at(
-      rows,
-      step,
-      settings.batch_size,
-      experiment.seed * 1_000_003 + index,
-      length,
-      base.tokenizer.pad_id,
-    )
+    chosen = batches.rows_at(len(rows), step, settings.batch_size, seed)
+    batch = batches.pad(rows.take(chosen), shape[1], pad_id)
     tokens += int(np.sum(batch.mask))
-    state, values = train_step.train_step(state, batch)
+    state, values = train_step.train_step(
+      state, batch, None if hidden is None else hidden[chosen]
+    )
   values = {
     name: float(values[name])
     for name in ('loss', 'slots_accessed', 'slots_updated')

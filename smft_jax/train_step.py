@@ -146,22 +146,26 @@ def init_state(
 
 
 @functools.partial(jax.jit, donate_argnames='state')
-def train_step(state: TrainState, batch) -> tuple[TrainState, dict[str, Any]]:
+def train_step(
+  state: TrainState, batch, hidden: jax.Array | None = None
+) -> tuple[TrainState, dict[str, Any]]:
   """Takes one step.
 
   Args:
     state: Donated: the table is updated in place.
     batch: tokens int32 [B, L], mask bool [B, L] (False at padding) and
       loss_weights float32 [B, L].
+    hidden: [B, L, D], what `hidden_below_memory` gave for the batch, in place
+      of computing it again; only where nothing but values trains.
 
   Returns:
     The next state, and scalars: loss (mean over the loss weights), tokens, and
     for the sparse updates slots_accessed and slots_updated.
   """
   if state.method.update == 'rows':
-    params, opt_state, metrics = _rows_update(state, batch)
+    params, opt_state, metrics = _rows_update(state, batch, hidden)
   else:
-    params, opt_state, metrics = _dense_update(state, batch)
+    params, opt_state, metrics = _dense_update(state, batch, hidden)
   metrics['tokens'] = jnp.sum(batch.mask)
   state = dataclasses.replace(
     state, step=state.step + 1, params=params, opt_state=opt_state
@@ -169,11 +173,27 @@ def train_step(state: TrainState, batch) -> tuple[TrainState, dict[str, Any]]:
   return state, metrics
 
 
+@functools.partial(jax.jit, static_argnames='graphdef')
+def hidden_below_memory(
+  graphdef: nnx.GraphDef, params: nnx.State, tokens, mask
+) -> jax.Array:
+  """Hidden states [B, L, D] that no change of values moves; for `train_step`.
+
+  Args:
+    graphdef: The model, a `transformer.Transformer`.
+    params: Its Variables.
+    tokens: int32 [B, L].
+    mask: bool [B, L], False at padding.
+  """
+  return nnx.merge(graphdef, params).below_memory(tokens, mask)
+
+
 def loss_and_accesses(
   graphdef: nnx.GraphDef,
   params: nnx.State,
   batch,
   perturbations: nnx.State | None = None,
+  hidden: jax.Array | None = None,
 ) -> tuple[jax.Array, Accesses]:
   """Mean negative log-likelihood per loss weight, and what the memory read.
 
@@ -183,6 +203,7 @@ def loss_and_accesses(
     batch: As in `train_step`.
     perturbations: Zeros added to what each memory layer reads; the gradient
       of the loss for them is the gradient for the rows read.
+    hidden: As in `train_step`.
 
   Returns:
     Loss in nats, float32 [], and the accesses.
@@ -193,7 +214,9 @@ def loss_and_accesses(
     memory.SlotWeights,
     init=perturbations,
   )
-  logits, slot_ids, weights = forward(batch.tokens, batch.mask)
+  # Models that know of no `hidden` can be trained all the same.
+  reused = {} if hidden is None else {'hidden': hidden}
+  logits, slot_ids, weights = forward(batch.tokens, batch.mask, **reused)
   nll = token_nll(logits, batch.tokens)
   total = jnp.sum(batch.loss_weights)
   loss = jnp.sum(nll * batch.loss_weights) / jnp.maximum(total, 1e-6)
@@ -216,7 +239,7 @@ def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
   return jnp.pad(nll, ((0, 0), (1, 0)))
 
 
-def _rows_update(state: TrainState, batch):
+def _rows_update(state: TrainState, batch, hidden):
   """Sparse memory finetuning without any [N, V] array but the table."""
   method = state.method
   shapes = jax.eval_shape(
@@ -228,7 +251,9 @@ def _rows_update(state: TrainState, batch):
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
   def loss_fn(perturbations):
-    return loss_and_accesses(state.graphdef, state.params, batch, perturbations)
+    return loss_and_accesses(
+      state.graphdef, state.params, batch, perturbations, hidden
+    )
 
   (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
     zeros
@@ -260,14 +285,14 @@ def _rows_update(state: TrainState, batch):
   return params, opt_state, metrics
 
 
-def _dense_update(state: TrainState, batch):
+def _dense_update(state: TrainState, batch, hidden):
   """An ordinary step over whole arrays; slot scores go to the optimizer."""
   method = state.method
   trainable, frozen = nnx.split_state(state.params, method.trainable, ...)
 
   def loss_fn(trainable):
     params = nnx.merge_state(trainable, frozen)
-    return loss_and_accesses(state.graphdef, params, batch)
+    return loss_and_accesses(state.graphdef, params, batch, hidden=hidden)
 
   (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
     trainable

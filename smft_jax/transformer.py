@@ -102,7 +102,10 @@ class Transformer(nnx.Module):
       self.pool = memory_lib.make_values(config.memory, rngs)
 
   def __call__(
-    self, tokens: jax.Array, mask: jax.Array | None = None
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    hidden: jax.Array | None = None,
   ) -> jax.Array:
     """Logits of every next token.
 
@@ -110,19 +113,46 @@ class Transformer(nnx.Module):
       tokens: int32 [B, L].
       mask: bool [B, L], False at padding, which is never attended to and takes
         no position; None where all tokens are real.
+      hidden: [B, L, D], what `below_memory` gave for these tokens, in place of
+        computing it again.
 
     Returns:
       Logits [B, L, T].
     """
+    if hidden is None:
+      hidden = self.below_memory(tokens, mask)
+    above = self.blocks[self._num_below() :]
+    return self._logits(self._run(above, hidden, mask))
+
+  def below_memory(
+    self, tokens: jax.Array, mask: jax.Array | None = None
+  ) -> jax.Array:
+    """What enters the lowest block with memory: no change of values moves it.
+
+    Args:
+      tokens: As for a call.
+      mask: As for a call.
+
+    Returns:
+      Hidden states [B, L, D]; without memory, what leaves the last block.
+    """
+    below = self.blocks[: self._num_below()]
+    return self._run(below, self.embedding[...][tokens], mask)
+
+  def _num_below(self) -> int:
+    config = self.config
+    return min(config.memory_layers, default=config.num_layers)
+
+  def _run(self, blocks, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Hidden states [B, L, D] after some of the blocks."""
     if mask is None:
-      mask = jnp.ones(tokens.shape, bool)
+      mask = jnp.ones(x.shape[:2], bool)
     positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
-    columns = jnp.arange(tokens.shape[1])
+    columns = jnp.arange(x.shape[1])
     attend = (columns[:, None] >= columns[None, :])[None] & mask[:, None, :]
-    x = self.embedding[...][tokens]
-    for block in self.blocks:
+    for block in blocks:
       x, _ = block(x, self._pool(), positions, attend)
-    return self._logits(x)
+    return x
 
   def init_cache(self, batch_size: int, length: int) -> Cache:
     """An empty cache for `length` tokens."""

@@ -242,6 +242,26 @@ def test_padding_changes_neither_loss_nor_counts_nor_update():
     )
 
 
+@pytest.mark.parametrize('update', ['rows', 'dense'])
+def test_hidden_states_reused_give_the_same_step(update):
+  model = test_transformer.make_model(
+    num_layers=3, memory=MEMORY, memory_layers=(1, 2), memory_placement='beside'
+  )
+  batch = make_batch()
+  graphdef, params = nnx.split(model)
+  hidden = train_step.hidden_below_memory(
+    graphdef, params, batch.tokens, batch.mask
+  )
+  method = make_method(update)
+  tables = []
+  for reused in (None, hidden, -hidden):
+    state, _ = train_step.train_step(init(model, method), batch, reused)
+    tables.append(np.asarray(train_step.table(state.params)))
+  np.testing.assert_allclose(tables[1], tables[0], rtol=1e-6, atol=1e-6)
+  # They are what is used, or this would be no other step.
+  assert np.abs(tables[2] - tables[0]).max() > 1e-3
+
+
 def test_loss_is_the_mean_over_the_loss_weights():
   model, batch = make_model(), make_batch()
   logits = np.asarray(

@@ -205,7 +205,30 @@ def batch_at(
   Raises:
     ValueError: There are no rows, or the step or the size is out of range.
   """
-  if not len(rows):
+  order = rows_at(len(rows), step, batch_size, seed)
+  return pad(rows.take(order), length, pad_id)
+
+
+def rows_at(num_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
+  """Which rows `batch_at` takes for a step.
+
+  Args:
+    num_rows: How many there are.
+    step: As for `batch_at`.
+    batch_size: As for `batch_at`.
+    seed: As for `batch_at`.
+
+  Returns:
+    Integers [B] in [0, num_rows).
+
+  Raises:
+    ValueError: As `batch_at` does.
+
+  Example:
+    >>> sorted(rows_at(3, 0, 2, seed=5)) == sorted(rows_at(3, 0, 2, seed=5))
+    True
+  """
+  if not num_rows:
     raise ValueError('no rows to make a batch of')
   if step < 0 or batch_size < 1:
     raise ValueError(
@@ -213,12 +236,12 @@ def batch_at(
       f'{batch_size}'
     )
   first, last = step * batch_size, (step + 1) * batch_size
-  epochs = range(first // len(rows), (last - 1) // len(rows) + 1)
+  epochs = range(first // num_rows, (last - 1) // num_rows + 1)
   order = np.concatenate(
-    [np.random.default_rng([seed, e]).permutation(len(rows)) for e in epochs]
+    [np.random.default_rng([seed, e]).permutation(num_rows) for e in epochs]
   )
-  start = first - epochs[0] * len(rows)
-  return pad(rows.take(order[start : start + batch_size]), length, pad_id)
+  start = first - epochs[0] * num_rows
+  return order[start : start + batch_size]
 
 
 def bucket_length(longest: int, multiple: int = 8) -> int:
