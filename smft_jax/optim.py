@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from smft_jax import lookup
+from smft_jax import counting
 from smft_jax import ranking
 
 Path = tuple[Any, ...]
@@ -266,7 +266,7 @@ def sparse_memory_finetuning(
 
   Made for trainers that hand their optimizer gradients and nothing else: the
   access counts are found in the gradients of count carriers
-  (`lookup.count_carrier`), which must be trainable and lie beside the value
+  (`counting.count_carrier`), which must be trainable and lie beside the value
   tables in the parameter tree. `inner` sees the value tables only; its updates
   are masked to the top t slots, so weight decay and momentum move no other
   row. All other leaves, carriers included, keep their bits.
@@ -301,7 +301,7 @@ def sparse_memory_finetuning(
   Example:
     >>> import jax.numpy as jnp
     >>> import optax
-    >>> from smft_jax import lookup, optim
+    >>> from smft_jax import counting, optim
     >>> params = {'memory': {'values': jnp.ones([3, 2]),
     ...                      'access_counts': jnp.zeros([3])},
     ...           'head': jnp.ones([2])}
@@ -310,7 +310,7 @@ def sparse_memory_finetuning(
     ...     document_frequency=jnp.array([9.0, 0.0, 9.0]), num_documents=9)
     >>> gradients = {'memory': {'values': jnp.ones([3, 2]),
     ...                         'access_counts': jnp.array([5.0, 2.0, 0.0])
-    ...                                          * lookup.COUNT_SCALE},
+    ...                                          * counting.COUNT_SCALE},
     ...              'head': jnp.ones([2])}
     >>> updates, _ = optimizer.update(
     ...     gradients, optimizer.init(params), params)
@@ -400,7 +400,7 @@ def sparse_memory_finetuning(
     def select(path: Path, leaf: jax.Array) -> jax.Array:
       if path not in tables:
         return _no_update(leaf)
-      counts_N = gradients[tables[path]] / lookup.COUNT_SCALE
+      counts_N = gradients[tables[path]] / counting.COUNT_SCALE
       scores_N = ranking.RANKINGS[rank_by](
         counts_N, background(path, leaf.shape[0]), num_documents
       )

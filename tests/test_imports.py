@@ -27,7 +27,15 @@ _HEAVY = (
 )
 _LAYERS = {
   'L0': (
-    ('blocks', 'product_keys', 'lookup', 'ranking', 'selection', 'sharding'),
+    (
+      'blocks',
+      'product_keys',
+      'lookup',
+      'counting',
+      'ranking',
+      'selection',
+      'sharding',
+    ),
     (*_HEAVY, 'absl', 'flax', 'optax'),
   ),
   'L1, no flax': (('optim',), (*_HEAVY, 'flax')),

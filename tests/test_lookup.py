@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import ranking
 
@@ -154,7 +155,7 @@ def test_count_carrier_gives_counts_and_leaves_reads_alone():
 
   def loss(carrier, values, mask):
     reads = lookup.read_rows(values, slot_ids, weights)
-    reads = lookup.count_carrier(carrier, slot_ids, reads, mask)
+    reads = counting.count_carrier(carrier, slot_ids, reads, mask)
     return jnp.vdot(reads, gradient)
 
   want_loss, want_gradient = jax.value_and_grad(
@@ -166,7 +167,7 @@ def test_count_carrier_gives_counts_and_leaves_reads_alone():
   np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
   np.testing.assert_allclose(got_gradient, want_gradient, rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(
-    carried / lookup.COUNT_SCALE, ranking.count_accesses(slot_ids, N, mask)
+    carried / counting.COUNT_SCALE, ranking.count_accesses(slot_ids, N, mask)
   )
 
 
@@ -175,12 +176,12 @@ def test_count_carrier_without_mask_counts_what_the_loss_depends_on():
   mask = jnp.arange(7)[None, :] < jnp.array([7, 2, 0])[:, None]
 
   def loss(carrier):
-    reads = lookup.count_carrier(carrier, slot_ids, jnp.ones((3, 7, V)))
+    reads = counting.count_carrier(carrier, slot_ids, jnp.ones((3, 7, V)))
     # A factor of the loss must not change the counts.
     return 1e-3 * jnp.sum(jnp.where(mask[..., None], reads, 0) ** 2)
 
   np.testing.assert_array_equal(
-    jax.grad(loss)(jnp.zeros(N)) / lookup.COUNT_SCALE,
+    jax.grad(loss)(jnp.zeros(N)) / counting.COUNT_SCALE,
     ranking.count_accesses(slot_ids, N, mask),
   )
 
@@ -191,11 +192,11 @@ def test_count_carrier_sums_over_layers_and_remat():
   @jax.checkpoint
   def loss(carrier):
     reads = jnp.ones((3, 7, V))
-    reads = lookup.count_carrier(carrier, slot_ids, reads)
-    return jnp.sum(lookup.count_carrier(carrier, slot_ids, reads))
+    reads = counting.count_carrier(carrier, slot_ids, reads)
+    return jnp.sum(counting.count_carrier(carrier, slot_ids, reads))
 
   np.testing.assert_array_equal(
-    jax.grad(loss)(jnp.zeros(N)) / lookup.COUNT_SCALE,
+    jax.grad(loss)(jnp.zeros(N)) / counting.COUNT_SCALE,
     2 * ranking.count_accesses(slot_ids, N),
   )
 
@@ -254,4 +255,4 @@ def test_count_carrier_bad_input(change, message):
     'reads': jnp.ones((2, 7)),
   }
   with pytest.raises(ValueError, match=message):
-    lookup.count_carrier(**arguments | change)
+    counting.count_carrier(**arguments | change)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import ranking
@@ -488,7 +489,7 @@ def _params():
 def _trainer_loss(params, slot_ids, weights, targets, mask):
   """A model whose trainer passes gradients only."""
   reads = lookup.read_rows(params['memory']['values'], slot_ids, weights)
-  reads = lookup.count_carrier(
+  reads = counting.count_carrier(
     params['memory']['access_counts'], slot_ids, reads
   )
   out = reads * (1 + params['head'][None, None, :]) + params['positions'][0, 0]
@@ -619,7 +620,7 @@ def test_finetuning_within_nnx_optimizer_and_without_background():
       model.values[...], slot_ids, jnp.ones(slot_ids.shape)
     )
     return jnp.sum(
-      lookup.count_carrier(model.access_counts[...], slot_ids, reads)
+      counting.count_carrier(model.access_counts[...], slot_ids, reads)
     )
 
   optimizer.update(model, nnx.grad(loss)(model))
@@ -636,7 +637,7 @@ def test_finetuning_ranks_each_table_by_its_own_background():
   gradients = {
     name: {
       'values': _gradient(),
-      'access_counts': counts * lookup.COUNT_SCALE,
+      'access_counts': counts * counting.COUNT_SCALE,
     }
     for name in ('a', 'b')
   }
