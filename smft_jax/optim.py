@@ -150,7 +150,8 @@ def update_rows(
   Time and memory do not depend on N if the caller's jitted step donates the
   table and the state **and returns them in the same order**, as parts of one
   train state say: jax pairs donated arrays with results of the same shape in
-  order, and a table paired with a moment is copied.
+  order, and a table paired with a moment is copied. So is a table that the step
+  reads for anything on which `row_gradients` do not depend.
 
   Args:
     inner: An optimizer that treats every element, or every row, by itself,
