@@ -123,18 +123,23 @@ def parse(description: str, argv: Sequence[str] | None = None, **more: Any):
     '--out', type=_json_file, help='FILE.json for the numbers; FILE.svg beside'
   )
   parser.add_argument(
-    '--repeats', type=_positive, default=9, help='rounds to take medians of'
+    '--repeats', type=positive, default=9, help='rounds to take medians of'
   )
   for name, keywords in more.items():
     parser.add_argument(f'--{name.replace("_", "-")}', **keywords)
   return parser.parse_args(argv)
 
 
-def _positive(text: str) -> int:
-  number = int(text)
-  if number < 1:
-    raise argparse.ArgumentTypeError(f'{text} must be at least 1')
-  return number
+def positive(text: str) -> int:
+  """A whole number above 0, for the `type` of an option.
+
+  Example:
+    >>> positive('7')
+    7
+  """
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text} is no whole number of at least 1')
+  return int(text)
 
 
 def _json_file(text: str) -> pathlib.Path:

@@ -76,7 +76,7 @@ def main() -> None:
   """The program."""
   options = harness.parse(
     'Weighted reads of value rows.',
-    slots=dict(type=int, default=2**18, help='rows of the table'),
+    slots=dict(type=harness.positive, default=2**18, help='rows of the table'),
   )
   rng = np.random.default_rng(0)
   shape = (TOKENS, ACCESSES)

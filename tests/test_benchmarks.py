@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import time
 import xml.etree.ElementTree as ElementTree
 
 import jax
@@ -164,13 +165,22 @@ def test_claims(measured, at_most, holds):
   assert claim.holds == holds
 
 
-def test_forms_are_timed_in_turn():
+def test_forms_are_timed_in_turn(monkeypatch):
+  monkeypatch.setattr(harness, '_WARM_UP_S', 0)
+  monkeypatch.setattr(harness, '_TURN_S', 0.01)
   calls = []
-  forms = {name: lambda name=name: calls.append(name) for name in 'ab'}
+
+  def slow():
+    calls.append('b')
+    time.sleep(0.02)
+
+  forms = {'a': lambda: calls.append('a'), 'b': slow}
   seconds = harness.interleave(forms, repeats=3)
-  assert calls == list('abababab')  # the first of each is not timed
+  turns = [(name, len(list(run))) for name, run in itertools.groupby(calls)]
+  # The first call of a turn is not timed, and a slow form is timed once.
+  assert turns == [('a', 1 + harness._CALLS), ('b', 1 + 1)] * 3
   assert list(seconds) == ['a', 'b']
-  assert all(0 <= value < 1 for value in seconds.values())
+  assert 0 <= seconds['a'] < 0.02 <= seconds['b'] < 1
 
 
 @pytest.mark.parametrize(
@@ -178,7 +188,8 @@ def test_forms_are_timed_in_turn():
   [
     (['--out=x.txt'], 'x.txt must end in .json'),
     (['--out=no/such/x.json'], 'there is no folder no/such'),
-    (['--repeats=0'], '0 must be at least 1'),
+    (['--repeats=0'], '0 is no whole number of at least 1'),
+    (['--repeats=x'], 'x is no whole number of at least 1'),
   ],
 )
 def test_bad_options_end_with_code_2(argv, complaint, capsys):
