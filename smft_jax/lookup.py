@@ -309,7 +309,7 @@ def row_gradient(
     )
   num_accesses, value_dim = slot_ids.shape[-1], read_gradient.shape[-1]
   t = slots.shape[0]
-  by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses
+  by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses or not slot_ids.size
   return (_multiply_rows if by_matrix else _scatter_hits)(
     read_gradient.reshape(-1, value_dim).astype(_wide(read_gradient.dtype)),
     _places(slot_ids.reshape(-1, num_accesses), slots),

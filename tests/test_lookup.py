@@ -99,6 +99,14 @@ def test_row_gradient_with_no_slot_read():
   np.testing.assert_array_equal(rows, np.zeros((3, V)))
 
 
+def test_no_tokens_read_nothing():
+  values, slot_ids, weights, gradient = _inputs((0,))
+  assert lookup.read_rows(values, slot_ids, weights).shape == (0, V)
+  for t in (3, 1000):  # by product and by scatter
+    rows = lookup.row_gradient(gradient, slot_ids, weights, jnp.arange(t))
+    np.testing.assert_array_equal(rows, np.zeros((t, V)))
+
+
 def test_bfloat16_table_accumulates_in_float32():
   # 300 ones in bfloat16 stop at 256.
   values = jnp.ones((2, 1), jnp.bfloat16)
