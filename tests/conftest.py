@@ -6,6 +6,8 @@ import pathlib
 import jax
 import pytest
 
+from tests import compilation
+
 # Before any array exists: eight devices so that sharding can be tested, and
 # no silent change of dtype or rank anywhere in the library.
 jax.config.update('jax_platforms', os.environ.get('JAX_PLATFORMS') or 'cpu')
@@ -29,9 +31,6 @@ def data_dir() -> str:
 
 @pytest.fixture(scope='module')
 def quick_compilation():
-  """Compiles in half the time what a module runs only once or twice."""
-  name = 'jax_disable_most_optimizations'
-  before = jax.config.values[name]
-  jax.config.update(name, True)
-  yield
-  jax.config.update(name, before)
+  """`compilation.quick` for a whole module."""
+  with compilation.quick():
+    yield

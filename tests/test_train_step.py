@@ -17,6 +17,7 @@ from smft_jax import train_step
 from smft_jax.data import batches
 from smft_jax.methods import full
 from smft_jax.methods import sparse_memory
+from tests import compilation
 from tests import test_transformer
 
 N, V, T = 121, 5, 7
@@ -29,8 +30,8 @@ RATE = 0.7
 @pytest.fixture(autouse=True)
 def quickly(request):
   """But for the test that looks at what the compiler makes of a step."""
-  if 'makes_no_array' not in request.node.name:
-    request.getfixturevalue('quick_compilation')
+  with compilation.quick('makes_no_array' not in request.node.name):
+    yield
 
 
 def make_model(memory_config=MEMORY, num_layers=1):
