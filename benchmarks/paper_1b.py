@@ -31,6 +31,7 @@ from smft_jax import base as base_lib
 from smft_jax import cli
 from smft_jax import config as config_lib
 from smft_jax import config_file
+from smft_jax import method as method_lib
 from smft_jax import methods
 from smft_jax import train_step
 from smft_jax import transformer
@@ -56,13 +57,7 @@ def state_shapes(experiment: config_lib.Experiment) -> train_step.TrainState:
   """The state of a step, in shapes: it takes neither time nor memory."""
   settings = experiment.method
   assert settings is not None
-  method = methods.METHODS[settings.name](
-    update=settings.update,
-    ranking_name=settings.ranking,
-    t=settings.t,
-    optimizer=settings.optimizer,
-    learning_rate=settings.learning_rate,
-  )
+  method = methods.METHODS[settings.name].make(settings)
   config = base_lib.transformer_config(
     experiment, experiment.data.tokenizer_vocab_size
   )
@@ -70,7 +65,7 @@ def state_shapes(experiment: config_lib.Experiment) -> train_step.TrainState:
     lambda: train_step.init_state(
       transformer.Transformer(config, rngs=nnx.Rngs(0)),
       method,
-      train_step.Background(
+      method_lib.Background(
         jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
       ),
     )
@@ -97,9 +92,12 @@ def fill(shapes: train_step.TrainState) -> train_step.TrainState:
     step=zeros(shapes.step),
     params=jax.tree.map(weights, shapes.params),
     opt_state=jax.tree.map(zeros, shapes.opt_state),
-    background=train_step.Background(
+    background=method_lib.Background(
       zeros(shapes.background.document_frequency), jnp.float32(1000)
     ),
+    extras={
+      k: jnp.float32(v) for k, v in shapes.method.hyperparameters.items()
+    },
   )
 
 

@@ -17,10 +17,12 @@ and its temporaries. Needs Linux.
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
+from typing import Literal
 
 from flax import nnx
 import jax
@@ -32,13 +34,14 @@ from benchmarks import plot
 from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import config_file
-from smft_jax import methods
+from smft_jax import method as method_lib
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
 from smft_jax.data import tokenizers
 from smft_jax.methods import full
 from smft_jax.methods import lora
+from smft_jax.methods import sparse_memory
 
 FORMS = {
   'rows': 'sparse memory',
@@ -66,7 +69,7 @@ class Setting:
     assert stream is not None
     assert background is not None
     assert method is not None
-    self._base, self._method = experiment.base, method
+    self._method = method
     task = base_lib.make_task(experiment)
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
     rows = [
@@ -103,24 +106,15 @@ class Setting:
     if form == 'lora':
       # Twice the rank is one of the paper's alphas; the time is the same.
       model = lora.add_adapters(model, rank=32, alpha=64.0, rngs=nnx.Rngs(1))
-      return train_step.init_state(model, lora.make(learning_rate=2e-4))
-    if form == 'full':
-      method = full.make(
-        steps=self._base.steps,
-        warmup_steps=self._base.warmup_steps,
-        learning_rate=self._base.learning_rate,
-        value_learning_rate=self._base.value_learning_rate,
-        weight_decay=self._base.weight_decay,
-      )
+      method = lora.make(lora.Config(learning_rate=2e-4))
       return train_step.init_state(model, method)
-    method = methods.METHODS[self._method.name](
-      update='dense' if form == 'dense' else 'rows',
-      ranking_name=self._method.ranking,
-      t=self._method.t,
-      optimizer=self._method.optimizer,
-      learning_rate=self._method.learning_rate,
+    if form == 'full':
+      return train_step.init_state(model, full.make(full.Config()))
+    update: Literal['dense', 'rows'] = 'dense' if form == 'dense' else 'rows'
+    method = sparse_memory.make(
+      dataclasses.replace(self._method, update=update)
     )
-    background = train_step.Background(
+    background = method_lib.Background(
       jnp.asarray(self._frequency, jnp.float32), jnp.float32(self._documents)
     )
     return train_step.init_state(model, method, background)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import method as method_lib
 from smft_jax import ranking
 from smft_jax import train_step
 
@@ -33,7 +34,7 @@ def count(
   *,
   document: str = 'sequence',
   on_batch: Callable[[], None] = lambda: None,
-) -> train_step.Background:
+) -> method_lib.Background:
   """Counts in how many background documents each slot is read.
 
   Args:
@@ -64,7 +65,7 @@ def count(
     on_batch()
   if frequency is None:
     raise ValueError('the background corpus is empty.')
-  return train_step.Background(frequency, jnp.float32(documents))
+  return method_lib.Background(frequency, jnp.float32(documents))
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
@@ -90,7 +91,7 @@ def fingerprint(params: nnx.State) -> str:
 
 def save(
   path: str | os.PathLike[str],
-  background: train_step.Background,
+  background: method_lib.Background,
   provenance: dict[str, str | int],
 ) -> None:
   """Writes the statistics and their provenance to one .npz file, atomically.
@@ -115,7 +116,7 @@ def save(
 
 def load(
   path: str | os.PathLike[str], provenance: dict[str, str | int]
-) -> train_step.Background:
+) -> method_lib.Background:
   """Reads statistics, refusing those of another model or corpus.
 
   Args:
@@ -132,7 +133,7 @@ def load(
   try:
     with open(path, 'rb') as file, np.load(file) as arrays:
       stored = json.loads(str(arrays['provenance']))
-      background = train_step.Background(
+      background = method_lib.Background(
         jnp.asarray(arrays['document_frequency']),
         jnp.asarray(arrays['num_documents']),
       )

@@ -8,7 +8,6 @@ model, memory, training, seed), so a changed config makes another one:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import dataclasses
 import hashlib
 import json
@@ -18,7 +17,6 @@ import tempfile
 
 from absl import logging
 from flax import nnx
-import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import background as background_lib
@@ -34,7 +32,7 @@ from smft_jax.data import documents
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.data import world
-from smft_jax.methods import full
+from smft_jax.methods import pretraining
 
 # A change to how bases are made that old ones do not show: raise it.
 _FORMAT = 3
@@ -43,7 +41,7 @@ _FORMAT = 3
 _RECORD_EVERY = 25
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Base:
   """A pretrained memory model with the data it belongs to.
 
@@ -148,69 +146,14 @@ def check_cache(experiment: config_lib.Experiment) -> None:
     ) from None
 
 
-def background(
-  experiment: config_lib.Experiment, base: Base
-) -> train_step.Background:
-  """Document frequencies over the pretraining stream, counted once a base.
-
-  Args:
-    experiment: The run's config.
-    base: The model.
-
-  Returns:
-    The statistics; of no documents for a config without a background, which
-    is one whose ranking does not look at them.
-
-  Raises:
-    ValueError: If stored ones belong to another model.
-  """
-  settings = experiment.background
-  if settings is None:
-    return train_step.Background(
-      jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
-    )
-  provenance: dict[str, str | int] = {
-    'model': base.fingerprint,
-    'corpus': 'pretraining',
-    'document': settings.document,
-    'num_batches': settings.num_batches,
-    'batch_size': settings.batch_size,
-    'max_length': experiment.base.max_length,
-    'heads': experiment.memory.num_heads,
-    'k': experiment.memory.k,
-  }
-  path = base.folder / (
-    f'background-{settings.document}-{settings.num_batches}x'
-    f'{settings.batch_size}.npz'
-  )
-  if path.exists():
-    return background_lib.load(path, provenance)
-  rows = _pretraining_rows(experiment, base.task, base.tokenizer)
-  # Another order than pretraining's: the corpus, not the very batches.
-  seed = experiment.seed + 1
-  with metrics.Progress('background', settings.num_batches, 'batch') as bar:
-
-    def stream() -> Iterator[batches.Batch]:
-      for step in range(settings.num_batches):
-        batch = _batch(
-          rows, step, settings.batch_size, seed, base.tokenizer.pad_id
-        )
-        yield batch
-        bar.update(step + 1, tokens=int(np.sum(batch.mask)))
-
-    statistics = background_lib.count(
-      base.graphdef, base.params, stream(), document=settings.document
-    )
-  background_lib.save(path, statistics, provenance)
-  return statistics
-
-
 def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   """Trains every parameter on the pretraining texts; resumes where it was."""
   settings = experiment.base
   logging.info('tokenizing %d pretraining texts', len(task.pretraining))
-  rows = _pretraining_rows(experiment, task, tokenizer)
-  method = full.make(
+  rows = batches.tokenize(
+    task.pretraining, tokenizer, max_length=experiment.base.max_length
+  )
+  method = pretraining.make(
     steps=settings.steps,
     warmup_steps=settings.warmup_steps,
     learning_rate=settings.learning_rate,
@@ -245,12 +188,6 @@ def _record(writer, step: int, loss: float, settings) -> None:
       f'config.base.learning_rate = {settings.learning_rate} or '
       f'config.base.value_learning_rate = {settings.value_learning_rate}.'
     )
-
-
-def _pretraining_rows(experiment, task, tokenizer) -> batches.Encoded:
-  return batches.tokenize(
-    task.pretraining, tokenizer, max_length=experiment.base.max_length
-  )
 
 
 def _batch(rows, step, batch_size, seed, pad_id) -> batches.Batch:

@@ -112,13 +112,16 @@ def run(
 
 
 def parse(
-  argv: Sequence[str], flags: Mapping[str, Flag] | None = None
+  argv: Sequence[str],
+  flags: Mapping[str, Flag] | None = None,
+  note: str = '',
 ) -> Invocation:
   """Reads a command line and the config file it names.
 
   Args:
     argv: the arguments, without the program's name.
     flags: the program's own flags by name, beside `config` and `workdir`.
+    note: a line that ends what `--help` prints.
 
   Raises:
     UserError: for anything that cannot be understood, in one line.
@@ -130,7 +133,7 @@ def parse(
   while arguments:
     argument = arguments.pop(0)
     if argument in ('-h', '--help', '-help'):
-      print(_usage(flags))
+      print('\n'.join(filter(None, (_usage(flags), note))))
       raise SystemExit(0)
     if not argument.startswith('-'):
       raise _stray(argument, flags)
@@ -162,6 +165,8 @@ def parse(
     raise schema.UserError(f'--config=FILE.py is missing{there}')
   named = given.pop('config')
   config = config_file.load(named)
+  # The method first: what else is said of it is meant for that one.
+  overrides.sort(key=lambda override: override[0] != config_file.METHOD_NAME)
   for name, text in overrides:
     config_file.override(config, name, text)
   workdir = given.pop('workdir', None)
@@ -196,33 +201,44 @@ def prepare_workdir(
   Raises:
     UserError: if it cannot be written, or holds a run of another config.
   """
-  resolved = config_lib.to_dict(experiment)
+  found = holds_run(workdir, experiment)
+  check_writable(workdir)
+  if not found:
+    resolved = config_lib.to_dict(experiment)
+    metrics.write_json(
+      workdir / 'config.json',
+      {'config': resolved, 'argv': list(argv), 'versions': versions()},
+    )
+  return found
+
+
+def holds_run(workdir: pathlib.Path, experiment: config_lib.Experiment) -> bool:
+  """Whether the workdir holds a run of this config; changes nothing.
+
+  Raises:
+    UserError: if it holds a run of another config.
+  """
   path = workdir / 'config.json'
-  if path.exists():
-    try:
-      theirs = json.loads(path.read_text())['config']
-    except (ValueError, KeyError, TypeError):
-      raise schema.UserError(
-        f'{path} is damaged; remove it, or choose another --workdir'
-      ) from None
-    differing = [
-      line
-      for line in schema.differences(theirs, resolved)
-      if not line.startswith(_NOT_COMPARED)
-    ]
-    if differing:
-      more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
-      raise schema.UserError(
-        f'workdir {workdir} holds a run of another config, with'
-        f' {"; ".join(differing[:4])}{more}: choose another --workdir'
-      )
-    _check_writable(workdir)
-    return True
-  _check_writable(workdir)
-  metrics.write_json(
-    path, {'config': resolved, 'argv': list(argv), 'versions': versions()}
-  )
-  return False
+  if not path.exists():
+    return False
+  try:
+    theirs = json.loads(path.read_text())['config']
+  except (ValueError, KeyError, TypeError):
+    raise schema.UserError(
+      f'{path} is damaged; remove it, or choose another --workdir'
+    ) from None
+  differing = [
+    line
+    for line in schema.differences(theirs, config_lib.to_dict(experiment))
+    if not line.startswith(_NOT_COMPARED)
+  ]
+  if differing:
+    more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
+    raise schema.UserError(
+      f'workdir {workdir} holds a run of another config, with'
+      f' {"; ".join(differing[:4])}{more}: choose another --workdir'
+    )
+  return True
 
 
 def versions() -> dict[str, str]:
@@ -236,7 +252,7 @@ def versions() -> dict[str, str]:
   return found
 
 
-def _check_writable(workdir: pathlib.Path) -> None:
+def check_writable(workdir: pathlib.Path) -> None:
   """Makes the folder, and proves that a file can be written in it."""
   proof = workdir / f'.writable-{uuid.uuid4().hex}'
   try:

@@ -28,6 +28,7 @@ if typing.TYPE_CHECKING:
   DataConfig = world.WorldConfig | documents.DocumentsConfig
 else:
   DataConfig = Any
+MethodConfig = Any  # the `Config` of a file in `smft_jax.methods`
 
 _DATA_KINDS = {
   'world': ('smft_jax.data.world', 'WorldConfig'),
@@ -37,8 +38,8 @@ _DATA_KINDS = {
 
 UserError = schema.UserError
 
-# Rankings that read document frequencies, and so need a background corpus.
-RANKINGS_WITH_BACKGROUND = ('tf_idf', 'tf_idf_cubed', 'kl')
+# Methods that leave alone what lies below the memory layer.
+_REUSING_HIDDEN = ('sparse_memory', 'values_only')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,8 @@ class BackgroundConfig:
   num_batches: int
   batch_size: int
   document: Literal['sequence', 'batch'] = 'sequence'
+  # 'pretraining', 'stream' (the documents to learn) or a text set of the task.
+  corpus: str = 'pretraining'
 
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'num_batches', 'batch_size')
@@ -157,24 +160,6 @@ class StreamConfig:
         'context_weight and answer_weight are both 0, so nothing would be'
         ' learned'
       )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-  """How a document of the stream is learned."""
-
-  name: Literal['sparse_memory'] = 'sparse_memory'
-  update: Literal['rows', 'dense'] = 'rows'
-  ranking: Literal[
-    'tf_idf', 'tf', 'all_accessed', 'tf_idf_cubed', 'kl', 'random'
-  ] = 'tf_idf'
-  t: int
-  optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
-  learning_rate: float
-
-  def __post_init__(self) -> None:
-    schema.at_least(1, self, 't')
-    schema.positive(self, 'learning_rate')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,6 +194,14 @@ def _choose_data(values: Any, name: str) -> type:
   return getattr(importlib.import_module(module), section_name)
 
 
+def _choose_method(values: Any, name: str) -> type:
+  """The settings of one method, which its own module owns."""
+  methods = importlib.import_module('smft_jax.methods').METHODS
+  given = schema.is_mapping(values) and values.get('name')
+  chosen = given or 'sparse_memory'
+  return methods[schema.one_of(f'{name}.name', chosen, methods)].Config
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
   """Everything a run does.
@@ -221,14 +214,17 @@ class Experiment:
 
   seed: int = 0
   data: DataConfig = dataclasses.field(
-    metadata={'choose_section': _choose_data}
+    metadata={'choose_section': _choose_data, 'choose_by': 'kind'}
   )
   model: ModelConfig
   memory: MemorySettings
   base: BaseConfig
   background: BackgroundConfig | None = None
   stream: StreamConfig | None = None
-  method: MethodConfig | None = None
+  method: MethodConfig | None = dataclasses.field(
+    default=None,
+    metadata={'choose_section': _choose_method, 'choose_by': 'name'},
+  )
   evaluation: EvaluationConfig
 
   def __post_init__(self) -> None:
@@ -244,16 +240,31 @@ class Experiment:
         'config.model.memory_layers is empty, so the stream has no memory to'
         f' learn into; the layers are 0 to {self.model.num_layers - 1}'
       )
-    if self.method.t > self.memory.num_slots:
+    if getattr(self.method, 't', 0) > self.memory.num_slots:
       raise schema.UserError(
         f'config.method.t = {self.method.t} is more than the'
         f' {self.memory.num_slots} slots of config.memory.num_slots'
       )
-    ranking = self.method.ranking
-    if ranking in RANKINGS_WITH_BACKGROUND and self.background is None:
+    if getattr(self.method, 'needs_background', False) and not self.background:
       raise schema.UserError(
-        f'config.method.ranking = {ranking!r} needs document frequencies:'
-        " give config.background, or use config.method.ranking = 'tf'"
+        f'config.method.ranking = {self.method.ranking!r} needs document'
+        ' frequencies: give config.background, or use config.method.ranking ='
+        " 'tf'"
+      )
+    if self.stream.reuse_hidden:
+      self._check_reuse()
+
+  def _check_reuse(self) -> None:
+    assert self.method is not None
+    if self.method.name not in _REUSING_HIDDEN:
+      raise schema.UserError(
+        f'config.method.name = {self.method.name!r} changes what lies below'
+        ' the memory layer, so config.stream.reuse_hidden must be False'
+      )
+    if getattr(self.method, 'replay_fraction', 0.0):
+      raise schema.UserError(
+        'config.method.replay_fraction brings texts from outside the document,'
+        ' so config.stream.reuse_hidden must be False'
       )
 
 

@@ -1,12 +1,14 @@
 """Config files: finding one, running it, overriding what it set.
 
 A config file defines `get_config()`, or `get_config(variant)`, returning a
-ConfigDict. It may list its `VARIANTS`, so that a mistyped one is recognised.
+ConfigDict. It may list its `VARIANTS`, so that a mistyped one is recognised,
+and define `sweep(add)`, or `sweep(add, variant)`, see `sweep_plan`.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable, Mapping, Sequence
 import inspect
 import pathlib
 import traceback
@@ -16,6 +18,8 @@ from ml_collections import config_dict
 
 from smft_jax import config as config_lib
 from smft_jax import schema
+
+METHOD_NAME = 'config.method.name'
 
 
 def load(config_file: str) -> config_dict.ConfigDict:
@@ -28,45 +32,20 @@ def load(config_file: str) -> config_dict.ConfigDict:
   Raises:
     UserError: if the file, its `get_config` or the variant is not there.
   """
-  name, colon, variant = config_file.partition('.py:')
-  path = pathlib.Path(name + '.py' if colon else name)
-  if not path.is_file():
-    raise _missing(path)
-  # Not imported, so that no stale bytecode can stand in for an edited file.
-  scope: dict[str, Any] = {'__name__': path.stem, '__file__': str(path)}
-  try:
-    exec(compile(path.read_bytes(), str(path), 'exec'), scope)
-  except Exception as error:
-    raise schema.UserError(
-      f'config file {path} does not run: {type(error).__name__}:'
-      f' {schema.one_line(error)}{_line_number(path, error)}'
-    ) from error
+  path, variant, scope = _read(config_file)
   get_config = scope.get('get_config')
   if not callable(get_config):
     raise schema.UserError(
       f'config file {path} has no get_config(); it must return a ConfigDict'
     )
-  variants = scope.get('VARIANTS')
-  if colon and variants is not None:
-    schema.one_of(f'the variant of {path}', variant, variants)
-  arguments = (variant,) if colon else ()
-  try:
-    inspect.signature(get_config).bind(*arguments)
-  except TypeError:
+  arguments = () if variant is None else (variant,)
+  if not _takes(get_config, arguments):
     raise schema.UserError(
-      f'{path} has no variants, so leave {":" + variant!r} out'
-      if colon
-      else f'{path} needs a variant: --config={path}:VARIANT'
-    ) from None
-  try:
-    config = get_config(*arguments)
-  except schema.UserError:
-    raise
-  except Exception as error:
-    raise schema.UserError(
-      f'get_config of {path} failed: {type(error).__name__}:'
-      f' {schema.one_line(error)}{_line_number(path, error)}'
-    ) from error
+      f'{path} needs a variant: --config={path}:VARIANT'
+      if variant is None
+      else f'{path} has no variants, so leave {":" + variant!r} out'
+    )
+  config = _call(path, 'get_config', get_config, arguments)
   if not isinstance(config, config_dict.ConfigDict):
     raise schema.UserError(
       f'get_config of {path} must return a ConfigDict, not a'
@@ -75,32 +54,71 @@ def load(config_file: str) -> config_dict.ConfigDict:
   return config
 
 
+def sweep(config_file: str, add: Callable[..., None]) -> dict[str, Any]:
+  """Runs `sweep` of a config file, which calls `add` for every point.
+
+  Args:
+    config_file: as in `load`; a `sweep` of two parameters gets the variant.
+    add: what it calls, see `sweep_plan.expand`.
+
+  Returns:
+    REPORT of the config file, what its report should say; {} without one.
+
+  Raises:
+    UserError: if the file has no `sweep`, or that fails.
+  """
+  path, variant, scope = _read(config_file)
+  function = scope.get('sweep')
+  if not callable(function):
+    raise schema.UserError(
+      f'config file {path} has no sweep(add), so there are no points to run;'
+      ' a single run is what smft_jax.train is for'
+    )
+  arguments = (add,) if variant is None else (add, variant)
+  if not _takes(function, arguments):
+    arguments = (add,)  # the same points in all variants
+  if not _takes(function, arguments):
+    raise schema.UserError(
+      f'{path} needs a variant: --config={path}:VARIANT'
+      if variant is None
+      else f'sweep of {path} must take (add) or (add, variant)'
+    )
+  _call(path, 'sweep', function, arguments)
+  report = scope.get('REPORT', {})
+  if not isinstance(report, Mapping):
+    raise schema.UserError(
+      f'REPORT of {path} must be a dict, not a {type(report).__name__}'
+    )
+  return dict(report)
+
+
 def override(config: config_dict.ConfigDict, name: str, text: str) -> None:
-  """Sets one key of a config, in place, as the command line says.
+  """`set_value`, of a value as typed on the command line."""
+  hint = _hint(config, name)
+  set_value(config, name, read_text(text, hint))
+
+
+def set_value(config: config_dict.ConfigDict, name: str, value: Any) -> None:
+  """Sets one key of a config, in place.
 
   References to the key (`get_ref`) follow. A key or section that the config
-  file leaves at its default can be set too.
+  file leaves at its default can be set too. Another method starts from its own
+  defaults, as one's rates mean nothing to the other.
 
   Args:
     config: what the config file built.
     name: the key in full, 'config.method.t'.
-    text: its value as typed.
+    value: its value.
 
   Raises:
     UserError: for a key that is unknown or a value of a wrong type.
   """
-  known = schema.keys(config_lib.Experiment, 'config', config)
-  if name not in known:
-    section = name.rpartition('.')[0]
-    siblings = [
-      key.rpartition('.')[2]
-      for key in known
-      if key.rpartition('.')[0] == section
-    ]
-    raise schema.unknown_key(name, siblings, known)
-  value = schema.coerce(read_text(text, known[name]), known[name], name)
+  value = schema.coerce(value, _hint(config, name), name)
   path = name.split('.')[1:]
   with config.unlocked(), config.ignore_type():
+    method = config.get('method') or {}
+    if name == METHOD_NAME and value != method.get('name', 'sparse_memory'):
+      config.method = config_dict.ConfigDict()
     section = config
     for key in path[:-1]:
       if section.get(key) is None:
@@ -131,6 +149,69 @@ def at_hand(folder: pathlib.Path) -> str:
   """Names the config files of a folder, for the end of an error line."""
   files = sorted(str(f) for f in folder.glob('*.py') if f.stem != '__init__')
   return f'; there is {", ".join(files)}' if files else ''
+
+
+def _read(config_file: str) -> tuple[pathlib.Path, str | None, dict[str, Any]]:
+  """Runs a config file: its path, the variant asked for, what it defines."""
+  name, colon, variant = config_file.partition('.py:')
+  path = pathlib.Path(name + '.py' if colon else name)
+  if not path.is_file():
+    raise _missing(path)
+  # Not imported, so that no stale bytecode can stand in for an edited file.
+  scope: dict[str, Any] = {'__name__': path.stem, '__file__': str(path)}
+  try:
+    exec(compile(path.read_bytes(), str(path), 'exec'), scope)
+  except Exception as error:
+    raise schema.UserError(
+      f'config file {path} does not run: {type(error).__name__}:'
+      f' {schema.one_line(error)}{_line_number(path, error)}'
+    ) from error
+  variants = scope.get('VARIANTS')
+  if colon and variants is not None:
+    schema.one_of(f'the variant of {path}', variant, variants)
+  return path, variant if colon else None, scope
+
+
+def _takes(function: Callable, arguments: Sequence) -> bool:
+  """Whether a function can be called with these."""
+  try:
+    inspect.signature(function).bind(*arguments)
+  except TypeError:
+    return False
+  return True
+
+
+def _call(
+  path: pathlib.Path, name: str, function: Callable, arguments: Sequence
+) -> Any:
+  """Calls what a config file defines; its errors become one line."""
+  try:
+    return function(*arguments)
+  except schema.UserError:
+    raise
+  except Exception as error:
+    raise schema.UserError(
+      f'{name} of {path} failed: {type(error).__name__}:'
+      f' {schema.one_line(error)}{_line_number(path, error)}'
+    ) from error
+
+
+def _hint(config: config_dict.ConfigDict, name: str) -> Any:
+  """The type of a key.
+
+  Raises:
+    UserError: if there is no such key.
+  """
+  known = schema.keys(config_lib.Experiment, 'config', config)
+  if name not in known:
+    section = name.rpartition('.')[0]
+    siblings = [
+      key.rpartition('.')[2]
+      for key in known
+      if key.rpartition('.')[0] == section
+    ]
+    raise schema.unknown_key(name, siblings, known)
+  return known[name]
 
 
 def _missing(path: pathlib.Path) -> schema.UserError:

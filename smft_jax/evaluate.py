@@ -76,6 +76,17 @@ def f1_score(answer: str, accepted: Sequence[str]) -> float:
   return max(score(reference) for reference in accepted)
 
 
+def score(
+  answers: Sequence[str], questions: Sequence[task.Question]
+) -> dict[str, float]:
+  """`recall` and `f1` of given answers, one per question."""
+  pairs = list(zip(answers, questions, strict=True))
+  return {
+    'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
+    'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
+  }
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
   """Measures one model's parameters, again and again, in batches.
@@ -120,18 +131,6 @@ class Evaluator:
         end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
         answers.append(self.tokenizer.decode(ids[:end].tolist()))
     return answers
-
-  def question_metrics(
-    self, params: nnx.State, questions: Sequence[task.Question]
-  ) -> dict[str, float]:
-    """`recall`, `f1` and `nll` over the questions; see the module docstring."""
-    answers = self.answers(params, questions)
-    pairs = list(zip(answers, questions, strict=True))
-    return {
-      'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
-      'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
-      'nll': self.answer_nll(params, questions),
-    }
 
   def answer_nll(
     self, params: nnx.State, questions: Sequence[task.Question]

@@ -1,21 +1,23 @@
 """The stream: documents are learned one after another, and measured on the way.
 
-What is measured, by name:
-- `target`: questions on the streamed documents in phrasings that training
-  showed; where there are none, the loss on the documents themselves;
-- `target_unseen_phrasing`: questions in phrasings that it never showed;
-- `held_out`: every other set of the task, all outside the stream.
+What is measured is in `measurements`, what a lesson costs in `lesson`:
+- `steps`: steps on a document;
+- `flops`: operations of the matrix products in these steps, forward, backward
+  and update, counted in the program (`smft_jax.flops`);
+- `wall_s`: median over documents of the seconds that these steps took,
+  batches included, measurements not; the first document compiles and is left
+  out where there are others.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import pathlib
 import time
 from typing import Any
 
-from absl import logging
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -24,79 +26,14 @@ import numpy as np
 from smft_jax import base as base_lib
 from smft_jax import checkpoint
 from smft_jax import config as config_lib
-from smft_jax import evaluate
+from smft_jax import corpora
+from smft_jax import learner
+from smft_jax import measurements
+from smft_jax import method as method_lib
 from smft_jax import methods
 from smft_jax import metrics
 from smft_jax import train_step
-from smft_jax.data import batches
-from smft_jax.data import task as task_lib
-
-Measures = dict[str, dict[str, float]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Measurements:
-  """The sets that are measured, and how.
-
-  Attributes:
-    evaluator: Measures parameters.
-    questions: Question sets by name.
-    texts: Text sets by name.
-    metric: Headline metric of question sets: 'recall', 'f1' or 'nll'.
-  """
-
-  evaluator: evaluate.Evaluator
-  questions: dict[str, tuple[task_lib.Question, ...]]
-  texts: dict[str, tuple[task_lib.Text, ...]]
-  metric: str
-
-  def take(self, params) -> Measures:
-    """All metrics of every set."""
-    measured: Measures = {}
-    for name, questions in self.questions.items():
-      measured[name] = self.evaluator.question_metrics(params, questions)
-    for name, texts in self.texts.items():
-      measured[name] = {'nll': self.evaluator.text_nll(params, texts)}
-    return measured
-
-  def headline(self, name: str) -> str:
-    """The metric that stands for a set."""
-    return self.metric if name in self.questions else 'nll'
-
-
-def measurements(
-  experiment: config_lib.Experiment, base: base_lib.Base
-) -> Measurements:
-  """The sets of a run; names are described at the head of this module."""
-  settings = experiment.evaluation
-  task = base.task
-  streamed = _documents(experiment, base)
-  questions, texts = dict(task.questions), dict(task.texts)
-  asked = [q for document in streamed for q in document.questions]
-  seen = tuple(q for q in asked if q.seen)
-  unseen = tuple(q for q in asked if not q.seen)
-  if seen:
-    questions['target'] = seen
-  elif streamed:
-    texts['target'] = tuple(t for d in streamed for t in d.texts)
-  if unseen:
-    questions['target_unseen_phrasing'] = unseen
-  evaluator = evaluate.Evaluator(
-    graphdef=base.graphdef,
-    tokenizer=base.tokenizer,
-    batch_size=settings.batch_size,
-    max_length=experiment.base.max_length,
-    max_answer_tokens=settings.max_answer_tokens,
-  )
-  draw = functools.partial(
-    _draw, size=settings.max_entries, seed=experiment.seed
-  )
-  return Measurements(
-    evaluator=evaluator,
-    questions={name: draw(entries) for name, entries in questions.items()},
-    texts={name: draw(entries) for name, entries in texts.items()},
-    metric=settings.metric,
-  )
+from smft_jax import transfer
 
 
 def run(
@@ -104,41 +41,34 @@ def run(
   base: base_lib.Base,
   workdir: pathlib.Path,
   writer: metrics.MetricsWriter,
+  *,
+  checkpoints: bool = True,
+  show: bool = True,
 ) -> dict[str, Any]:
-  """Streams the documents into the memory; resumes where an earlier run was.
+  """Streams the documents into the model; resumes where an earlier run was.
 
   Args:
     experiment: The config, with a `stream` and a `method`.
     base: The model to start from; it is left as it was.
-    workdir: Takes the checkpoints.
+    workdir: Takes the checkpoints, and what the base answered.
     writer: Takes 'stream' and 'evaluation' events.
+    checkpoints: Whether to write them; without, a run cannot be resumed.
+    show: Whether to show progress.
 
   Returns:
     What DESIGN section 5 calls results.json.
   """
-  chosen = experiment.method
-  if chosen is None:
-    raise ValueError('config.method is missing, and config.stream needs it.')
-  method = methods.METHODS[chosen.name](
-    update=chosen.update,
-    ranking_name=chosen.ranking,
-    t=chosen.t,
-    optimizer=chosen.optimizer,
-    learning_rate=chosen.learning_rate,
-  )
-  statistics = base_lib.background(experiment, base)
-  # Steps donate their state; the base must outlive them.
-  params = jax.tree.map(jnp.copy, base.params)
-  state = train_step.init_state(
-    nnx.merge(base.graphdef, params), method, statistics
-  )
-  sets = measurements(experiment, base)
-  start, state = checkpoint.restore_state(workdir / 'checkpoints', state)
+  if experiment.method is None or experiment.stream is None:
+    raise ValueError('config.method or config.stream is missing.')
+  folder = workdir / 'checkpoints'
+  state = first_state(experiment, base)
+  sets, before = measurements.of_base(experiment, base)
+  metrics.write_json(workdir / 'outputs_before.json', before.answers)
+  start, state = checkpoint.restore_state(folder, state)
   if start is None:
     start = 0
     writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
-    logging.info('measuring what the base knows')
-    writer.write('evaluation', documents=0, metrics=sets.take(state.params))
+    _evaluated(writer, 0, before)
   else:
     writer.truncate(lambda r: r.get('documents', 0) > start)
     measured = [r['documents'] for r in _records(workdir, 'evaluation')]
@@ -147,91 +77,125 @@ def run(
         f'{workdir / "metrics.jsonl"} lacks what was measured up to document'
         f' {start}: remove {workdir} to start again'
       )
+  sets = dataclasses.replace(
+    sets,
+    evaluator=dataclasses.replace(sets.evaluator, graphdef=state.graphdef),
+  )
   spent = [{'tokens': 0, 'wall_s': 0.0}, *_records(workdir, 'stream')][-1]
   tokens, began = spent['tokens'], time.monotonic() - spent['wall_s']
-  documents = _documents(experiment, base)
-  rows = [_rows(experiment, base, document) for document in documents]
-  length = batches.bucket_length(max(r.longest for r in rows), 4)
-  shape = (max(map(len, rows)), length)
-  with metrics.Progress('stream', len(rows), 'document', start=start) as bar:
-    for index in range(start, len(rows)):
-      state, values, seen = _learn(
-        experiment, base, state, rows[index], index, shape
-      )
-      tokens += seen
+  student = learner.Learner(experiment, base)
+  total = len(sets.documents)
+  after = before
+  if state.method.update == 'none':
+    start = total
+    after = sets.take_in_context(state.params, before)
+    _evaluated(writer, total, after)
+  elif start == total:  # stopped between its last document and its results
+    after = sets.take(state.params)
+  stream = None if show else io.StringIO()
+  with metrics.Progress(
+    'stream', total, 'document', start=start, stream=stream
+  ) as bar:
+    for index in range(start, total):
+      state, values = student.learn(state, index)
+      tokens += values.pop('tokens')
       done = index + 1
-      bar.update(done, tokens=seen, loss=values['loss'])
+      bar.update(done, tokens=tokens - spent['tokens'], loss=values['loss'])
       writer.write(
         'stream',
         documents=done,
-        document=documents[index].id,
+        document=sets.documents[index].id,
         **values,
         tokens=tokens,
         wall_s=round(time.monotonic() - began, 3),
       )
       every = experiment.evaluation.every_documents
-      if done % every == 0 or done == len(rows):
-        writer.write(
-          'evaluation', documents=done, metrics=sets.take(state.params)
-        )
-        checkpoint.save_state(workdir / 'checkpoints', done, state)
+      if done % every == 0 or done == total:
+        after = sets.take(state.params)
+        _evaluated(writer, done, after)
+        if checkpoints:
+          checkpoint.save_state(folder, done, state)
   curve = _records(workdir, 'evaluation')
-  before, after = curve[0]['metrics'], curve[-1]['metrics']
+  matrix = transfer.accuracy_matrix(
+    [(r['documents'], r['document_recall']) for r in curve]
+  )
+  steps = int(state.step)
   return {
-    'method': chosen.name,
+    'method': experiment.method.name,
     'seed': experiment.seed,
-    'steps': int(state.step),
+    'steps': steps,
     'wall_s': round(time.monotonic() - began, 1),
     'tokens': tokens,
     **_changed(base.params, state.params),
-    **_compare(sets, before, after),
+    **sets.compare(before.metrics, after.metrics),
+    'locality': measurements.locality(before, after),
+    'accuracy_matrix': matrix,
+    'transfer': transfer.measures(matrix),
+    'lesson': {
+      'steps': experiment.stream.steps_per_document if steps else 0,
+      'flops': student.flops(state) if steps else 0,
+      'wall_s': _median_lesson(_records(workdir, 'stream')),
+    },
     'retention_curve': [
-      {'documents': r['documents'], **_point(sets, r['metrics'])} for r in curve
+      {'documents': r['documents'], **sets.point(r['metrics'])} for r in curve
     ],
-    'metrics_before': before,
-    'metrics_after': after,
+    'metrics_before': before.metrics,
+    'metrics_after': after.metrics,
     'counts': base.task.counts,
   }
 
 
-def _learn(experiment, base, state, rows, index, shape):
-  """Takes the steps on one document.
+def first_state(
+  experiment: config_lib.Experiment, base: base_lib.Base
+) -> train_step.TrainState:
+  """The state before the first document: the base, and what a method adds."""
+  assert experiment.method is not None
+  method = methods.METHODS[experiment.method.name].make(experiment.method)
+  graphdef, params, extras = _prepared(
+    base, method, experiment.base.max_length, experiment.seed
+  )
+  # Steps donate their state; what they start from must outlive them.
+  params, extras = jax.tree.map(jnp.copy, (params, extras))
+  return train_step.init_state(
+    nnx.merge(graphdef, params),
+    method,
+    corpora.background(experiment, base),
+    extras,
+  )
 
-  Args:
-    experiment: The config.
-    base: The model that the stream began with.
-    state: Before the document.
-    rows: What the document is trained on.
-    index: Its place in the stream.
-    shape: Rows and length that no document exceeds.
 
-  Returns:
-    The state, the last step's metrics as numbers, and the tokens seen.
+@functools.lru_cache(maxsize=1)
+def _prepared(
+  base: base_lib.Base, method: method_lib.Method, max_length: int, seed: int
+):
+  """The model with what the method adds, and what the method computes first.
+
+  Rates do not count here: runs of a sweep that differ in them share it.
   """
-  settings = experiment.stream
-  seed = experiment.seed * 1_000_003 + index
-  pad_id = base.tokenizer.pad_id
-  hidden = None
-  if settings.reuse_hidden:
-    # Filled up to one shape, so that all documents share a program.
-    filled = np.resize(np.arange(len(rows)), shape[0])
-    whole = batches.pad(rows.take(filled), shape[1], pad_id)
-    hidden = train_step.hidden_below_memory(
-      state.graphdef, state.params, whole.tokens, whole.mask
+  model = nnx.merge(base.graphdef, base.params)
+  if method.add_modules is not None:
+    model = method.add_modules(model, nnx.Rngs(seed))
+  graphdef, params = nnx.split(model)
+  extras: method_lib.Extras = {}
+  if method.begin is not None:
+    texts = corpora.stream(
+      base.task.pretraining,
+      base.tokenizer,
+      max_length,
+      batch_size=32,
+      seed=seed,
     )
-  tokens = 0
-  for step in range(settings.steps_per_document):
-    chosen = batches.rows_at(len(rows), step, settings.batch_size, seed)
-    batch = batches.pad(rows.take(chosen), shape[1], pad_id)
-    tokens += int(np.sum(batch.mask))
-    state, values = train_step.train_step(
-      state, batch, None if hidden is None else hidden[chosen]
-    )
-  values = {
-    name: float(values[name])
-    for name in ('loss', 'slots_accessed', 'slots_updated')
-  }
-  return state, values, tokens
+    extras = method.begin(graphdef, params, texts)
+  return graphdef, params, extras
+
+
+def _evaluated(writer, documents: int, measured: measurements.Measured) -> None:
+  writer.write(
+    'evaluation',
+    documents=documents,
+    metrics=measured.metrics,
+    document_recall=measured.document_recall,
+  )
 
 
 def _records(workdir, event) -> list[dict[str, Any]]:
@@ -239,67 +203,28 @@ def _records(workdir, event) -> list[dict[str, Any]]:
   return [r for r in metrics.read_records(workdir) if r['event'] == event]
 
 
-def _rows(experiment, base, document) -> batches.Encoded:
-  """What a document is trained on."""
-  return batches.tokenize(
-    document.augmentations,
-    base.tokenizer,
-    max_length=experiment.base.max_length,
-    context_weight=experiment.stream.context_weight,
-    answer_weight=experiment.stream.answer_weight,
-  )
+def _median_lesson(records) -> float | None:
+  seconds = [record['lesson_s'] for record in records]
+  return float(np.median(seconds[1:] or seconds)) if seconds else None
 
 
-def _draw(entries: tuple, *, size: int | None, seed: int) -> tuple:
-  """At most `size` entries, in their order; the same ones for a seed."""
-  if size is None or len(entries) <= size:
-    return entries
-  rng = np.random.default_rng(seed)
-  chosen = np.sort(rng.choice(len(entries), size, replace=False))
-  return tuple(entries[i] for i in chosen)
-
-
-def _documents(experiment, base) -> tuple[task_lib.Document, ...]:
-  if experiment.stream is None:
-    return ()
-  return base.task.documents[: experiment.stream.max_documents]
-
-
-def _compare(sets: Measurements, before: Measures, after: Measures):
-  """Before and after by the headline metric, as results.json has it."""
-
-  def entry(name):
-    metric = sets.headline(name)
-    return {
-      'metric': metric,
-      'before': before[name][metric],
-      'after': after[name][metric],
-    }
-
-  held_out = {}
-  for name in before:
-    if not name.startswith('target'):
-      held_out[name] = entry(name)
-      held_out[name]['relative_drop'] = metrics.relative_drop(**held_out[name])
-  targets = {name: entry(name) for name in before if name.startswith('target')}
-  return {**targets, 'held_out': held_out}
-
-
-def _point(sets: Measurements, measured: Measures) -> dict[str, Any]:
-  """One point of the retention curve."""
-  values = {k: v[sets.headline(k)] for k, v in measured.items()}
-  targets = {k: v for k, v in values.items() if k.startswith('target')}
-  held_out = {k: v for k, v in values.items() if k not in targets}
-  return {**targets, 'held_out': held_out}
-
-
-def _changed(old, new) -> dict[str, Any]:
-  """How much of the model differs, bit for bit."""
-  pairs = list(zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True))
-  changed = sum(int(jnp.sum(a != b)) for a, b in pairs)
-  total = sum(a.size for a, _ in pairs)
+def _changed(old: nnx.State, new: nnx.State) -> dict[str, Any]:
+  """How much of the model differs, bit for bit; what was added counts whole."""
+  before = dict(jax.tree.leaves_with_path(old))
+  changed = added = total_bytes = 0
+  for path, leaf in jax.tree.leaves_with_path(new):
+    if path in before:
+      differing = int(jnp.sum(before[path] != leaf))
+    else:
+      differing = leaf.size
+      added += leaf.size
+    changed += differing
+    total_bytes += differing * leaf.dtype.itemsize
+  size = sum(leaf.size for leaf in before.values()) + added
   rows = jnp.any(train_step.table(old) != train_step.table(new), axis=-1)
   return {
     'slots_updated': int(jnp.sum(rows)),
-    'params_changed_fraction': changed / total,
+    'params_changed': changed,
+    'bytes_changed': total_bytes,
+    'params_changed_fraction': changed / size,
   }

@@ -149,7 +149,7 @@ class Projection(nnx.Module):
   """A matrix from one group of axes to another, such as [D] to [H, K].
 
   A module and no bare parameter, so that a method can put something else in
-  its place: see `methods.lora`.
+  its place: see `methods.surgery`.
 
   Attributes:
     weight: [*in_shape, *out_shape]; normal, with standard deviation

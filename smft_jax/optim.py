@@ -139,6 +139,7 @@ def update_rows(
   table: jax.Array,
   slots: jax.Array,
   row_gradients: jax.Array,
+  **extra_args: Any,
 ) -> tuple[jax.Array, optax.OptState]:
   """Applies an optimizer to the selected rows of a table.
 
@@ -162,6 +163,7 @@ def update_rows(
     slots: Integers [t], as `ranking.top_slots` gives them; places out of range
       are dropped.
     row_gradients: Floats [t, V], as `lookup.row_gradient` gives them.
+    **extra_args: For `inner`, where it takes any.
 
   Returns:
     A pair `(table, opt_state)` of the same shapes and dtypes.
@@ -208,10 +210,11 @@ def update_rows(
     return leaf.at[slots].set(rows.astype(leaf.dtype), mode='drop')
 
   rows = gather(table)
-  updates, new_row_state = inner.update(
+  updates, new_row_state = optax.with_extra_args_support(inner).update(
     row_gradients.astype(rows.dtype),
     jax.tree.map(gather, opt_state),
     rows,
+    **extra_args,
   )
   new_table = scatter(table, optax.apply_updates(rows, updates))
   return new_table, jax.tree.map(scatter, opt_state, new_row_state)

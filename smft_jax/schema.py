@@ -4,8 +4,9 @@ The dataclasses are the only description of a config: names, types and defaults
 are read off their fields. What is wrong is said in one line that names the key
 in full and the nearest right thing.
 
-Which dataclass a section is may hang on the `kind` in it: its field then has
-`choose_section` in its metadata, a function of the section's values and name.
+Which dataclass a section is may hang on a key in it, such as `kind`: its field
+then has `choose_section` in its metadata, a function of the section's values
+and name, and that key as `choose_by`.
 """
 
 from __future__ import annotations
@@ -159,10 +160,13 @@ def build(
       value = values[key]
     except config_dict.RequiredValueError:
       raise UserError(f'{name} must be given: --{name}=...') from None
-    inner = _section_type(fields[key], hints[key], value, name)
     optional = type(None) in typing.get_args(hints[key])
-    if inner is None or (value is None and optional):
-      given[key] = coerce(value, hints[key], name)
+    is_none = value is None and optional
+    inner = None
+    if not is_none:
+      inner = _section_type(fields[key], hints[key], value, name)
+    if inner is None:
+      given[key] = None if is_none else coerce(value, hints[key], name)
     else:
       given[key] = build(value, inner, name, known)
   for key, field in fields.items():
@@ -195,14 +199,14 @@ def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
       value = values.get(field.name) if is_mapping(values) else None
     except config_dict.RequiredValueError:
       value = None
-    if 'choose_section' in field.metadata and value is None:
-      continue
+    if field.metadata.get('choose_by') == 'kind' and value is None:
+      continue  # there is no usual kind
     inner = _section_type(field, hints[field.name], value, name)
     if inner is not None:
       found |= keys(inner, name, value)
     if 'choose_section' in field.metadata:
       # One choice cannot say which others there are.
-      found[f'{name}.kind'] = str
+      found[f'{name}.{field.metadata["choose_by"]}'] = str
   return found
 
 

@@ -19,6 +19,7 @@ from smft_jax import base as base_lib
 from smft_jax import cli
 from smft_jax import config as config_lib
 from smft_jax import finetune
+from smft_jax import measurements
 from smft_jax import metrics
 from smft_jax import report
 from smft_jax import summary
@@ -45,8 +46,8 @@ def run(
   with metrics.MetricsWriter(workdir) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
     if experiment.stream is None:
-      sets = finetune.measurements(experiment, base)
-      measured = sets.take(base.params)
+      sets, before = measurements.of_base(experiment, base)
+      measured = before.metrics
       writer.write('evaluation', documents=0, metrics=measured)
       results = {
         'method': None,

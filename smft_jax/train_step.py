@@ -12,7 +12,7 @@ Shapes: B batch, L length, N slots, V value dim, A accesses per token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -24,51 +24,15 @@ import optax
 
 from smft_jax import lookup
 from smft_jax import memory
+from smft_jax import method as method_lib
 from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import selection
 
 
-class Background(NamedTuple):
-  """What the ranking knows of the background corpus.
-
-  Attributes:
-    document_frequency: float32 [N], background documents that read each slot.
-    num_documents: float32 [], |B|.
-  """
-
-  document_frequency: jax.Array
-  num_documents: jax.Array
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Method:
-  """One way of finetuning: what trains, and how.
-
-  Attributes:
-    name: As in the config.
-    trainable: Type of the Variables that train; all others stay bit for bit.
-    optimizer: Applied to the trainable parameters; for update 'rows' to the
-      chosen rows, elementwise.
-    update: 'full', 'dense' or 'rows': see the module's docstring.
-    top_t: Slots to update per step; for 'dense' and 'rows'.
-    score: (key, counts [N], background) -> scores [N]: the ranking of slots.
-    pointwise: Whether the score of an accessed slot does not depend on slots
-      that were not accessed, so that these can be left out.
-  """
-
-  name: str
-  trainable: type[nnx.Variable]
-  optimizer: optax.GradientTransformation
-  update: str = 'full'
-  top_t: int = 0
-  score: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
-  pointwise: bool = False
-
-
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['step', 'params', 'opt_state', 'background'],
+  data_fields=['step', 'params', 'opt_state', 'background', 'extras'],
   meta_fields=['graphdef', 'method'],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +44,9 @@ class TrainState:
     params: All Variables of the model.
     opt_state: The optimizer's state, over the trainable parameters.
     background: Document frequencies; None for update 'full'.
+    extras: What the method's optimizer and penalty take beside gradients, by
+      name: float32 [] for each of its hyperparameters, and what its `begin` and
+      `begin_document` gave.
     graphdef: The model without its Variables.
     method: The way of finetuning.
   """
@@ -87,9 +54,10 @@ class TrainState:
   step: jax.Array
   params: nnx.State
   opt_state: Any
-  background: Background | None
+  background: method_lib.Background | None
+  extras: method_lib.Extras
   graphdef: nnx.GraphDef
-  method: Method
+  method: method_lib.Method
 
 
 class Accesses(NamedTuple):
@@ -105,7 +73,10 @@ class Accesses(NamedTuple):
 
 
 def init_state(
-  model: nnx.Module, method: Method, background: Background | None = None
+  model: nnx.Module,
+  method: method_lib.Method,
+  background: method_lib.Background | None = None,
+  extras: method_lib.Extras | None = None,
 ) -> TrainState:
   """The state before the first step.
 
@@ -113,6 +84,7 @@ def init_state(
     model: The model; its Variables are used, not copied.
     method: The way of finetuning.
     background: Needed by the updates 'dense' and 'rows'.
+    extras: What the method's `begin` gave.
 
   Returns:
     The state.
@@ -122,7 +94,7 @@ def init_state(
       it asks for more slots than there are.
   """
   graphdef, params = nnx.split(model)
-  if method.update != 'full':
+  if method.update in ('dense', 'rows'):
     if background is None:
       raise ValueError(f'method {method.name!r} needs a background.')
     num_slots = table(params).shape[0]
@@ -140,6 +112,10 @@ def init_state(
     params=params,
     opt_state=opt_state,
     background=background,
+    extras={
+      **(extras or {}),
+      **{k: jnp.float32(v) for k, v in method.hyperparameters.items()},
+    },
     graphdef=graphdef,
     method=method,
   )
@@ -153,8 +129,9 @@ def train_step(
 
   Args:
     state: Donated: the table is updated in place.
-    batch: tokens int32 [B, L], mask bool [B, L] (False at padding) and
-      loss_weights float32 [B, L].
+    batch: tokens int32 [B, L], mask bool [B, L] (False at padding),
+      loss_weights float32 [B, L] and ranked, bool [B, L] or None: the tokens
+      whose accesses rank the slots, if not all.
     hidden: [B, L, D], what `hidden_below_memory` gave for the batch, in place
       of computing it again; only where nothing but values trains.
 
@@ -265,7 +242,7 @@ def _rows_update(state: TrainState, batch, hidden):
     jnp.concatenate(accesses.slot_ids, axis=-1),
     document_frequency,
     method.top_t,
-    mask=batch.mask,
+    mask=_ranked(batch),
     pointwise=method.pointwise,
   )
   layers = zip(
@@ -273,7 +250,7 @@ def _rows_update(state: TrainState, batch, hidden):
   )
   rows = _sum(lookup.row_gradient(*layer, slots) for layer in layers)
   values, opt_state = optim.update_rows(
-    method.optimizer, state.opt_state, values, slots, rows
+    method.optimizer, state.opt_state, values, slots, rows, **state.extras
   )
   trainable, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
   params = nnx.merge_state(frozen, jax.tree.map(lambda _: values, trainable))
@@ -292,18 +269,24 @@ def _dense_update(state: TrainState, batch, hidden):
 
   def loss_fn(trainable):
     params = nnx.merge_state(trainable, frozen)
-    return loss_and_accesses(state.graphdef, params, batch, hidden=hidden)
+    loss, accesses = loss_and_accesses(
+      state.graphdef, params, batch, hidden=hidden
+    )
+    total = loss
+    if method.penalty is not None:
+      total += method.penalty(trainable, state.extras)
+    return total, (loss, accesses)
 
-  (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+  (_, (loss, accesses)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
     trainable
   )
   metrics = {'loss': loss}
-  extras = {}
+  extras = dict(state.extras)
   if method.update == 'dense':
     score, document_frequency = _ranking(state)
     num_slots = document_frequency.shape[0]
     slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
-    counts = ranking.count_accesses(slot_ids, num_slots, batch.mask)
+    counts = ranking.count_accesses(slot_ids, num_slots, _ranked(batch))
     scores = score(counts, document_frequency)
     extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
     slots = ranking.top_slots(scores, method.top_t)
@@ -316,6 +299,11 @@ def _dense_update(state: TrainState, batch, hidden):
   return nnx.merge_state(trainable, frozen), opt_state, metrics
 
 
+def _ranked(batch):
+  """Bool [B, L]: tokens whose accesses rank the slots."""
+  return batch.mask if batch.ranked is None else batch.ranked
+
+
 def _ranking(state: TrainState):
   """(counts, document frequencies) -> scores of this step; the frequencies."""
   method, background = state.method, state.background
@@ -326,7 +314,7 @@ def _ranking(state: TrainState):
   documents = background.num_documents
 
   def score(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
-    return rank(counts, Background(document_frequency, documents))
+    return rank(counts, method_lib.Background(document_frequency, documents))
 
   return score, background.document_frequency
 

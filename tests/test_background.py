@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from smft_jax import background
+from smft_jax import method as method_lib
 from smft_jax import train_step
 from smft_jax.data import batches
 from tests import test_transformer
@@ -99,7 +100,7 @@ def test_fingerprint_tells_parameters_apart(model):
 
 def make_statistics(seed=0):
   frequency = np.random.default_rng(seed).integers(0, 9, N)
-  return train_step.Background(
+  return method_lib.Background(
     jnp.asarray(frequency, jnp.float32), jnp.float32(9)
   )
 

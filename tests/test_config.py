@@ -11,6 +11,7 @@ from ml_collections import config_dict
 import pytest
 
 from smft_jax import config as config_lib
+from smft_jax import config_file
 from smft_jax import methods
 from smft_jax import ranking
 from smft_jax import schema
@@ -190,16 +191,49 @@ def test_a_value_that_must_be_given_says_how():
 def test_rankings_of_the_config_are_those_of_the_library():
   names = schema.keys(config_lib.Experiment, 'config')['config.method.ranking']
   assert set(names.__args__) == {*ranking.RANKINGS, 'random'}
-  assert set(config_lib.RANKINGS_WITH_BACKGROUND) < set(ranking.RANKINGS)
+  assert set(sparse_memory.WITH_BACKGROUND) < set(ranking.RANKINGS)
+
+
+def test_the_config_takes_every_optimizer_there_is():
+  hints = typing.get_type_hints(sparse_memory.Config)
+  assert set(typing.get_args(hints['optimizer'])) == set(
+    sparse_memory.OPTIMIZERS
+  )
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_every_method_can_be_chosen_and_its_settings_survive_json(name):
+  method = {'name': name} | ({'t': 17} if name == 'sparse_memory' else {})
+  experiment = config_lib.from_config_dict(make(method=method))
+  assert type(experiment.method) is methods.METHODS[name].Config
+  assert experiment.method.name == name
+  again = config_lib.from_config_dict(config_lib.to_dict(experiment))
+  assert again == experiment
 
 
 @pytest.mark.parametrize(
-  ('field', 'known'),
-  [('name', methods.METHODS), ('optimizer', sparse_memory.OPTIMIZERS)],
+  ('method', 'parts'),
+  [
+    ({'name': 'loar'}, ['config.method.name', "'lora'?"]),
+    ({'name': 'full', 't': 3}, ['config.method.t']),
+    ({'name': 'full', 'learning_rate': 0}, ['config.method.learning_rate']),
+    ({'name': 'replay', 'replay_fraction': 1}, ['method.replay_fraction']),
+    ({'name': 'replay', 'replay_fraction': 0}, ["'full'"]),
+  ],
 )
-def test_the_config_takes_every_method_and_optimizer_there_is(field, known):
-  hints = typing.get_type_hints(config_lib.MethodConfig)
-  assert set(typing.get_args(hints[field])) == set(known)
+def test_a_mistake_in_a_method_is_one_line(method, parts):
+  said = message(method=method)
+  for part in parts:
+    assert part in said
+
+
+@pytest.mark.parametrize(
+  'method',
+  [{'name': 'full'}, {'t': 3, 'replay_fraction': 0.5}],
+)
+def test_hidden_states_are_reused_only_where_they_stay(method):
+  said = message(method=method, stream__reuse_hidden=True)
+  assert 'config.stream.reuse_hidden must be False' in said
 
 
 def test_differences_name_the_settings():
@@ -219,3 +253,14 @@ def test_checking_a_config_needs_no_accelerator_library():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert out.stdout.strip() == '[]'
+
+
+def test_another_method_starts_from_its_own_defaults():
+  config = config_dict.ConfigDict(make())
+  config_file.override(config, 'config.method.name', 'sparse_memory')
+  assert config.method.t == 17
+  config_file.override(config, 'config.method.name', 'lora')
+  config_file.override(config, 'config.method.rank', '3')
+  assert config.method.to_dict() == {'name': 'lora', 'rank': 3}
+  with pytest.raises(schema.UserError, match=r'unknown key config\.method\.t'):
+    config_file.override(config, 'config.method.t', '5')

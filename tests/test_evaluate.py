@@ -222,11 +222,8 @@ def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):
     assert together == pytest.approx(alone, rel=1e-6)
 
 
-def test_question_metrics_are_means(evaluator, params, monkeypatch):
+def test_scores_are_means():
   said = ['in Lisbon', 'Remo', 'biology', 'warm', 'river', 'Oslo', '']
-  monkeypatch.setattr(evaluate.Evaluator, 'answers', lambda *unused: said)
-  made = evaluator(batch_size=7)
-  found = made.question_metrics(params, QUESTIONS)
+  found = evaluate.score(said, QUESTIONS)
   assert found['recall'] == pytest.approx(3 / 7)
   assert found['f1'] == pytest.approx((3 + 2 / 3 + 2 / 3) / 7)
-  assert found['nll'] == made.answer_nll(params, QUESTIONS)

@@ -41,7 +41,7 @@ _LAYERS = {
   'L1, no flax': (('optim',), (*_HEAVY, 'flax')),
   'L1': (('memory', 'layers', 'transformer'), _HEAVY),
   'L2': (
-    ('retrofit', 'train_step', 'background', 'methods', 'lesson'),
+    ('retrofit', 'method', 'train_step', 'background', 'methods', 'lesson'),
     _HEAVY,
   ),
 }

@@ -3,7 +3,6 @@
 import re
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,53 +11,21 @@ from smft_jax import memory
 from smft_jax import train_step
 from smft_jax.methods import full
 from smft_jax.methods import lora
+from tests import method_steps
 from tests import test_train_step
-from tests import test_transformer
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 RANK, ALPHA = 13, 5.0
-METHOD = lora.make(learning_rate=3e-2)
+METHOD = lora.make(lora.Config(learning_rate=3e-2, rank=RANK, alpha=ALPHA))
 
 
 def make_adapted(model=None):
-  return lora.add_adapters(
-    model or test_train_step.make_model(),
-    rank=RANK,
-    alpha=ALPHA,
-    rngs=nnx.Rngs(7),
-  )
-
-
-def variables(state):
-  """Arrays by path, such as 'blocks/0/mlp/up/weight'."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): np.array(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(
-      nnx.to_pure_dict(state)
-    )
-  }
-
-
-def take_steps(model, batch, count):
-  state = test_train_step.init(model, METHOD)
-  losses = []
-  with test_train_step.optax_promotion():
-    for _ in range(count):
-      state, metrics = train_step.train_step(state, batch)
-      losses.append(float(metrics['loss']))
-  return state, losses
+  model = model or test_train_step.make_model()
+  return METHOD.add_modules(model, nnx.Rngs(7))
 
 
 def test_every_projection_gets_an_adapter_and_nothing_else_changes():
-  model = test_train_step.make_model()
-  before = nnx.graphdef(model)
-  adapted = make_adapted(model)
-  assert nnx.graphdef(model) == before
-  old, new = variables(nnx.state(model)), variables(nnx.state(adapted))
-  added = {name: array.shape for name, array in new.items() if name not in old}
-  for name, array in old.items():
-    np.testing.assert_array_equal(array, new[name])
   shapes = {
     'attention/query': ((14,), (6, 4)),
     'attention/key': ((14,), (2, 4)),
@@ -70,20 +37,9 @@ def test_every_projection_gets_an_adapter_and_nothing_else_changes():
   }
   a = {f'blocks/0/{n}/lora_a': (*s, RANK) for n, (s, _) in shapes.items()}
   b = {f'blocks/0/{n}/lora_b': (RANK, *s) for n, (_, s) in shapes.items()}
-  assert added == a | b
-
-
-def test_the_model_is_unchanged_until_b_is():
-  model = test_train_step.make_model()
-  adapted = make_adapted(model)
-  tokens = test_transformer.tokens_of(3, 7)
-  expected = test_transformer.logits_of(model, tokens)
-  np.testing.assert_array_equal(
-    test_transformer.logits_of(adapted, tokens), expected
+  method_steps.check_nothing_else_changes(
+    METHOD, test_train_step.make_model(), a | b
   )
-  b = adapted.blocks[0].mlp.up.lora_b
-  b[...] = jnp.ones_like(b[...])
-  assert np.any(test_transformer.logits_of(adapted, tokens) != expected)
 
 
 @pytest.mark.parametrize('name', ['query', 'out'])
@@ -107,40 +63,43 @@ def test_an_adapter_adds_the_product_of_its_matrices(name):
 
 
 def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
-  adapted = make_adapted()
-  old = variables(nnx.state(adapted))
-  state, losses = take_steps(adapted, test_train_step.make_batch(), 5)
-  assert np.all(np.diff(losses) < 0), losses
-  new = variables(state.params)
-  for name, array in old.items():
-    if 'lora' in name:
-      assert np.any(array != new[name]), name
-    else:
-      assert array.tobytes() == new[name].tobytes(), name
+  method_steps.check_learning(
+    METHOD, test_train_step.make_model(), lambda name: 'lora' in name
+  )
 
 
 def test_decoding_reads_the_adapters_too():
-  state, _ = take_steps(make_adapted(), test_train_step.make_batch(), 2)
-  trained = nnx.merge(state.graphdef, state.params)
-  tokens = test_transformer.tokens_of(3, 7)
+  method_steps.check_decoding(METHOD, test_train_step.make_model())
 
-  @jax.jit
-  def decoded(params):
-    model = nnx.merge(state.graphdef, params)
-    cache = model.init_cache(3, 7)
-    return model.extend(tokens, jnp.ones((3, 7), bool), cache)[0]
 
-  logits = test_transformer.logits_of(trained, tokens)[:, -1]
-  np.testing.assert_allclose(
-    decoded(state.params), logits, rtol=1e-5, atol=1e-5
+@pytest.mark.parametrize(
+  ('changes', 'adapted'),
+  [
+    ({'targets': 'all'}, ['attention', 'mlp']),
+    ({'targets': 'attention'}, ['attention']),
+    ({'pattern': 'mlp/(up|down)$', 'targets': 'attention'}, ['mlp']),
+  ],
+)
+def test_targets_and_patterns_choose_projections(changes, adapted):
+  method = lora.make(lora.Config(**changes))
+  model = method.add_modules(test_train_step.make_model(), nnx.Rngs(0))
+  names = method_steps.variables(nnx.state(model, nnx.LoRAParam))
+  assert sorted({name.split('/')[2] for name in names}) == adapted
+  if 'pattern' in changes:
+    assert {name.split('/')[3] for name in names} == {'up', 'down'}
+
+
+def test_rates_are_data_and_ranks_are_structure():
+  method_steps.check_structure(
+    lora,
+    [{'learning_rate': 0.5}, {'replay_fraction': 0.5}],
+    [{'rank': 7}, {'alpha': 3.0}, {'targets': 'attention'}, {'pattern': 'up'}],
   )
-  base = test_transformer.logits_of(test_train_step.make_model(), tokens)
-  assert np.abs(logits - base[:, -1]).max() > 1e-2
 
 
 def products(method, model):
   """Shapes, sorted, of the matrix products and scatters in a compiled step."""
-  state = test_train_step.init(model, method)
+  state = method_steps.init(model, method)
   with test_train_step.optax_promotion():
     step = train_step.train_step.lower(state, test_train_step.make_batch())
   text = step.compile().as_text()
@@ -156,36 +115,54 @@ def test_no_gradient_of_a_frozen_matrix_is_computed():
   assert {(RANK, 14), (RANK, 19), (RANK, 6 * 4)} <= made
   assert made & frozen == set()
   # So that the line above means something: full training makes them all.
-  everything = full.make(
-    steps=7,
-    warmup_steps=1,
-    learning_rate=1e-3,
-    value_learning_rate=1e-3,
-    weight_decay=0.1,
-  )
+  everything = full.make(full.Config())
   assert frozen <= products(everything, model)
+
+
+def test_a_pattern_that_matches_nothing_is_refused_with_paths_that_exist():
+  method = lora.make(lora.Config(pattern='attention/quary'))
+  message = (
+    r"^pattern 'attention/quary' matches no projection; there is "
+    r'blocks/0/attention/query, [^\n]* and 4 more$'
+  )
+  with pytest.raises(ValueError, match=message):
+    method.add_modules(test_train_step.make_model(), nnx.Rngs(0))
+
+
+def test_only_projections_without_adapters_are_adapted():
+  bare = memory.ProductKeyMemory(test_train_step.MEMORY, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match=r'ProductKeyMemory has no layers\.Proj'):
+    lora.add_adapters(bare, rank=3, alpha=6.0, rngs=nnx.Rngs(0))
+  message = 'blocks/0/mlp/up has been replaced by AdaptedProjection already'
+  with pytest.raises(ValueError, match=message):
+    lora.add_adapters(
+      make_adapted(), rank=3, alpha=6.0, rngs=nnx.Rngs(0), pattern='mlp/up'
+    )
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'rank': 0}, 'rank must be at least 1, got 0'),
-    ({'alpha': 0.0}, 'alpha must be positive, got 0.0'),
-    (
-      {
-        'model': memory.ProductKeyMemory(
-          test_train_step.MEMORY, rngs=nnx.Rngs(0)
-        )
-      },
-      'ProductKeyMemory has no layers.Projection',
-    ),
-    ({'model': 'adapted'}, 'Transformer has LoRA adapters already'),
+    ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+    ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+    ({'replay_fraction': 1.0}, 'replay_fraction must be at least 0 and below'),
+    ({'rank': 0}, 'rank must be at least 1, not 0'),
+    ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
+    ({'pattern': '['}, r"pattern '\[' is no regular expression: untermin"),
   ],
 )
-def test_what_cannot_be_adapted_is_refused(changes, message):
-  model = test_train_step.make_model()
-  if changes.get('model') == 'adapted':
-    changes = {'model': make_adapted(model)}
-  arguments = {'model': model, 'rank': 3, 'alpha': 6.0} | changes
-  with pytest.raises(ValueError, match=message):
-    lora.add_adapters(**arguments, rngs=nnx.Rngs(0))
+def test_bad_settings_are_named(changes, message):
+  method_steps.check_refusal(lora.Config, changes, message)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'rank': 0}, 'rank must be at least 1, not 0'),
+    ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
+  ],
+)
+def test_bad_arguments_are_named(changes, message):
+  arguments = {'rank': 3, 'alpha': 6.0, 'rngs': nnx.Rngs(0)} | changes
+  with pytest.raises(ValueError, match=f'^{message}'):
+    lora.add_adapters(test_train_step.make_model(), **arguments)

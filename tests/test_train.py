@@ -1,6 +1,5 @@
 """The program from its command line, in a world small enough for seconds."""
 
-import functools
 import json
 import pathlib
 import runpy
@@ -14,9 +13,7 @@ from smft_jax import base
 from smft_jax import checkpoint
 from smft_jax import cli
 from smft_jax import config as config_lib
-from smft_jax import methods
 from smft_jax import train
-from smft_jax.methods import full
 from tests import small_tfds
 from tests import tiny_run
 
@@ -25,11 +22,8 @@ CONFIGS = pathlib.Path(__file__).resolve().parent.parent / 'configs'
 
 @pytest.fixture(autouse=True, scope='module')
 def quickly(quick_compilation):
-  """Lets all runs share what they compile, and record as often as tiny."""
-  cached = {name: functools.cache(f) for name, f in methods.METHODS.items()}
+  """Compiles quickly, and records as often as so short a run needs."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(methods, 'METHODS', cached)
-    patch.setattr(full, 'make', functools.cache(full.make))
     patch.setattr(base, '_RECORD_EVERY', 2)
     # Adam of optax mixes dtypes.
     with jax.numpy_dtype_promotion('standard'):
@@ -53,14 +47,16 @@ def run(folder, workdir, *more):
 def read(path):
   """A JSON file, without what differs from run to run."""
   values = json.loads(path.read_text())
+  values.get('lesson', {}).pop('wall_s', None)
   return {k: v for k, v in values.items() if k not in ('wall_s', 'total_s')}
 
 
 def events(workdir):
   """Lines of metrics.jsonl, without times."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  times = ('time', 'wall_s', 'lesson_s')
   return [
-    {k: v for k, v in json.loads(line).items() if k not in ('time', 'wall_s')}
+    {k: v for k, v in json.loads(line).items() if k not in times}
     for line in lines
   ]
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from smft_jax import memory
+from smft_jax import method as method_lib
 from smft_jax import ranking
 from smft_jax import selection
 from smft_jax import train_step
 from smft_jax.data import batches
-from smft_jax.methods import full
+from smft_jax.methods import pretraining
 from smft_jax.methods import sparse_memory
 from tests import compilation
 from tests import test_transformer
@@ -47,7 +48,7 @@ def make_model(memory_config=MEMORY, num_layers=1):
 def make_background(seed=5):
   random = np.random.default_rng(seed)
   frequency = random.integers(0, 8, N).astype(np.float32)
-  return train_step.Background(jnp.asarray(frequency), jnp.float32(7))
+  return method_lib.Background(jnp.asarray(frequency), jnp.float32(7))
 
 
 def make_batch(shape=(3, 7), lengths=(7, 4, 5), seed=1):
@@ -61,11 +62,13 @@ def make_batch(shape=(3, 7), lengths=(7, 4, 5), seed=1):
 
 def make_method(update, t=T, ranking='tf_idf', optimizer='sgd'):
   return sparse_memory.make(
-    update=update,
-    ranking_name=ranking,
-    t=t,
-    optimizer=optimizer,
-    learning_rate=RATE,
+    sparse_memory.Config(
+      update=update,
+      ranking=ranking,
+      t=t,
+      optimizer=optimizer,
+      learning_rate=RATE,
+    )
   )
 
 
@@ -131,11 +134,11 @@ def make_case(case):
   if case == 'nothing padded':
     batch = make_batch(lengths=(7, 7, 7))
   elif case == 'rows repeated':
-    batch = batches.Batch(*(np.repeat(x[:1], 3, axis=0) for x in batch))
+    batch = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), batch)
   elif case == 'slots repeated in a token':
     model = alike_heads(model)
   elif case == 'ties':
-    background = train_step.Background(jnp.zeros(N), jnp.float32(7))
+    background = method_lib.Background(jnp.zeros(N), jnp.float32(7))
   elif case == 'fewer accessed than t':
     batch = make_batch(lengths=(1, 0, 0))
     batch.loss_weights[0, 1] = 1.0  # or there would be nothing to learn
@@ -225,7 +228,7 @@ def test_all_but_the_top_slots_keep_their_bits(update):
 def test_padding_changes_neither_loss_nor_counts_nor_update():
   method = METHODS['rows', T]
   batch = make_batch()
-  wider = batches.Batch(*(np.pad(x, ((0, 0), (0, 4))) for x in batch))
+  wider = jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 4))), batch)
   other = batch._replace(tokens=np.where(batch.mask, batch.tokens, 3))
   results = {}
   for name, each in (('as is', batch), ('other', other), ('wider', wider)):
@@ -303,7 +306,7 @@ def test_state_is_donated_the_step_traced_once_and_keys_differ():
 
 def _compiled(update, slots=101**2, value_dim=67):
   config = dataclasses.replace(MEMORY, num_slots=slots, value_dim=value_dim)
-  background = train_step.Background(jnp.zeros(slots), jnp.float32(7))
+  background = method_lib.Background(jnp.zeros(slots), jnp.float32(7))
   state = init(make_model(config), make_method(update), background)
   return train_step.train_step.lower(state, make_batch()).compile()
 
@@ -341,7 +344,7 @@ def test_methods_that_cannot_work_are_refused(update):
 
 
 def test_full_training_leaves_unread_rows():
-  method = full.make(
+  method = pretraining.make(
     steps=7,
     warmup_steps=1,
     learning_rate=1e-2,

@@ -26,11 +26,14 @@ class Batch(NamedTuple):
     loss_weights: float32 [B, L]; weight of the loss of predicting
       `tokens[:, i]` from what comes before it; 0 at the first token and at
       padding.
+    ranked: bool [B, L]; True at the tokens whose accesses rank slots; None
+      where those are all of `mask`.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   loss_weights: np.ndarray
+  ranked: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,68 +1,47 @@
-"""Full training of every parameter: how the base model is made."""
+"""Full finetuning: AdamW on every parameter, the memory's included."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from typing import Literal
+
 from flax import nnx
-import jax
-import optax
 
-from smft_jax import memory
-from smft_jax import train_step
+from smft_jax import method as method_lib
 
 
-def make(
-  *,
-  steps: int,
-  warmup_steps: int,
-  learning_rate: float,
-  value_learning_rate: float,
-  weight_decay: float,
-) -> train_step.Method:
-  """AdamW with a cosine schedule; values have their own rate and no decay.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Full finetuning of the memory model.
 
-  A slot is read by few tokens, so its row sees few gradients: the values take
-  a rate of their own, several times the base one, are clipped apart from the
-  rest and do not decay ("Memory Layers at Scale", arXiv 2412.09764).
+  Attributes:
+    name: Tells methods apart in a config.
+    learning_rate: Constant; for a loss that is a mean over the loss weights.
+    weight_decay: 0.1 is that of the baselines of arXiv 2510.15103.
 
-  Args:
-    steps: Length of the schedule.
-    warmup_steps: Steps of linear warm-up at its start.
-    learning_rate: Peak rate of everything but the values.
-    value_learning_rate: Peak rate of the values.
-    weight_decay: Of matrices; norms, biases and values do not decay.
-
-  Returns:
-    The method.
+  Raises:
+    ValueError: For a value out of range.
   """
 
-  def schedule(peak):
-    return optax.warmup_cosine_decay_schedule(
-      0.0, peak, warmup_steps, max(steps, warmup_steps + 1), peak / 20
-    )
+  name: Literal['full'] = 'full'
+  learning_rate: float = 3e-4
+  weight_decay: float = 0.1
 
-  dense = optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adamw(
-      schedule(learning_rate),
-      b2=0.98,
-      weight_decay=weight_decay,
-      mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-    ),
-  )
-  values = optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adam(schedule(value_learning_rate), b2=0.98),
-  )
-  optimizer = optax.partition({'dense': dense, 'values': values}, _labels)
-  return train_step.Method(
-    name='full', trainable=nnx.Param, optimizer=optimizer
+  def __post_init__(self) -> None:
+    method_lib.check_rates(self)
+
+
+def make(config: Config) -> method_lib.Method:
+  """The method of a config."""
+  return dataclasses.replace(
+    _method(config.weight_decay),
+    hyperparameters={'learning_rate': config.learning_rate},
   )
 
 
-def _labels(params: nnx.State) -> nnx.State:
-  return nnx.map_state(
-    lambda _, variable: (
-      'values' if isinstance(variable, memory.MemoryValue) else 'dense'
-    ),
-    params,
+@functools.cache
+def _method(weight_decay: float) -> method_lib.Method:
+  return method_lib.Method(
+    name='full', trainable=nnx.Param, optimizer=method_lib.adamw(weight_decay)
   )

@@ -1,0 +1,124 @@
+"""Learning a document: its batches, what is replayed with them, the steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from smft_jax import base as base_lib
+from smft_jax import config as config_lib
+from smft_jax import corpora
+from smft_jax import flops
+from smft_jax import train_step
+from smft_jax.data import batches
+
+
+class Learner:
+  """Takes the steps on the documents of a stream; keeps no state of them.
+
+  Args:
+    experiment: The config, with a `stream` and a `method`.
+    base: The model that the stream began with; its data and tokenizer count.
+  """
+
+  def __init__(self, experiment: config_lib.Experiment, base: base_lib.Base):
+    assert experiment.stream is not None
+    self._settings = experiment.stream
+    self._seed = experiment.seed * 1_000_003
+    self._pad_id = base.tokenizer.pad_id
+    documents = base.task.documents[: self._settings.max_documents]
+    self._rows = [
+      batches.tokenize(
+        document.augmentations,
+        base.tokenizer,
+        max_length=experiment.base.max_length,
+        context_weight=self._settings.context_weight,
+        answer_weight=self._settings.answer_weight,
+      )
+      for document in documents
+    ]
+    longest = max(rows.longest for rows in self._rows)
+    size = self._settings.batch_size
+    fraction = getattr(experiment.method, 'replay_fraction', 0.0)
+    self._replayed = min(max(round(fraction * size), 1), size - 1)
+    if not fraction:
+      self._replayed = 0
+    if self._replayed:
+      self._old = corpora.pretraining_rows(base, experiment.base.max_length)
+      longest = max(longest, self._old.longest)
+    self._length = batches.bucket_length(longest, 4)
+
+  def learn(self, state: train_step.TrainState, index: int):
+    """Takes the steps on one document.
+
+    Args:
+      state: Before the document; donated.
+      index: Its place in the stream.
+
+    Returns:
+      The state after it, and numbers: the last step's `loss`, `slots_accessed`
+      and `slots_updated`, `tokens` seen and `lesson_s`, the seconds it took.
+    """
+    began = time.monotonic()
+    if state.method.begin_document is not None:
+      changed = state.method.begin_document(index, len(self._rows))
+      state = dataclasses.replace(state, extras={**state.extras, **changed})
+    hidden = self._hidden(state, index)
+    tokens = 0
+    for step in range(self._settings.steps_per_document):
+      batch, chosen = self._batch(index, step)
+      tokens += int(np.sum(batch.mask))
+      state, values = train_step.train_step(
+        state, batch, None if hidden is None else hidden[chosen]
+      )
+    values = {
+      name: float(values[name])
+      for name in ('loss', 'slots_accessed', 'slots_updated')
+      if name in values
+    }
+    values['lesson_s'] = round(time.monotonic() - began, 4)
+    return state, values | {'tokens': tokens}
+
+  def flops(self, state: train_step.TrainState) -> int:
+    """Operations of the matrix products in the steps on a document."""
+    batch, chosen = self._batch(0, 0)
+    hidden = self._hidden(state, 0)
+    hidden = None if hidden is None else hidden[chosen]
+    step = flops.matmul_flops(train_step.train_step, state, batch, hidden)
+    return step * self._settings.steps_per_document
+
+  def _batch(self, index: int, step: int):
+    """The batch of a step on a document, and which rows of it were taken."""
+    rows = self._rows[index]
+    size = self._settings.batch_size - self._replayed
+    chosen = batches.rows_at(len(rows), step, size, self._seed + index)
+    batch = batches.pad(rows.take(chosen), self._length, self._pad_id)
+    if not self._replayed:
+      return batch, chosen
+    done = index * self._settings.steps_per_document + step
+    again = batches.rows_at(
+      len(self._old), done, self._replayed, self._seed + len(self._rows)
+    )
+    old = batches.pad(self._old.take(again), self._length, self._pad_id)
+    both = batches.Batch(
+      np.concatenate([batch.tokens, old.tokens]),
+      np.concatenate([batch.mask, old.mask]),
+      np.concatenate([batch.loss_weights, old.loss_weights]),
+      # A document is written to slots that it reads, not what is replayed.
+      ranked=np.concatenate([batch.mask, np.zeros_like(old.mask)]),
+    )
+    return both, chosen
+
+  def _hidden(self, state: train_step.TrainState, index: int):
+    """Hidden states of a document's rows, where steps are to reuse them."""
+    if not self._settings.reuse_hidden:
+      return None
+    rows = self._rows[index]
+    # Filled up to one shape, so that all documents share a program.
+    filled = np.resize(np.arange(len(rows)), max(map(len, self._rows)))
+    whole = batches.pad(rows.take(filled), self._length, self._pad_id)
+    return train_step.hidden_below_memory(
+      state.graphdef, state.params, whole.tokens, whole.mask
+    )

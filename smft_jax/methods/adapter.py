@@ -1,0 +1,138 @@
+"""Bottleneck adapters after frozen sublayers (arXiv 1902.00751).
+
+What comes out of attention and of an FFN, before it is added to the residual
+stream, goes through a small network of its own with a skip connection:
+
+  y <- y + W_up silu(W_down y)
+
+W_up starts at zero, so the model is the same at first. There are no biases, as
+everywhere in this decoder. A block whose FFN is replaced by memory has an
+adapter after its attention only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from smft_jax import layers
+from smft_jax import method as method_lib
+from smft_jax.methods import surgery
+
+SUBLAYER_OUTPUTS = r'(^|/)(attention/out|mlp/down)$'
+
+
+class AdapterParam(nnx.Param):
+  """A parameter of an adapter: what this method trains."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Bottleneck adapters by AdamW.
+
+  Attributes:
+    name: Tells methods apart in a config.
+    learning_rate: Constant; for a loss that is a mean over the loss weights.
+    weight_decay: Of the adapters.
+    width: R, inner size of an adapter.
+
+  Raises:
+    ValueError: For a value out of range.
+  """
+
+  name: Literal['adapter'] = 'adapter'
+  learning_rate: float = 1e-3
+  weight_decay: float = 0.1
+  width: int = 32
+
+  def __post_init__(self) -> None:
+    method_lib.check_rates(self)
+    _check_width(self.width)
+
+
+def make(config: Config) -> method_lib.Method:
+  """The method of a config."""
+  return dataclasses.replace(
+    _method(config.weight_decay, config.width),
+    hyperparameters={'learning_rate': config.learning_rate},
+  )
+
+
+@functools.cache
+def _method(weight_decay: float, width: int) -> method_lib.Method:
+  def add_modules(model: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
+    return add_adapters(model, width=width, rngs=rngs)
+
+  return method_lib.Method(
+    name='adapter',
+    trainable=AdapterParam,
+    optimizer=method_lib.adamw(weight_decay),
+    add_modules=add_modules,
+  )
+
+
+class AdaptedProjection(surgery.Extended):
+  """A projection to the model dimension D, and an adapter after it.
+
+  Attributes:
+    adapter_down: [D, R]; normal, with standard deviation D ** -0.5.
+    adapter_up: [R, D]; zeros.
+  """
+
+  def __init__(
+    self, projection: layers.Projection, width: int, *, rngs: nnx.Rngs
+  ):
+    super().__init__(projection)
+    dim, dtype = self.weight.shape[-1], self.weight.dtype
+    init = nnx.initializers.normal(dim**-0.5)
+    self.adapter_down = AdapterParam(init(rngs.params(), (dim, width), dtype))
+    self.adapter_up = AdapterParam(jnp.zeros((width, dim), dtype))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., *in_shape] -> [..., D]."""
+    y = super().__call__(x)
+    inner = jax.nn.silu(y @ self.adapter_down[...])  # [..., R]
+    return y + inner @ self.adapter_up[...]
+
+
+def add_adapters(
+  model: surgery.Model, *, width: int, rngs: nnx.Rngs
+) -> surgery.Model:
+  """The model with an adapter after every attention and FFN.
+
+  Args:
+    model: As in `surgery.replace_projections`.
+    width: R, at least 1.
+    rngs: Source of the initial W_down.
+
+  Returns:
+    A model of the same outputs.
+
+  Raises:
+    ValueError: If the width is below 1, or the model has no such sublayer or
+      has adapters already.
+
+  Example:
+    >>> from smft_jax import transformer
+    >>> config = layers.TransformerConfig(
+    ...     vocab_size=11, num_layers=1, model_dim=8, num_heads=2,
+    ...     num_kv_heads=1, head_dim=4, ffn_dim=16)
+    >>> model = transformer.Transformer(config, rngs=nnx.Rngs(0))
+    >>> adapted = add_adapters(model, width=3, rngs=nnx.Rngs(1))
+    >>> adapted.blocks[0].mlp.down.adapter_up.shape
+    (3, 8)
+  """
+  _check_width(width)
+  return surgery.replace_projections(
+    model, SUBLAYER_OUTPUTS, lambda p: AdaptedProjection(p, width, rngs=rngs)
+  )
+
+
+def _check_width(width: int) -> None:
+  if width < 1:
+    raise ValueError(f'width must be at least 1, not {width}')

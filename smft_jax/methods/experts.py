@@ -1,0 +1,222 @@
+"""A new expert for each group of documents, the old ones frozen.
+
+Beside what comes out of a frozen FFN stand E small networks, each with a gate:
+
+  y <- y + sum_e sigmoid(G_e . y + c_e) U_e silu(D_e y)
+
+U starts at zero, so the model is the same at first. Document i of n trains
+expert i * E // n of every block, and nothing else; each expert has an optimizer
+state of its own, so that it begins afresh with its group.
+
+Gates are sigmoids and no softmax over experts: one expert's parameters then do
+not enter into what another one adds. Experts stand after FFNs, as in mixtures
+of experts at large, and as that is where facts seem to be kept (arXiv
+2012.14913); attention stays as it is. A block whose FFN is replaced by memory
+has none.
+
+Shapes: E experts, D model dim, R width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Literal
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import optax
+
+from smft_jax import layers
+from smft_jax import method as method_lib
+from smft_jax.methods import surgery
+
+FFN_OUTPUTS = r'(^|/)mlp/down$'
+
+
+class ExpertParam(nnx.Param):
+  """A parameter of all experts of a block; its first axis is the expert's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """Experts by AdamW.
+
+  Attributes:
+    name: Tells methods apart in a config.
+    learning_rate: Constant; for a loss that is a mean over the loss weights.
+    weight_decay: Of the expert that trains.
+    width: R, inner size of an expert.
+    num_experts: E, and so the number of groups of documents.
+
+  Raises:
+    ValueError: For a value out of range.
+  """
+
+  name: Literal['experts'] = 'experts'
+  learning_rate: float = 1e-3
+  weight_decay: float = 0.1
+  width: int = 32
+  num_experts: int = 4
+
+  def __post_init__(self) -> None:
+    method_lib.check_rates(self)
+    _check_sizes(self.width, self.num_experts)
+
+
+def make(config: Config) -> method_lib.Method:
+  """The method of a config."""
+  return dataclasses.replace(
+    _method(config.weight_decay, config.width, config.num_experts),
+    hyperparameters={'learning_rate': config.learning_rate},
+  )
+
+
+@functools.cache
+def _method(
+  weight_decay: float, width: int, num_experts: int
+) -> method_lib.Method:
+  def add_modules(model: nnx.Module, rngs: nnx.Rngs) -> nnx.Module:
+    return add_experts(model, width=width, num_experts=num_experts, rngs=rngs)
+
+  def begin_document(index: int, num_documents: int) -> method_lib.Extras:
+    return {'expert': jnp.int32(index * num_experts // num_documents)}
+
+  return method_lib.Method(
+    name='experts',
+    trainable=ExpertParam,
+    optimizer=of_one_expert(method_lib.adamw(weight_decay)),
+    add_modules=add_modules,
+    begin_document=begin_document,
+  )
+
+
+class MixedProjection(surgery.Extended):
+  """A projection to the model dimension, and experts after it.
+
+  Attributes:
+    expert_down: [E, D, R]; normal, with standard deviation D ** -0.5.
+    expert_up: [E, R, D]; zeros.
+    expert_gate: [E, D]; zeros, so that all gates are half open at first.
+    expert_bias: [E]; zeros.
+  """
+
+  def __init__(
+    self,
+    projection: layers.Projection,
+    width: int,
+    num_experts: int,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    super().__init__(projection)
+    dim, dtype = self.weight.shape[-1], self.weight.dtype
+    init = nnx.initializers.normal(dim**-0.5)
+    self.expert_down = ExpertParam(
+      init(rngs.params(), (num_experts, dim, width), dtype)
+    )
+    self.expert_up = ExpertParam(jnp.zeros((num_experts, width, dim), dtype))
+    self.expert_gate = ExpertParam(jnp.zeros((num_experts, dim), dtype))
+    self.expert_bias = ExpertParam(jnp.zeros((num_experts,), dtype))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., *in_shape] -> [..., D]."""
+    y = super().__call__(x)
+    bias = self.expert_bias[...].reshape((1,) * (y.ndim - 1) + (-1,))
+    gate = jax.nn.sigmoid(y @ self.expert_gate[...].T + bias)  # [..., E]
+    down, up = self.expert_down[...], self.expert_up[...]
+    inner = jax.nn.silu(jnp.einsum('...d,edr->...er', y, down))
+    return y + jnp.einsum('...er,erd->...d', gate[..., None] * inner, up)
+
+
+def add_experts(
+  model: surgery.Model, *, width: int, num_experts: int, rngs: nnx.Rngs
+) -> surgery.Model:
+  """The model with experts after every FFN.
+
+  Args:
+    model: As in `surgery.replace_projections`.
+    width: R, at least 1.
+    num_experts: E, at least 1.
+    rngs: Source of the initial D_e.
+
+  Returns:
+    A model of the same outputs.
+
+  Raises:
+    ValueError: If a size is below 1, or the model has no FFN or has experts
+      already.
+
+  Example:
+    >>> from smft_jax import transformer
+    >>> config = layers.TransformerConfig(
+    ...     vocab_size=11, num_layers=1, model_dim=8, num_heads=2,
+    ...     num_kv_heads=1, head_dim=4, ffn_dim=16)
+    >>> model = transformer.Transformer(config, rngs=nnx.Rngs(0))
+    >>> mixed = add_experts(model, width=3, num_experts=2, rngs=nnx.Rngs(1))
+    >>> mixed.blocks[0].mlp.down.expert_up.shape
+    (2, 3, 8)
+  """
+  _check_sizes(width, num_experts)
+  return surgery.replace_projections(
+    model,
+    FFN_OUTPUTS,
+    lambda p: MixedProjection(p, width, num_experts, rngs=rngs),
+  )
+
+
+def of_one_expert(
+  inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """An optimizer for each expert, only one of which takes a step.
+
+  Expert e gets what `inner` would give, had it seen e's gradients alone. The
+  others' updates are zero, whatever `inner` does (momentum, decay), and their
+  optimizer states stay too. A mask before and after one common `inner` would
+  freeze them as well, but Adam's bias correction, past its first steps by then,
+  would make each later expert begin with steps several times too long.
+
+  Stands at the outside, as nothing may move the others after it.
+
+  Args:
+    inner: The optimizer of one expert.
+
+  Returns:
+    Its `update` takes `expert`, int32 [], as an extra argument, and hands the
+    other ones on. Every array's first axis must be that of the experts.
+
+  Example:
+    >>> tx = of_one_expert(optax.trace(0.5))
+    >>> params = jnp.zeros((3, 2))
+    >>> updates, _ = tx.update(
+    ...     jnp.ones((3, 2)), tx.init(params), params, expert=jnp.int32(1))
+    >>> updates.tolist()
+    [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+  """
+  inner = optax.with_extra_args_support(inner)
+
+  def init(params):
+    return jax.vmap(inner.init)(params)
+
+  def update(updates, state, params=None, *, expert, **extras):
+    def own(tree):
+      return jax.tree.map(lambda x: x[expert], tree)
+
+    ours, our_state = inner.update(
+      own(updates), own(state), own(params), **extras
+    )
+    updates = jax.tree.map(
+      lambda u, ours: jnp.zeros_like(u).at[expert].set(ours), updates, ours
+    )
+    state = jax.tree.map(lambda s, new: s.at[expert].set(new), state, our_state)
+    return updates, state
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_sizes(width: int, num_experts: int) -> None:
+  if width < 1:
+    raise ValueError(f'width must be at least 1, not {width}')
+  if num_experts < 1:
+    raise ValueError(f'num_experts must be at least 1, not {num_experts}')

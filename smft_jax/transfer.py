@@ -1,0 +1,114 @@
+"""What a stream's lessons do to one another: the accuracy matrix, and measures.
+
+Documents that are learned between two measurements are a group. With G groups,
+R[i][j] is the recall of group j after i groups were learned, so that row 0 is
+the model before the stream, R[j+1][j] a group just learned, and R[G] the end.
+Recall is that of `evaluate`, in unseen phrasings where there are any, and the
+mean over the documents of a group.
+
+- `backward_transfer` (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 3): mean
+  over j < G-1 of R[G][j] - R[j+1][j]; below 0 where later lessons cost earlier
+  ones.
+- `forward_transfer` (eq. 4 there; the model before the stream is the
+  reference): mean over j > 0 of R[j][j] - R[0][j].
+- `forgetting` (Chaudhry et al., arXiv 1801.10112, eq. 3): mean over j < G-1 of
+  the largest R[i][j] with j < i < G, less R[G][j].
+- `retention_of_earlier`: over j < G-1, sum of R[G][j] / sum of R[j+1][j]: of
+  what earlier lessons taught, the share that is there at the end. No background
+  corpus protects it.
+
+Groups without questions are passed over; what then has nothing to be the mean
+of is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import itertools
+import statistics
+from typing import Any
+
+# A number, or None where no question was asked.
+Row = Sequence[Any]
+
+
+def accuracy_matrix(
+  measured: Iterable[tuple[int, Sequence[float | None]]],
+) -> list[list[float | None]]:
+  """R, from the recall of every document at every measurement.
+
+  Args:
+    measured: (documents learned so far, recall by document), the first of them
+      before the stream. The recall of a document without questions is None.
+
+  Returns:
+    [G + 1, G]: a row for each measurement, a column for each group. None where
+    no document of a group has questions.
+
+  Example:
+    >>> accuracy_matrix([(0, [0.0, 0.2, 0.0]), (1, [1.0, 0.2, 0.0]),
+    ...                  (3, [0.5, 1.0, 0.5])])
+    [[0.0, 0.1], [1.0, 0.1], [0.5, 0.75]]
+  """
+  measured = list(measured)
+  groups = list(itertools.pairwise(done for done, _ in measured))
+  return [
+    [_mean(recall[start:end]) for start, end in groups]
+    for _, recall in measured
+  ]
+
+
+def measures(matrix: Sequence[Row]) -> dict[str, float | None]:
+  """The measures above; None where fewer than two groups were measured.
+
+  Args:
+    matrix: As `accuracy_matrix` gives it.
+
+  Example:
+    >>> found = measures([[0.0, 0.2], [1.0, 0.3], [0.75, 0.9]])
+    >>> {name: round(value, 6) for name, value in found.items()}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'backward_transfer': -0.25, 'forward_transfer': 0.1, 'forgetting': 0.25,
+     'retention_of_earlier': 0.75}
+  """
+  last = len(matrix) - 1
+  # A group without questions has None in all rows.
+  groups = [j for j in range(last) if None not in [row[j] for row in matrix]]
+  earlier = [
+    (
+      matrix[j + 1][j],
+      max(row[j] for row in matrix[j + 1 : last]),
+      matrix[-1][j],
+    )
+    for j in groups
+    if j < last - 1
+  ]
+  taught = sum(learned for learned, _, _ in earlier)
+  kept = sum(final for _, _, final in earlier)
+  return {
+    'backward_transfer': _mean(
+      final - learned for learned, _, final in earlier
+    ),
+    'forward_transfer': _mean(matrix[j][j] - matrix[0][j] for j in groups if j),
+    'forgetting': _mean(best - final for _, best, final in earlier),
+    'retention_of_earlier': kept / taught if taught else None,
+  }
+
+
+def locality(before: Sequence[str], after: Sequence[str]) -> float:
+  """Share of the answers that are the same as before, right or wrong.
+
+  Args:
+    before: Answers of the model before the stream.
+    after: Answers to the same questions.
+
+  Example:
+    >>> locality(['Lisbon', 'a baker'], ['Lisbon', 'a tailor'])
+    0.5
+  """
+  return statistics.fmean(a == b for a, b in zip(before, after, strict=True))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+  known = [value for value in values if value is not None]
+  return statistics.fmean(known) if known else None
