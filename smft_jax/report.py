@@ -1,67 +1,16 @@
-"""One page about one run: what was learned, what was lost, how it went.
-
-The page is a single file without scripts or links, for light and dark screens,
-phones and print.
-"""
+"""One page about one run: what was learned, what was lost, how it went."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-import html
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 from typing import Any
 
 from smft_jax import chart
 from smft_jax import metrics
+from smft_jax import page
 from smft_jax import summary
-
-_STYLE = """
-:root { color-scheme: light dark; --page: #fff; --card: #f6f7f9;
-  --ink: #1c2330; --soft: #667085; --rule: #e4e7ec; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #11151c; --card: #1a202a; --ink: #eef1f6; --soft: #9aa4b5;
-    --rule: #2b3240; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 28px 18px 56px; max-width: 796px;
-  background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.55rem; line-height: 1.3; margin: .2em 0 .7em;
-  text-wrap: balance; }
-h2 { font-size: 1.05rem; margin: 2.2em 0 .5em; }
-.soft, caption, th, dt { color: var(--soft); }
-.soft { font-size: .88rem; margin: .4em 0; overflow-wrap: anywhere; }
-.tiles { display: grid; gap: 10px;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }
-.tile { background: var(--card); border-radius: 10px; padding: 12px 14px; }
-.tile b { display: block; font-size: 1.5rem; line-height: 1.25;
-  font-variant-numeric: tabular-nums; }
-.tile span { display: block; font-size: .82rem; line-height: 1.35;
-  color: var(--soft); }
-svg.chart { display: block; max-width: 100%; height: auto; }
-svg.key { display: inline; vertical-align: middle; margin-right: 6px; }
-.legend { display: flex; flex-wrap: wrap; gap: 2px 18px; margin: 0 0 10px;
-  font-size: .88rem; }
-.picture + .picture { margin-top: 24px; }
-.narrow { display: none; }
-@media (max-width: 560px) { .wide { display: none; }
-  .narrow { display: block; } h1 { font-size: 1.3rem; } }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem;
-  font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 6px 0 6px 12px; font-weight: 400;
-  border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0;
-  white-space: normal; }
-td.strong { font-weight: 650; }
-dl { display: grid; grid-template-columns: minmax(110px, auto) 1fr;
-  gap: 4px 16px; margin: 0; font-size: .9rem; }
-dd { margin: 0; overflow-wrap: anywhere; }
-details { margin-top: 1em; }
-summary { cursor: pointer; font-weight: 600; }
-pre { background: var(--card); border-radius: 10px; padding: 12px 14px;
-  overflow-x: auto; font-size: .8rem; }
-"""
 
 
 def write_report(
@@ -88,11 +37,7 @@ def write_report(
   if (workdir / 'config.json').exists():
     start = json.loads((workdir / 'config.json').read_text())
     command = ' '.join(['python -m smft_jax.train', *start.get('argv', ())])
-  body = [
-    f'<p class="soft">{_safe(_title(results))}</p>',
-    f'<h1>{_safe(summary.headline(results))}</h1>',
-    _tiles(results),
-  ]
+  body = [page.tiles(summary.tiles(results))]
   if pictures:
     body.append('<h2>Along the stream</h2>')
     body += [_picture(picture) for picture in pictures]
@@ -103,7 +48,7 @@ def write_report(
     body += [_picture(picture) for picture in losses]
   body += [
     '<h2>How it was run</h2>',
-    f'<p class="soft"><code>{_safe(command)}</code></p>' if command else '',
+    f'<p class="soft"><code>{page.safe(command)}</code></p>' if command else '',
     _facts(
       {
         **(config.get('method') or {}),
@@ -112,36 +57,21 @@ def write_report(
         },
       }
     ),
-    _details('Everything measured', _all_measures(results)),
-    _details('The data in numbers', _facts(results.get('counts') or {})),
-    _details('The whole config', f'<pre>{_safe(_flags(config))}</pre>'),
-    _details('Environment', _facts(results.get('environment') or {})),
+    page.details('Everything measured', _all_measures(results)),
+    page.details('The data in numbers', _facts(results.get('counts') or {})),
+    page.details('The whole config', f'<pre>{page.safe(_flags(config))}</pre>'),
+    page.details('Environment', _facts(results.get('environment') or {})),
   ]
-  page = [
-    '<!doctype html>',
-    '<html lang="en"><head><meta charset="utf-8">',
-    '<meta name="viewport" content="width=device-width, initial-scale=1">',
-    f'<title>{_safe(_title(results))}</title>',
-    f'<style>{_STYLE}{chart.STYLE}</style></head><body>',
-    *filter(None, body),
-    '</body></html>',
-  ]
-  metrics.write_text(workdir / 'report.html', '\n'.join(page) + '\n')
-
-
-def _tiles(results: Mapping[str, Any]) -> str:
-  inner = ''.join(
-    f'<div class="tile"><b>{_safe(value)}</b><span>{_safe(label)}</span></div>'
-    for value, label in summary.tiles(results)
-  )
-  return f'<div class="tiles">{inner}</div>'
+  headline = summary.headline(results)
+  text = page.document(_title(results), headline, body, chart.STYLE)
+  metrics.write_text(workdir / 'report.html', text)
 
 
 def _picture(picture: Mapping[str, Any]) -> str:
   """A chart at two widths, of which the screen shows one, and its legend."""
   key = ''.join(
     '<span><svg class="chart key" width="26" height="12" aria-hidden="true">'
-    f'{chart.swatch(line)}</svg>{_safe(line.label)}</span>'
+    f'{chart.swatch(line)}</svg>{page.safe(line.label)}</span>'
     for line in picture['series']
   )
   wide = chart.line_chart(**{'width': 760, **picture})
@@ -164,9 +94,12 @@ def _tables(results: Mapping[str, Any]) -> list[str]:
     # What was never taught cannot be lost.
     lost = '' if drop is None or summary.is_control(name) else f'{drop:.2%}'
     kept.append((summary.name_of(name, results), measure, lost))
+  kept_title = 'What was kept' if learned else 'Measured'
   return [
-    *_table('What was learned', 'change', learned),
-    *_table('What was kept' if learned else 'Measured', 'lost', kept),
+    '<h2>What was learned</h2>' if learned else '',
+    _table('change', learned),
+    f'<h2>{kept_title}</h2>' if kept else '',
+    _table('lost', kept),
   ]
 
 
@@ -181,26 +114,23 @@ def _all_measures(results: Mapping[str, Any]) -> str:
       change = f'{now - before:+.3f}' if both else ''
       measure = {'metric': metric, 'before': before, 'after': now}
       rows.append((summary.name_of(name, results), measure, change))
-  return ''.join(_table('', 'change', rows))
+  return _table('change', rows)
 
 
-def _table(title: str, last: str, rows: Sequence) -> list[str]:
+def _table(last: str, rows: Sequence[tuple[str, Any, str]]) -> str:
   if not rows:
-    return []
-  head = ''.join(
-    f'<th>{cell}</th>' for cell in ('', '', 'before', 'after', last)
-  )
-  lines = ''.join(
-    f'<tr><td>{_safe(label)}</td><td>{_safe(summary.measure_of(measure))}</td>'
-    f'<td>{_number(measure.get("before"))}</td>'
-    f'<td>{_number(measure.get("after"))}</td>'
-    f'<td class="strong">{change}</td></tr>'
+    return ''
+  cells = [
+    (
+      label,
+      summary.measure_of(measure),
+      _number(measure.get('before')),
+      _number(measure.get('after')),
+      change,
+    )
     for label, measure, change in rows
-  )
-  heading = f'<h2>{title}</h2>' if title else ''
-  return [
-    f'{heading}<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
   ]
+  return page.table(('', '', 'before', 'after', last), cells, change=True)
 
 
 def _title(results: Mapping[str, Any]) -> str:
@@ -223,12 +153,11 @@ def _flags(config: Mapping[str, Any], path: str = '--config') -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-  rows: Iterable[str] = (
-    f'<dt>{_safe(summary.plain(key))}</dt><dd>{_safe(_fact(value))}</dd>'
+  return page.facts(
+    (summary.plain(key), _fact(value))
     for key, value in facts.items()
     if value is not None
   )
-  return f'<dl>{"".join(rows)}</dl>' if facts else ''
 
 
 def _fact(value: Any) -> str:
@@ -237,15 +166,5 @@ def _fact(value: Any) -> str:
   return f'{value:,}' if isinstance(value, int) else str(value)
 
 
-def _details(title: str, inner: str) -> str:
-  if not inner:
-    return ''
-  return f'<details><summary>{title}</summary>{inner}</details>'
-
-
-def _number(value: float | None) -> str:
-  return '' if value is None else f'{value:.3f}'
-
-
-def _safe(text: Any) -> str:
-  return html.escape(str(text), quote=True)
+def _number(value: float | None) -> str | None:
+  return None if value is None else f'{value:.3f}'
