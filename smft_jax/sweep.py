@@ -9,7 +9,7 @@ How a config file says its points is in `sweep_plan`. Into the workdir:
   sweep.json           the plan
   points/NAME          config.json, metrics.jsonl, results.json; or error.txt
   table.csv            a row for each finished point, see `sweep_table`
-  pareto.json, report.html and pictures, see `pareto`
+  pareto.json, report.html and pictures, see `pareto.analysis`
 
 The same command goes on where it was interrupted, tries again what failed, and
 leaves alone what is done. `--point` runs one point and stops there, for job
@@ -36,11 +36,11 @@ from smft_jax import cli
 from smft_jax import config_file
 from smft_jax import finetune
 from smft_jax import metrics
-from smft_jax import pareto
 from smft_jax import schema
 from smft_jax import sweep_plan
 from smft_jax import sweep_table
 from smft_jax.data import task as task_lib
+from smft_jax.pareto import analysis as pareto
 
 _FLAGS = {
   'list': cli.Flag(default=False, help='print index, state and name of points'),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from smft_jax import pareto
-from smft_jax import pareto_table
+from smft_jax.pareto import analysis as pareto
+from smft_jax.pareto import table as pareto_table
 from tests import pareto_rows
 
 row, line = pareto_rows.row, pareto_rows.line

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from smft_jax import pareto_fronts
+from smft_jax.pareto import fronts as pareto_fronts
 
 
 def test_front_holds_exactly_what_nothing_dominates():

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from smft_jax import pareto
-from smft_jax import pareto_figures
-from smft_jax import pareto_report
+from smft_jax.pareto import analysis as pareto
+from smft_jax.pareto import figures as pareto_figures
+from smft_jax.pareto import report as pareto_report
 from tests import pareto_rows
 
 REPORT = {

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from smft_jax import pareto
+from smft_jax.pareto import analysis as pareto
 from tests import pareto_rows
 
 row, line = pareto_rows.row, pareto_rows.line

@@ -10,9 +10,9 @@ import pytest
 from smft_jax import base
 from smft_jax import cli
 from smft_jax import finetune
-from smft_jax import pareto
 from smft_jax import sweep
 from smft_jax import train_step
+from smft_jax.pareto import analysis as pareto
 from tests import tiny_run
 
 # Found only when the method looks at the model: no projection is called so.

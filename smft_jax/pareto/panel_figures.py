@@ -8,14 +8,14 @@ from typing import Any
 from matplotlib import axes
 from matplotlib import figure
 
-from smft_jax import pareto_drawing as drawing
-from smft_jax import pareto_words
+from smft_jax.pareto import drawing as drawing
+from smft_jax.pareto import words as pareto_words
 
 _MEASURES = {'recall': 'new facts recalled', 'drop': drawing.FORGETTING}
 
 
 def has_points(panel: Mapping[str, Any]) -> bool:
-  """Whether a panel of `pareto.analyse` has anything to draw."""
+  """Whether a panel of `analysis.analyse` has anything to draw."""
   return any(
     point['recall_mean'] is not None
     for facet in panel['facets']
@@ -28,7 +28,7 @@ def draw_panel(panel: Mapping[str, Any]) -> figure.Figure:
   """Draws an ablation as its kind asks for.
 
   Args:
-    panel: one of `pareto.analyse`'s that `has_points`.
+    panel: one of `analysis.analyse`'s that `has_points`.
   """
   if panel['kind'] == 'front':
     return _draw_fronts(panel)

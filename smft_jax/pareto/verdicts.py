@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any
 
-from smft_jax import pareto_words
+from smft_jax.pareto import words as pareto_words
 
 GOAL = 5.0
 
@@ -21,7 +21,7 @@ def verdicts(
   """All verdicts: drops at equal learning, fronts, order of the ablations.
 
   Args:
-    analysis: what `pareto.analyse` found.
+    analysis: what `analysis.analyse` found.
     report: REPORT of the sweep's config; `goal` and `labels` are read.
   """
   names = analysis['labels']

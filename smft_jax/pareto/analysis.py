@@ -46,11 +46,11 @@ import pathlib
 from typing import Any
 
 from smft_jax import metrics
-from smft_jax import pareto_fronts
-from smft_jax import pareto_panels
-from smft_jax import pareto_table
-from smft_jax import pareto_verdicts
-from smft_jax import pareto_words
+from smft_jax.pareto import fronts as pareto_fronts
+from smft_jax.pareto import panels as pareto_panels
+from smft_jax.pareto import table as pareto_table
+from smft_jax.pareto import verdicts as pareto_verdicts
+from smft_jax.pareto import words as pareto_words
 
 
 def analyse(
@@ -65,7 +65,7 @@ def analyse(
       rivals that set the target (('full', 'lora')), `references` methods
       without training (('in_context',)), `goal` how many times smaller its
       drop should be (5), `labels` what to call methods, and `panels` the
-      ablations (`pareto_panels`).
+      ablations (`panels`).
 
   Returns:
     equal_learning, equal_learning_at_own_reach (None where that is the same),
@@ -168,8 +168,8 @@ def write(
     ValueError: if there are no rows.
   """
   # Drawing takes a while to import, and only this needs it.
-  from smft_jax import pareto_figures
-  from smft_jax import pareto_report
+  from smft_jax.pareto import figures as pareto_figures
+  from smft_jax.pareto import report as pareto_report
 
   workdir = pathlib.Path(workdir)
   analysis = analyse(rows, report)

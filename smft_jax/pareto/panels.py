@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from smft_jax import pareto_fronts
-from smft_jax import pareto_table
-from smft_jax import pareto_words
+from smft_jax.pareto import fronts as pareto_fronts
+from smft_jax.pareto import table as pareto_table
+from smft_jax.pareto import words as pareto_words
 
 KINDS = ('front', 'sweep')
 
@@ -44,7 +44,7 @@ def panels(
     many) and facets, a list of dicts with value (None where there is one
     facet), recall (the highest that the lines of `order`, or else all lines,
     reach with every seed) and lines: dicts with key, label, points
-    (`pareto_table.collapse`, in a sweep from left to right), front (of the
+    (`table.collapse`, in a sweep from left to right), front (of the
     means), hypervolume, drop_mean and drop_std at that recall, seeds (how many
     reach it) and best_recall_mean.
 

@@ -1,7 +1,7 @@
 """Pictures of a comparison, as PNG files.
 
 All are drawn for 720 pixels of width, at twice that resolution, from what
-`pareto.analyse` found and nothing else, so that the same table gives the same
+`analysis.analyse` found and nothing else, so that the same table gives the same
 bytes.
 """
 
@@ -16,9 +16,9 @@ from matplotlib import axes
 from matplotlib import figure
 from matplotlib import style
 
-from smft_jax import pareto_drawing as drawing
-from smft_jax import pareto_panel_figures
-from smft_jax import pareto_words
+from smft_jax.pareto import drawing as drawing
+from smft_jax.pareto import panel_figures as pareto_panel_figures
+from smft_jax.pareto import words as pareto_words
 
 
 def write_figures(
@@ -27,7 +27,7 @@ def write_figures(
   """Writes all pictures that the analysis has something for.
 
   Args:
-    analysis: as `pareto.analyse` gives it.
+    analysis: as `analysis.analyse` gives it.
     workdir: where to; it must exist.
 
   Returns:
@@ -62,7 +62,7 @@ def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure:
   """Drop over recall: the headline large, each other rival against our own.
 
   Args:
-    analysis: as `pareto.analyse` gives it, with at least one front.
+    analysis: as `analysis.analyse` gives it, with at least one front.
   """
   fronts = analysis['fronts']
   methods = [method for method in fronts if fronts[method]['mean']]
@@ -181,7 +181,7 @@ def draw_equal_learning(analysis: Mapping[str, Any]) -> figure.Figure:
   """Bars of the drop at the target recall, the least on top.
 
   Args:
-    analysis: as `pareto.analyse` gives it, with a target.
+    analysis: as `analysis.analyse` gives it, with a target.
   """
   table = analysis['equal_learning']
   methods = table['methods']

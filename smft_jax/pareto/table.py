@@ -12,7 +12,7 @@ import math
 import statistics
 from typing import Any
 
-from smft_jax import pareto_fronts
+from smft_jax.pareto import fronts as pareto_fronts
 
 Row = Mapping[str, Any]
 SeedFronts = Mapping[str, list[pareto_fronts.Point]]  # by seed

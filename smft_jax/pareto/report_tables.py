@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smft_jax import page
-from smft_jax import pareto_words
+from smft_jax.pareto import words as pareto_words
 
 
 def equal_learning(
@@ -15,7 +15,7 @@ def equal_learning(
   """Every method at one recall.
 
   Args:
-    analysis: as `pareto.analyse` gives it.
+    analysis: as `analysis.analyse` gives it.
     table: its equal_learning, or the one at our own reach.
   """
   methods = table['methods']

@@ -14,8 +14,8 @@ from typing import Any
 
 from smft_jax import metrics
 from smft_jax import page
-from smft_jax import pareto_report_tables as tables
-from smft_jax import pareto_words
+from smft_jax.pareto import report_tables as tables
+from smft_jax.pareto import words as pareto_words
 
 _MEANING = {
   'recall': (
@@ -69,12 +69,12 @@ def write_report(
   """Writes report.html.
 
   Args:
-    analysis: as `pareto.analyse` gives it, with `failed`, the names of points
+    analysis: as `analysis.analyse` gives it, with `failed`, the names of points
       that have no results.
     workdir: where to, and where the pictures and, if there is one, sweep.json
       lie; that one tells the command line.
     report: REPORT of the sweep's config; `title`, `text` and `command`.
-    pictures: file names by picture (`pareto_figures.write_figures`).
+    pictures: file names by picture (`figures.write_figures`).
   """
   workdir = pathlib.Path(workdir)
   title = report.get('title') or 'Learning against forgetting'

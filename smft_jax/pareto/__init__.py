@@ -1,0 +1,1 @@
+"""Learning against forgetting: what the table of a sweep comes to."""
