@@ -73,7 +73,8 @@ def expand(
       left as it is.
 
   Returns:
-    The points, and REPORT of the config file.
+    The points, and REPORT of the config file, without panels that no point is
+    in.
 
   Raises:
     UserError: in one line, for a file without points, or a point whose name or
@@ -125,6 +126,10 @@ def expand(
     points.append(
       dataclasses.replace(made, method=made.method or _method(made).name)
     )
+  if 'panels' in report:
+    # Another variant's panels are none of this one's.
+    used = {panel for point in points for panel in point.panels}
+    report['panels'] = {k: v for k, v in report['panels'].items() if k in used}
   return points, report
 
 

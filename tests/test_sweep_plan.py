@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
 from smft_jax import cli
 from smft_jax import config_file
+from smft_jax import methods
 from smft_jax import metrics
 from smft_jax import schema
 from smft_jax import sweep_plan
@@ -271,3 +273,49 @@ def test_states(config, tmp_path):
   assert sweep_plan.state_of(tmp_path, point) == 'failed'
   (folder / 'results.json').touch()
   assert sweep_plan.state_of(tmp_path, point) == 'done'
+
+
+def test_panels_that_no_point_is_in_are_left_out_of_the_report(config):
+  file = config("""
+REPORT = dict(panels=dict(t=dict(title='T'), corpus=dict(title='Corpus')))
+sweep = lambda add: add('one', {}, panels=('front', 't'))
+""")
+  _, report = sweep_plan.expand(file, config_file.load(file))
+  assert report == {'panels': {'t': {'title': 'T'}}}
+
+
+def pareto(variant):
+  file = str(pathlib.Path(__file__).parent.parent / 'configs' / 'pareto.py')
+  return points_of(f'{file}:{variant}')
+
+
+def test_the_comparison_runs_every_method_on_the_same_seeds():
+  points = pareto('reported')
+  assert {p.experiment.method.name for p in points} == methods.METHODS.keys()
+  seeds = {}
+  for point in points:
+    seeds.setdefault(point.method, set()).add(point.experiment.seed)
+  assert len(seeds['full']) >= 3
+  assert all(those == seeds['full'] for those in seeds.values())
+  # All learn from the same documents, by as many steps.
+  assert len({p.experiment.stream for p in points}) == 1
+  quick = {p.method for p in pareto('quick')}
+  assert quick == {'sparse_memory', 'full', 'lora'}
+
+
+def test_settings_come_from_a_grid_on_another_seed():
+  def settings(point):
+    return dataclasses.replace(point.experiment.method, learning_rate=1.0)
+
+  tried = {}
+  for point in pareto('validation'):
+    tried.setdefault(point.method, []).append(point)
+  reported = [p for p in pareto('reported') if 'front' in p.panels]
+  seeds = {point.experiment.seed for point in reported}
+  for point in reported:
+    if point.method == 'in_context':  # has no settings
+      continue
+    grid = tried[point.method]
+    assert settings(point) in map(settings, grid)
+    assert point.tuned == len(grid)
+    assert seeds.isdisjoint(p.experiment.seed for p in grid)
