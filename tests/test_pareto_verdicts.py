@@ -22,8 +22,8 @@ def test_goals_that_are_met():
   assert full['ratio'] == pytest.approx(20)
   assert full['sentence'] == (
     'At a recall of 80.0% of the new facts, sparse memory lost 2.0% ± 0.0 of'
-    ' what it knew and full finetuning 40.0% ± 0.0: 20.0 times as much, so the'
-    ' goal of 5 times is met (over seeds 20.0 to 20.0 times).'
+    ' what it knew and full finetuning 40.0% ± 0.0: 20 times as much, so the'
+    ' goal of 5 times is met (over seeds 20 to 20 times).'
   )
   assert lora['met']
   assert 'LoRA 20.0% ± 0.0: 10.0 times as much' in lora['sentence']

@@ -164,14 +164,16 @@ def _draw_headline(
   if target is not None:
     dashes = (0, (4, 3))
     at.axvline(target, color=drawing.SOFT, linewidth=1, linestyle=dashes)
+    # To the wider side, between the rivals above and our own below.
+    left = target > sum(at.get_xlim()) / 2
     at.annotate(
       f'equal learning: {pareto_words.share(target)}',
-      (target, 1),
-      xytext=(-5, -3),
+      (target, 0.62),
+      xytext=(-5 if left else 5, 0),
       xycoords=('data', 'axes fraction'),
       textcoords='offset points',
-      ha='right',
-      va='top',
+      ha='right' if left else 'left',
+      va='center',
       color=drawing.SOFT,
       fontsize=9,
     )

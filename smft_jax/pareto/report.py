@@ -161,7 +161,9 @@ def _numbers(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
     ratio = (methods.get(rival) or {}).get('ratio')
     if ratio is not None:
       name = analysis['labels'][rival]
-      numbers.append((f'{ratio:.1f} ×', f'as much lost by {name}'))
+      numbers.append(
+        (f'{pareto_words.times(ratio)} ×', f'as much lost by {name}')
+      )
   return numbers
 
 

@@ -32,7 +32,7 @@ def equal_learning(
         'not reached'
         if method['drop_mean'] is None
         else pareto_words.spread(method['drop_mean'], method['drop_std']),
-        None if ratio is None else f'{ratio:.1f} ×',
+        None if ratio is None else f'{pareto_words.times(ratio)} ×',
         f'{method["seeds"]} of {method["seeds_run"]}',
         pareto_words.spread(
           method['best_recall_mean'], method['best_recall_std']

@@ -116,11 +116,12 @@ def _ratio(
   else:
     found['met'] = ratio >= goal
     rest = (
-      f'{ratio:.1f} times as much, so the goal of {goal:g} times'
-      f' {"is met" if found["met"] else "is missed"}'
+      f'{pareto_words.times(ratio)} times as much, so the goal of {goal:g}'
+      f' times {"is met" if found["met"] else "is missed"}'
     )
     if len(each) == len(both) > 1:
-      rest += f' (over seeds {min(each):.1f} to {max(each):.1f} times)'
+      low, high = map(pareto_words.times, (min(each), max(each)))
+      rest += f' (over seeds {low} to {high} times)'
   found['sentence'] = f'{sentence}: {rest}.'
   return found
 

@@ -61,6 +61,16 @@ def share(value: float | None, sign: str = '') -> str:
   return text.lstrip('-') if float(text[:-1]) == 0 else text
 
 
+def times(ratio: float) -> str:
+  """How many times as much; a digit after the point only where it says much.
+
+  Example:
+    >>> times(5.24), times(329.9)
+    ('5.2', '330')
+  """
+  return f'{ratio:.{1 if ratio < 20 else 0}f}'
+
+
 def spread(mean: float | None, std: float | None) -> str:
   """A mean share with its standard deviation, where there is one.
 
