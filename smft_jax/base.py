@@ -14,6 +14,7 @@ import json
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
 from absl import logging
 from flax import nnx
@@ -25,6 +26,9 @@ from smft_jax import config as config_lib
 from smft_jax import layers
 from smft_jax import memory
 from smft_jax import metrics
+from smft_jax import preemption
+from smft_jax import resume
+from smft_jax import skips
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -35,7 +39,7 @@ from smft_jax.data import world
 from smft_jax.methods import pretraining
 
 # A change to how bases are made that old ones do not show: raise it.
-_FORMAT = 3
+_FORMAT = 4
 
 # Steps of pretraining between two entries of metrics.jsonl.
 _RECORD_EVERY = 25
@@ -88,14 +92,17 @@ def find_or_make(
     rngs=nnx.Rngs(experiment.seed),
   )
   graphdef, params = nnx.split(model)
-  found = checkpoint.restore_newest(folder / 'params', params)
+  owner = {'config': _parts(experiment)}
+  found = checkpoint.restore_newest(folder / 'params', params, owner)
   if found:
     logging.info('base found in %s', folder)
     params = found[1]
   else:
     logging.info('base not found, pretraining it into %s', folder)
     params = _pretrain(experiment, model, task, tokenizer, folder, writer)
-    checkpoint.save(folder / 'params', experiment.base.steps, params)
+    checkpoint.save(
+      folder / 'params', experiment.base.steps, params, owner=owner
+    )
     shutil.rmtree(folder / 'pretraining', ignore_errors=True)
   return Base(
     folder=folder,
@@ -161,8 +168,18 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     weight_decay=settings.weight_decay,
   )
   state = train_step.init_state(model, method)
-  resumed, state = checkpoint.restore_state(folder / 'pretraining', state)
-  start = resumed or 0
+  saved, owner = folder / 'pretraining', {'config': _parts(experiment)}
+  found = resume.restore(saved, state, owner)
+  if found:
+    state = found[0]
+  start = int(state.step)
+  watch = skips.Watch(
+    'pretraining',
+    min(experiment.max_skipped, settings.steps),
+    f'lower config.base.learning_rate = {settings.learning_rate} or'
+    f' config.base.value_learning_rate = {settings.value_learning_rate}',
+    int(state.skipped_in_a_row),
+  )
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
@@ -170,24 +187,28 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
         rows, step, settings.batch_size, experiment.seed, tokenizer.pad_id
       )
       state, values = train_step.train_step(state, batch)
+      chosen = batches.rows_at(
+        len(rows), step, settings.batch_size, experiment.seed
+      )
+      watch.look(values, f'step {step + 1}, {skips.rows_named(chosen)}')
       bar.update(step + 1, tokens=int(np.sum(batch.mask)), loss=values['loss'])
       done = step + 1
       if done % _RECORD_EVERY == 0 or done == settings.steps:
-        _record(writer, done, float(values['loss']), settings)
-      if done % settings.checkpoint_every == 0 or done == settings.steps:
-        checkpoint.save_state(folder / 'pretraining', done, state)
+        writer.write(
+          'pretrain',
+          step=done,
+          loss=float(values['loss']),
+          steps_skipped=int(state.skipped),
+        )
+      stop = watch.exceeded or preemption.requested()
+      last = done == settings.steps
+      if stop or last or done % settings.checkpoint_every == 0:
+        resume.save(saved, state, owner)
+      if stop and not last:
+        watch.finish()
+        preemption.check()
+  watch.finish()
   return state.params
-
-
-def _record(writer, step: int, loss: float, settings) -> None:
-  """Writes the loss down, and stops where it is not a number."""
-  writer.write('pretrain', step=step, loss=loss)
-  if not np.isfinite(loss):
-    raise ValueError(
-      f'pretraining diverged by step {step} (loss {loss}): lower '
-      f'config.base.learning_rate = {settings.learning_rate} or '
-      f'config.base.value_learning_rate = {settings.value_learning_rate}.'
-    )
 
 
 def _batch(rows, step, batch_size, seed, pad_id) -> batches.Batch:
@@ -239,15 +260,21 @@ def _folder(
   Of the data only what the base is made from counts: the same base serves
   other documents.
   """
-  config = config_lib.to_dict(experiment)
-  parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
-  parts['base'] = {k: v for k, v in parts['base'].items() if k != 'cache_dir'}
+  parts = _parts(experiment)
   digest = hashlib.sha256(json.dumps([_FORMAT, parts], sort_keys=True).encode())
   digest.update(_tokenizer_key(experiment, task).encode())
   for text in task.pretraining:
     digest.update(f'{text.text}\0{text.answer}\0'.encode())
   kind = 'world' if experiment.data.kind == 'world' else 'text'
   return _cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
+
+
+def _parts(experiment: config_lib.Experiment) -> dict[str, Any]:
+  """What of the config makes the base."""
+  config = config_lib.to_dict(experiment)
+  parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
+  parts['base'] = {k: v for k, v in parts['base'].items() if k != 'cache_dir'}
+  return parts
 
 
 def _tokenizer_key(experiment, task) -> str:

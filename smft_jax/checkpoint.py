@@ -1,13 +1,25 @@
-"""Checkpoints: one folder per step, written by Orbax, the newest one kept.
+"""Checkpoints: one folder per step, whole or not there, the newest two kept.
 
-Orbax writes into a temporary folder and renames it, so a step is there whole
-or not at all. A tree is stored flat, by the paths of its leaves: reading never
-runs code, and every name is checked against what the program expects.
+  STEP/arrays         written by Orbax
+  STEP/manifest.json  what the step must hold: arrays with their checksums,
+                      files with their sizes, whose it is, notes
+
+A step is written as STEP.partial and renamed when it is complete. Orbax does
+not notice a flipped byte; the manifest shows it, and the step before is taken.
+A tree is stored flat, by the paths of its leaves: reading never runs code, and
+every name is checked against what the program expects.
+
+Saving waits until all is on disk: metrics.jsonl and the step then agree at
+whatever moment a run is killed.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable, Mapping
+import errno
+import hashlib
+import json
+import os
 import pathlib
 import shutil
 from typing import Any, TypeVar
@@ -16,110 +28,288 @@ from absl import logging
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from smft_jax import train_step
+from smft_jax import checksum
+from smft_jax import config as config_lib
+from smft_jax import metrics
+from smft_jax import schema
 
 Tree = TypeVar('Tree')
+Facts = Mapping[str, Any]
+Shapes = Mapping[str, jax.ShapeDtypeStruct | jax.Array]
+
+# Raise it when an older program would misread what this one writes.
+FORMAT = 1
+
+_KEPT = 2
 
 
-def save(folder: pathlib.Path, step: int, tree: Any) -> None:
-  """Writes `tree` as the newest step of `folder`, then drops older ones.
+class _Damaged(Exception):
+  """A step that does not hold what its manifest says."""
+
+
+def save(
+  folder: pathlib.Path,
+  step: int,
+  tree: Any,
+  owner: Facts | None = None,
+  notes: Facts | None = None,
+) -> None:
+  """Writes `tree` as the newest step of `folder`, and keeps the one before.
 
   Args:
     folder: Where the steps are.
     step: Number of the step; one that is there already is left as it is.
     tree: Arrays.
+    owner: What must be the same where it is restored, as JSON; under 'config'
+      a config, of which a difference is named in full.
+    notes: What else to store, as JSON.
+
+  Raises:
+    OSError: Of errno ENOSPC if the disk is full; older steps are whole then.
   """
   folder = folder.absolute()
-  # What a killed run left half-written would stand in this one's way.
-  for unfinished in folder.glob('*.orbax-checkpoint-tmp*'):
+  folder.mkdir(parents=True, exist_ok=True)
+  # What a killed run left half-written, or half-removed.
+  for unfinished in folder.glob('*.partial'):
     shutil.rmtree(unfinished)
   if not (folder / str(step)).exists():
-    ocp.save(folder / str(step), _flatten(tree))
-  for old in _steps(folder):
-    if old < step:
-      shutil.rmtree(folder / str(old))
+    partial = folder / f'{step}.partial'
+    try:
+      _write(partial, step, flatten(tree), owner or {}, notes or {})
+      partial.rename(folder / str(step))
+      _sync(folder)
+    except (OSError, ValueError) as error:
+      shutil.rmtree(partial, ignore_errors=True)
+      if not _is_full(error):
+        raise
+      raise OSError(
+        errno.ENOSPC, f'no room to save step {step}', str(folder)
+      ) from error
+  for old in _steps(folder)[:-_KEPT]:
+    dropped = folder / f'{old}.partial'
+    (folder / str(old)).rename(dropped)
+    shutil.rmtree(dropped)
 
 
-def restore_newest(folder: pathlib.Path, like: Tree) -> tuple[int, Tree] | None:
-  """Reads the newest step.
+def restore_newest(
+  folder: pathlib.Path, like: Tree, owner: Facts | None = None
+) -> tuple[int, Tree] | None:
+  """Reads the newest step that is whole.
 
   Args:
     folder: Where the steps are; need not exist.
     like: A tree of arrays, of the structure, shapes, dtypes and shardings to
       restore to.
+    owner: As in `save`.
 
   Returns:
     The step and its tree, or None if there is none.
 
   Raises:
-    ValueError: If the step cannot be read, or holds other arrays.
+    ValueError: If no step can be read, or the newest that can be holds other
+      arrays, has another owner or is of a newer format.
   """
-  folder = folder.absolute()
-  steps = _steps(folder)
-  if not steps:
+  found = read_newest(folder, lambda unused: flatten(like), owner)
+  if found is None:
     return None
-  path = folder / str(steps[-1])
-  flat = _flatten(like)
-  try:
-    stored = ocp.metadata(path).metadata
-    for name in sorted(flat.keys() ^ stored.keys()):
-      where = 'the model lacks' if name in stored else 'it lacks'
-      raise ValueError(f'{where} {name}')
-    for name, leaf in flat.items():
-      if stored[name].shape != leaf.shape:
-        raise ValueError(f'{name} is {stored[name].shape}, not {leaf.shape}')
-      if stored[name].dtype != leaf.dtype:
-        raise ValueError(f'{name} is {stored[name].dtype}, not {leaf.dtype}')
-    restored = ocp.load(
-      path,
-      jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-        flat,
-      ),
-    )
-  except Exception as error:
-    raise ValueError(
-      f'checkpoint {path} does not fit or is damaged: {error}; remove it to '
-      'start again.'
-    ) from error
-  leaves = [restored[name] for name in flat]
-  return steps[-1], jax.tree.unflatten(jax.tree.structure(like), leaves)
+  step, arrays, _ = found
+  leaves = [arrays[name] for name in flatten(like)]
+  return step, jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def save_state(
-  folder: pathlib.Path, step: int, state: train_step.TrainState
-) -> None:
-  """Writes what training changes of a state, as `save` does."""
-  save(folder, step, _changing(state))
-
-
-def restore_state(
-  folder: pathlib.Path, state: train_step.TrainState
-) -> tuple[int | None, train_step.TrainState]:
-  """The newest step of `save_state`, and the state there.
+def read_newest(
+  folder: pathlib.Path,
+  expected: Callable[[Mapping[str, Any]], Shapes],
+  owner: Facts | None = None,
+) -> tuple[int, dict[str, jax.Array], dict[str, Any]] | None:
+  """What `restore_newest` does, for arrays whose shapes the step knows.
 
   Args:
     folder: Where the steps are; need not exist.
-    state: A state of the same model and method.
+    expected: From the stored arrays' {'shape', 'dtype', 'checksum'} by name to
+      the arrays to read: shapes, dtypes and shardings.
+    owner: As in `save`.
 
   Returns:
-    The step and its state; None and `state` as it is if there is none.
+    The step, its arrays by name and its notes, or None if there is none.
 
   Raises:
     ValueError: As `restore_newest` does.
   """
-  found = restore_newest(folder, _changing(state))
-  if found is None:
-    return None, state
-  step, changing = found
-  logging.info('resumes after %d, from %s', step, folder)
-  return step, dataclasses.replace(state, **changing)
+  folder = folder.absolute()
+  damaged: list[pathlib.Path] = []
+  first = ''
+  for step in reversed(_steps(folder)):
+    path = folder / str(step)
+    try:
+      arrays, notes = _read(path, expected, owner or {})
+    except _Damaged as error:
+      logging.warning('checkpoint %s is damaged: %s', path, error)
+      first = first or str(error)
+      damaged.append(path)
+      continue
+    for newer in damaged:
+      # Out of the way of the step that the run will come to again.
+      aside = newer.with_name(f'{newer.name}.damaged')
+      shutil.rmtree(aside, ignore_errors=True)
+      newer.rename(aside)
+    if damaged:
+      logging.warning('goes back to step %d in %s', step, folder)
+    return step, arrays, notes
+  if not damaged:
+    return None
+  older = f', nor is any of {len(damaged) - 1} older' if damaged[1:] else ''
+  raise _refusal(damaged[0], first + older)
 
 
-def _changing(state: train_step.TrainState) -> dict[str, Any]:
+def flatten(tree: Any) -> dict[str, jax.Array]:
+  """The leaves of a tree by the names they are stored by, in tree order."""
+  paths, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
-    name: getattr(state, name) for name in ('params', 'opt_state', 'step')
+    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
+    for path, leaf in paths
   }
+
+
+def _read(path: pathlib.Path, expected, owner: Facts):
+  manifest = _read_manifest(path)
+  if manifest['format'] > FORMAT:
+    raise schema.UserError(
+      f'checkpoint {path} is of format {manifest["format"]}, and this version'
+      f' of smft_jax reads up to {FORMAT}: update it, or choose another'
+      ' --workdir'
+    )
+  _check_owner(path, manifest['owner'], owner)
+  stored = manifest['arrays']
+  shapes = dict(expected(stored))
+  for name in sorted(shapes.keys() ^ stored.keys()):
+    where = 'the model lacks' if name in stored else 'it lacks'
+    raise _refusal(path, f'{where} {name}')
+  for name, leaf in shapes.items():
+    shape, dtype = tuple(stored[name]['shape']), stored[name]['dtype']
+    if shape != leaf.shape:
+      raise _refusal(path, f'{name} is {shape}, not {leaf.shape}')
+    if dtype != str(leaf.dtype):
+      raise _refusal(path, f'{name} is {dtype}, not {leaf.dtype}')
+  for name, size in manifest['files'].items():
+    file = path / name
+    if not file.is_file():
+      raise _Damaged(f'{file} is missing')
+    if file.stat().st_size != size:
+      raise _Damaged(f'{file} has {file.stat().st_size} bytes, not {size}')
+  try:
+    arrays = ocp.load(
+      path / 'arrays',
+      {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for name, x in shapes.items()
+      },
+    )
+  except Exception as error:  # of many kinds, by where the damage is
+    raise _Damaged(f'{schema.one_line(error)[:300]}') from error
+  for name, found in checksum.checksums(arrays).items():
+    if found != stored[name]['checksum']:
+      raise _Damaged(f'the bytes of array {name} are not those saved')
+  return arrays, manifest['notes']
+
+
+def _write(
+  partial: pathlib.Path,
+  step: int,
+  arrays: Mapping[str, jax.Array],
+  owner: Facts,
+  notes: Facts,
+) -> None:
+  """Writes a step's folder. With many processes, one writes the manifest."""
+  ocp.save(partial / 'arrays', dict(arrays))
+  sums = checksum.checksums(arrays)
+  manifest = {
+    'format': FORMAT,
+    'step': step,
+    'owner': owner,
+    'notes': notes,
+    'arrays': {
+      name: {
+        'shape': leaf.shape,
+        'dtype': str(leaf.dtype),
+        'checksum': sums[name],
+      }
+      for name, leaf in arrays.items()
+    },
+    'files': {
+      file.relative_to(partial).as_posix(): file.stat().st_size
+      for file in sorted(partial.rglob('*'))
+      if file.is_file()
+    },
+  }
+  manifest = metrics.to_json(manifest)
+  metrics.write_json(
+    partial / 'manifest.json', {'digest': _digest(manifest), **manifest}
+  )
+  _sync(partial)
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+  file = path / 'manifest.json'
+  try:
+    manifest = json.loads(file.read_text())
+    digest = manifest.pop('digest')
+  except FileNotFoundError:
+    raise _Damaged(f'{file} is missing') from None
+  except (OSError, ValueError, KeyError, AttributeError) as error:
+    raise _Damaged(f'{file} cannot be read: {error!r}') from None
+  if digest != _digest(manifest):
+    raise _Damaged(f'{file} does not hold what was written')
+  return manifest
+
+
+def _digest(manifest: Facts) -> str:
+  """A hash of the manifest without it; the same rule for every format."""
+  return hashlib.sha256(
+    json.dumps(manifest, sort_keys=True).encode()
+  ).hexdigest()
+
+
+def _check_owner(path: pathlib.Path, theirs: Facts, ours: Facts) -> None:
+  if 'config' in theirs and 'config' in ours:
+    differing = config_lib.differences(theirs['config'], ours['config'])
+    if differing:
+      raise schema.UserError(
+        f'checkpoint {path} is of another config, with'
+        f' {"; ".join(differing[:4])}: choose another --workdir'
+      )
+  for name in sorted((theirs.keys() | ours.keys()) - {'config'}):
+    if theirs.get(name) != ours.get(name):
+      raise schema.UserError(
+        f'checkpoint {path} is of another {name}, {theirs.get(name)}, not'
+        f' {ours.get(name)}: choose another --workdir'
+      )
+
+
+def _refusal(path: pathlib.Path, why: str) -> ValueError:
+  return ValueError(
+    f'checkpoint {path} does not fit or is damaged: {why}; remove it to start '
+    'again.'
+  )
+
+
+def _is_full(error: Exception) -> bool:
+  """Whether there is no room; Orbax says so in the text of a ValueError."""
+  if isinstance(error, OSError):
+    return error.errno in metrics.FULL
+  codes = (f"os_error_code='{code}'" for code in metrics.FULL)
+  return 'RESOURCE_EXHAUSTED' in str(error) or any(
+    code in str(error) for code in codes
+  )
+
+
+def _sync(folder: pathlib.Path) -> None:
+  """Has the names in a folder written to the disk."""
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
@@ -128,12 +318,3 @@ def _steps(folder: pathlib.Path) -> list[int]:
   return sorted(
     int(path.name) for path in folder.iterdir() if path.name.isdigit()
   )
-
-
-def _flatten(tree: Any) -> dict[str, jax.Array]:
-  """Leaves by their path, in tree order."""
-  paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='.'): leaf
-    for path, leaf in paths
-  }

@@ -31,10 +31,9 @@ from ml_collections import config_dict
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import metrics
+from smft_jax import preemption
 from smft_jax import schema
-
-# Settings that say where things lie, and do not change what a run computes.
-_NOT_COMPARED = ('config.base.cache_dir',)
+from smft_jax import skips
 
 _PACKAGES = (
   'smft-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
@@ -91,7 +90,8 @@ def run(
     argv: those arguments; None takes them from the process.
 
   Returns:
-    The exit code: 0, 2 for a mistake, or 130 when interrupted.
+    The exit code: 0, also when SIGTERM stopped it; 1 when it could not go on,
+    for lack of room or of a finite loss; 2 for a mistake; 130 when interrupted.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
   keep_traceback = '--traceback' in arguments
@@ -99,15 +99,27 @@ def run(
     arguments.remove('--traceback')
   _show_our_log_lines()
   try:
-    main(arguments)
+    with preemption.noticed():
+      main(arguments)
+  except preemption.Preempted:
+    print(
+      '\nstopped by SIGTERM, and saved; the same command resumes',
+      file=sys.stderr,
+    )
+    return 0
   except KeyboardInterrupt:
     print('\ninterrupted; the same command resumes', file=sys.stderr)
     return 130
+  except skips.Diverged as error:
+    print(f'error: {schema.one_line(error)}', file=sys.stderr)
+    return 1
   except (ValueError, OSError) as error:
     if keep_traceback or not _is_mistake(error):
       raise
-    print(f'error: {schema.one_line(error)}', file=sys.stderr)
-    return 2
+    full = isinstance(error, OSError) and error.errno in metrics.FULL
+    hint = '; make room, and the same command resumes' if full else ''
+    print(f'error: {schema.one_line(error)}{hint}', file=sys.stderr)
+    return 1 if full else 2
   return 0
 
 
@@ -227,11 +239,7 @@ def holds_run(workdir: pathlib.Path, experiment: config_lib.Experiment) -> bool:
     raise schema.UserError(
       f'{path} is damaged; remove it, or choose another --workdir'
     ) from None
-  differing = [
-    line
-    for line in schema.differences(theirs, config_lib.to_dict(experiment))
-    if not line.startswith(_NOT_COMPARED)
-  ]
+  differing = config_lib.differences(theirs, config_lib.to_dict(experiment))
   if differing:
     more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''
     raise schema.UserError(
@@ -272,7 +280,7 @@ def _default_workdir(config_file: str, overrides: Sequence) -> str:
   parts += sorted(
     f'{key.removeprefix("config.")}={text}'
     for key, text in overrides
-    if key not in _NOT_COMPARED
+    if key not in config_lib.NOT_COMPARED
   )
   folder = re.sub(r'[^\w.=,+-]', '_', ','.join(parts))
   if len(folder) > 120:  # file systems end a name at 255 bytes
@@ -341,7 +349,11 @@ def _show_our_log_lines() -> None:
   ours = str(pathlib.Path(__file__).parent) + os.sep
 
   def keep(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.pathname.startswith(ours)
+    if record.pathname.startswith(ours):
+      return True
+    # Orbax logs the whole traceback of what it raises as well, and we tell.
+    of_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
+    return record.levelno >= logging.WARNING and not of_orbax
 
   # Not absl's own handler: that warns that its flags were not parsed.
   handler = logging.StreamHandler()

@@ -38,6 +38,14 @@ _DATA_KINDS = {
 
 UserError = schema.UserError
 
+# Settings that do not change what a run computes: where things lie, how often
+# it is saved, when it gives up.
+NOT_COMPARED = (
+  'config.base.cache_dir',
+  'config.stream.checkpoint_every',
+  'config.max_skipped',
+)
+
 # Methods that leave alone what lies below the memory layer.
 _REUSING_HIDDEN = ('sparse_memory', 'values_only')
 
@@ -149,10 +157,17 @@ class StreamConfig:
   # Compute what lies below the memory once per document: faster where steps see
   # a row again, for the memory of a document's hidden states.
   reuse_hidden: bool = False
+  # Documents between checkpoints, beside those before each evaluation.
+  checkpoint_every: int | None = None
 
   def __post_init__(self) -> None:
     schema.at_least(
-      1, self, 'steps_per_document', 'batch_size', 'max_documents'
+      1,
+      self,
+      'steps_per_document',
+      'batch_size',
+      'max_documents',
+      'checkpoint_every',
     )
     schema.at_least(0, self, 'context_weight', 'answer_weight')
     if not self.context_weight and not self.answer_weight:
@@ -226,9 +241,12 @@ class Experiment:
     metadata={'choose_section': _choose_method, 'choose_by': 'name'},
   )
   evaluation: EvaluationConfig
+  # Steps in a row without a finite loss and gradient at which a run stops.
+  max_skipped: int = 10
 
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
+    schema.at_least(1, self, 'max_skipped')
     if self.stream is None:
       return
     if self.method is None:
@@ -302,3 +320,19 @@ def to_dict(experiment: Experiment) -> dict[str, Any]:
   """
   # One trip through JSON, so that it equals what config.json will be read as.
   return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def differences(
+  theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> list[str]:
+  """Names the settings in which two runs differ, of those that count.
+
+  Args:
+    theirs: what `to_dict` returned.
+    ours: the same.
+  """
+  return [
+    line
+    for line in schema.differences(theirs, ours)
+    if not line.startswith(NOT_COMPARED)
+  ]

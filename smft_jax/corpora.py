@@ -9,6 +9,7 @@ import itertools
 import json
 import typing
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +17,7 @@ from smft_jax import background as background_lib
 from smft_jax import config as config_lib
 from smft_jax import method as method_lib
 from smft_jax import metrics
+from smft_jax import preemption
 from smft_jax import schema
 from smft_jax.data import batches
 from smft_jax.data import task as task_lib
@@ -65,6 +67,17 @@ def background(
   )
   if path.exists():
     return background_lib.load(path, provenance)
+  # What a run that was asked to stop had counted.
+  unfinished = {
+    int(part.suffixes[0][1:]): part
+    for part in path.parent.glob(f'{path.stem}.*.npz')
+  }
+  start = max(unfinished, default=0)
+  statistics = None
+  if start:
+    statistics = background_lib.load(
+      unfinished[start], provenance | {'counted': start}
+    )
   # Another order than pretraining's: the corpus, not the very batches.
   found = stream(
     texts,
@@ -72,19 +85,31 @@ def background(
     experiment.base.max_length,
     batch_size=settings.batch_size,
     seed=experiment.seed + 1,
+    start=start,
   )
-  with metrics.Progress('background', settings.num_batches, 'batch') as bar:
-
-    def shown() -> Iterator[batches.Batch]:
-      for step in range(settings.num_batches):
-        batch = next(found)
-        yield batch
-        bar.update(step + 1, tokens=int(np.sum(batch.mask)))
-
-    statistics = background_lib.count(
-      base.graphdef, base.params, shown(), document=settings.document
-    )
+  with metrics.Progress(
+    'background', settings.num_batches, 'batch', start=start
+  ) as bar:
+    for step in range(start, settings.num_batches):
+      batch = next(found)
+      counted = background_lib.count(
+        base.graphdef, base.params, [batch], document=settings.document
+      )
+      if statistics is not None:  # whole numbers, so that no order counts
+        counted = jax.tree.map(jnp.add, statistics, counted)
+      statistics = counted
+      bar.update(step + 1, tokens=int(np.sum(batch.mask)))
+      if preemption.requested() and step + 1 < settings.num_batches:
+        background_lib.save(
+          path.with_suffix(f'.{step + 1}.npz'),
+          statistics,
+          provenance | {'counted': step + 1},
+        )
+        preemption.check()
+  assert statistics is not None
   background_lib.save(path, statistics, provenance)
+  for part in unfinished.values():
+    part.unlink()
   return statistics
 
 
@@ -113,6 +138,7 @@ def stream(
   *,
   batch_size: int,
   seed: int,
+  start: int = 0,
 ) -> Iterator[batches.Batch]:
   """Batches of texts without end, epochs in orders of their own.
 
@@ -122,13 +148,14 @@ def stream(
     max_length: Most tokens in a row; longer texts are split.
     batch_size: Rows of a batch.
     seed: What the orders are made from.
+    start: Batches to leave out at the beginning.
 
   Yields:
     Batches, all of one shape.
   """
   rows = batches.tokenize(texts, tokenizer, max_length=max_length)
   length = batches.bucket_length(rows.longest, 4)
-  for step in itertools.count():
+  for step in itertools.count(start):
     yield batches.batch_at(
       rows, step, batch_size, seed, length, tokenizer.pad_id
     )

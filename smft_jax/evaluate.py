@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import preemption
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -163,7 +164,8 @@ class Evaluator:
     length per call: few shapes are compiled.
     """
     length = batches.bucket_length(rows.longest)
-    for start in range(0, len(rows), self.batch_size):
+    starts = range(0, len(rows), self.batch_size)
+    for start in preemption.until_requested(starts):
       index = np.arange(start, min(start + self.batch_size, len(rows)))
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
       yield rows.take(filled), len(index), length

@@ -23,15 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import background as background_lib
 from smft_jax import base as base_lib
-from smft_jax import checkpoint
 from smft_jax import config as config_lib
 from smft_jax import corpora
 from smft_jax import learner
 from smft_jax import measurements
+from smft_jax import memory
 from smft_jax import method as method_lib
 from smft_jax import methods
 from smft_jax import metrics
+from smft_jax import preemption
+from smft_jax import resume
+from smft_jax import skips
 from smft_jax import train_step
 from smft_jax import transfer
 
@@ -60,61 +64,87 @@ def run(
   """
   if experiment.method is None or experiment.stream is None:
     raise ValueError('config.method or config.stream is missing.')
-  folder = workdir / 'checkpoints'
   state = first_state(experiment, base)
   sets, before = measurements.of_base(experiment, base)
   metrics.write_json(workdir / 'outputs_before.json', before.answers)
-  start, state = checkpoint.restore_state(folder, state)
-  if start is None:
-    start = 0
+  total, each = len(sets.documents), experiment.stream.steps_per_document
+  saves = _saves(experiment, base, state, workdir / 'checkpoints')
+  found = saves.restore(state)
+  if found is None:
+    spent = {'tokens': 0, 'wall_s': 0.0, 'lesson_s': 0.0}
+    start = first = 0
     writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
     _evaluated(writer, 0, before)
   else:
+    state, spent = found
+    # Whole documents, and steps on the one after them.
+    start, first = divmod(int(state.step), each)
     writer.truncate(lambda r: r.get('documents', 0) > start)
-    measured = [r['documents'] for r in _records(workdir, 'evaluation')]
-    if measured[:1] != [0] or measured[-1] != start:
-      raise config_lib.UserError(
-        f'{workdir / "metrics.jsonl"} lacks what was measured up to document'
-        f' {start}: remove {workdir} to start again'
-      )
+    _check_records(workdir, start)
   sets = dataclasses.replace(
     sets,
     evaluator=dataclasses.replace(sets.evaluator, graphdef=state.graphdef),
   )
-  spent = [{'tokens': 0, 'wall_s': 0.0}, *_records(workdir, 'stream')][-1]
   tokens, began = spent['tokens'], time.monotonic() - spent['wall_s']
+  lesson_s = spent['lesson_s']
   student = learner.Learner(experiment, base)
-  total = len(sets.documents)
+  watch = skips.Watch(
+    'the stream',
+    min(experiment.max_skipped, total * each),
+    'lower the rates of config.method',
+    int(state.skipped_in_a_row),
+  )
+
+  def is_measured(done: int) -> bool:
+    return done % experiment.evaluation.every_documents == 0 or done == total
+
   after = before
   if state.method.update == 'none':
     start = total
     after = sets.take_in_context(state.params, before)
     _evaluated(writer, total, after)
-  elif start == total:  # stopped between its last document and its results
-    after = sets.take(state.params)
+  elif start and not first and is_measured(start):
+    # Saved before it was measured, or at the end before the results were.
+    is_missing = _records(workdir, 'evaluation')[-1]['documents'] != start
+    if is_missing or start == total:
+      after = sets.take(state.params)
+    if is_missing:
+      _evaluated(writer, start, after)
   stream = None if show else io.StringIO()
   with metrics.Progress(
     'stream', total, 'document', start=start, stream=stream
   ) as bar:
     for index in range(start, total):
-      state, values = student.learn(state, index)
+      state, values = student.learn(state, index, watch, first)
+      done, first = divmod(int(state.step), each)
       tokens += values.pop('tokens')
-      done = index + 1
-      bar.update(done, tokens=tokens - spent['tokens'], loss=values['loss'])
-      writer.write(
-        'stream',
-        documents=done,
-        document=sets.documents[index].id,
-        **values,
-        tokens=tokens,
-        wall_s=round(time.monotonic() - began, 3),
-      )
-      every = experiment.evaluation.every_documents
-      if done % every == 0 or done == total:
+      values['lesson_s'] = lesson_s = round(values['lesson_s'] + lesson_s, 4)
+      wall_s = round(time.monotonic() - began, 3)
+      if not first:
+        lesson_s = 0.0
+        bar.update(done, tokens=tokens - spent['tokens'], loss=values['loss'])
+        writer.write(
+          'stream',
+          documents=done,
+          document=sets.documents[index].id,
+          **values,
+          tokens=tokens,
+          steps_skipped=int(state.skipped),
+          wall_s=wall_s,
+        )
+      stop = watch.exceeded or preemption.requested()
+      every = experiment.stream.checkpoint_every or total
+      # Before it is measured, which may take long and can be done again.
+      if checkpoints and (stop or is_measured(done) or done % every == 0):
+        notes = {'tokens': tokens, 'wall_s': wall_s, 'lesson_s': lesson_s}
+        saves.save(state, notes)
+      if stop:
+        watch.finish()
+        preemption.check()
+      if is_measured(done):
         after = sets.take(state.params)
         _evaluated(writer, done, after)
-        if checkpoints:
-          checkpoint.save_state(folder, done, state)
+  watch.finish()
   curve = _records(workdir, 'evaluation')
   matrix = transfer.accuracy_matrix(
     [(r['documents'], r['document_recall']) for r in curve]
@@ -124,9 +154,11 @@ def run(
     'method': experiment.method.name,
     'seed': experiment.seed,
     'steps': steps,
+    'steps_skipped': int(state.skipped),
     'wall_s': round(time.monotonic() - began, 1),
     'tokens': tokens,
     **_changed(base.params, state.params),
+    'state_hash': background_lib.fingerprint(state.params),
     **sets.compare(before.metrics, after.metrics),
     'locality': measurements.locality(before, after),
     'accuracy_matrix': matrix,
@@ -164,6 +196,45 @@ def first_state(
   )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Saves:
+  """Where a run's states are saved, and how; arguments of `resume`."""
+
+  folder: pathlib.Path
+  owner: dict[str, Any]
+  base_table: jax.Array | None
+
+  def save(self, state: train_step.TrainState, notes: dict[str, Any]) -> None:
+    resume.save(self.folder, state, self.owner, notes, self.base_table)
+
+  def restore(self, state: train_step.TrainState):
+    return resume.restore(self.folder, state, self.owner, self.base_table)
+
+
+def _saves(experiment, base, state, folder: pathlib.Path) -> _Saves:
+  only_values = state.method.trainable is memory.MemoryValue
+  return _Saves(
+    folder=folder,
+    owner={
+      'config': config_lib.to_dict(experiment),
+      'base model': base.fingerprint,
+      'background': resume.background_identity(state.background),
+    },
+    base_table=train_step.table(base.params) if only_values else None,
+  )
+
+
+def _check_records(workdir: pathlib.Path, start: int) -> None:
+  """Checks that metrics.jsonl holds what a run up to a document measured."""
+  measured = [r['documents'] for r in _records(workdir, 'evaluation')]
+  streamed = [r['documents'] for r in _records(workdir, 'stream')]
+  if measured[:1] != [0] or streamed != list(range(1, start + 1)):
+    raise config_lib.UserError(
+      f'{workdir / "metrics.jsonl"} lacks what was measured up to document'
+      f' {start}: remove {workdir} to start again'
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def _prepared(
   base: base_lib.Base, method: method_lib.Method, max_length: int, seed: int
@@ -185,7 +256,7 @@ def _prepared(
       batch_size=32,
       seed=seed,
     )
-    extras = method.begin(graphdef, params, texts)
+    extras = method.begin(graphdef, params, preemption.until_requested(texts))
   return graphdef, params, extras
 
 

@@ -11,6 +11,8 @@ from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import corpora
 from smft_jax import flops
+from smft_jax import preemption
+from smft_jax import skips
 from smft_jax import train_step
 from smft_jax.data import batches
 
@@ -29,6 +31,7 @@ class Learner:
     self._seed = experiment.seed * 1_000_003
     self._pad_id = base.tokenizer.pad_id
     documents = base.task.documents[: self._settings.max_documents]
+    self._names = [document.id for document in documents]
     self._rows = [
       batches.tokenize(
         document.augmentations,
@@ -50,12 +53,23 @@ class Learner:
       longest = max(longest, self._old.longest)
     self._length = batches.bucket_length(longest, 4)
 
-  def learn(self, state: train_step.TrainState, index: int):
+  def learn(
+    self,
+    state: train_step.TrainState,
+    index: int,
+    watch: skips.Watch,
+    first: int = 0,
+  ):
     """Takes the steps on one document.
 
+    Stops after the step in progress where the run is asked to stop, or too many
+    steps are skipped; `state.step` tells how far it came.
+
     Args:
-      state: Before the document; donated.
+      state: Before the document, or in it; donated.
       index: Its place in the stream.
+      watch: Looks at every step.
+      first: Steps on it that were taken before.
 
     Returns:
       The state after it, and numbers: the last step's `loss`, `slots_accessed`
@@ -67,12 +81,19 @@ class Learner:
       state = dataclasses.replace(state, extras={**state.extras, **changed})
     hidden = self._hidden(state, index)
     tokens = 0
-    for step in range(self._settings.steps_per_document):
+    for step in range(first, self._settings.steps_per_document):
       batch, chosen = self._batch(index, step)
       tokens += int(np.sum(batch.mask))
       state, values = train_step.train_step(
         state, batch, None if hidden is None else hidden[chosen]
       )
+      watch.look(
+        values,
+        f'step {step + 1} on document {self._names[index]!r},'
+        f' {skips.rows_named(chosen)} of its texts',
+      )
+      if watch.exceeded or preemption.requested():
+        break
     values = {
       name: float(values[name])
       for name in ('loss', 'slots_accessed', 'slots_updated')

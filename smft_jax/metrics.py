@@ -7,6 +7,7 @@ one step, and metrics.jsonl drops a line that a crash cut short.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import errno
 import json
 import math
 import os
@@ -21,6 +22,10 @@ from smft_jax import schema
 
 _HIGHER_IS_BETTER = ('recall', 'f1', 'exact_match', 'accuracy')
 _LOWER_IS_BETTER = ('nll', 'perplexity')
+
+# What the errno is where there is no room: on the disk, in a quota, or below a
+# limit on the size of files.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def relative_drop(metric: str, before: float, after: float) -> float:
@@ -158,8 +163,11 @@ class MetricsWriter:
   def write(self, event: str, **values: Any) -> None:
     """Appends {"event": event, "time": seconds since 1970, **values}."""
     record = {'event': event, 'time': round(self._clock(), 3), **values}
-    # One write of one whole line: a crash leaves it there or cuts it short.
-    self._file.write(_line(to_json(record)).encode())
+    # One write of one whole line: a crash leaves it there or cuts it short. So
+    # does a full disk, which takes a part and then raises at the rest.
+    left = _line(to_json(record)).encode()
+    while left:
+      left = left[self._file.write(left) :]
 
   def truncate(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
     """Cuts the file before the first record for which `predicate` holds.

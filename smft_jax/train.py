@@ -61,6 +61,7 @@ def run(
           for name, values in measured.items()
         },
         'metrics_before': measured,
+        'state_hash': base.fingerprint,
         'counts': base.task.counts,
       }
     else:

@@ -32,7 +32,15 @@ from smft_jax import selection
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['step', 'params', 'opt_state', 'background', 'extras'],
+  data_fields=[
+    'step',
+    'params',
+    'opt_state',
+    'background',
+    'extras',
+    'skipped',
+    'skipped_in_a_row',
+  ],
   meta_fields=['graphdef', 'method'],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,13 +48,16 @@ class TrainState:
   """Everything a step reads and writes.
 
   Attributes:
-    step: int32 [], steps taken.
+    step: int32 [], steps taken, skipped ones too: the place in the data.
     params: All Variables of the model.
     opt_state: The optimizer's state, over the trainable parameters.
     background: Document frequencies; None for update 'full'.
     extras: What the method's optimizer and penalty take beside gradients, by
       name: float32 [] for each of its hyperparameters, and what its `begin` and
       `begin_document` gave.
+    skipped: int32 [], steps that changed nothing, as their loss or gradient was
+      not finite.
+    skipped_in_a_row: int32 [], such steps since the last good one.
     graphdef: The model without its Variables.
     method: The way of finetuning.
   """
@@ -56,6 +67,8 @@ class TrainState:
   opt_state: Any
   background: method_lib.Background | None
   extras: method_lib.Extras
+  skipped: jax.Array
+  skipped_in_a_row: jax.Array
   graphdef: nnx.GraphDef
   method: method_lib.Method
 
@@ -109,6 +122,8 @@ def init_state(
   )
   return TrainState(
     step=jnp.zeros((), jnp.int32),
+    skipped=jnp.zeros((), jnp.int32),
+    skipped_in_a_row=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=opt_state,
     background=background,
@@ -125,7 +140,7 @@ def init_state(
 def train_step(
   state: TrainState, batch, hidden: jax.Array | None = None
 ) -> tuple[TrainState, dict[str, Any]]:
-  """Takes one step.
+  """Takes one step; a loss or gradient that is not finite changes nothing.
 
   Args:
     state: Donated: the table is updated in place.
@@ -136,16 +151,24 @@ def train_step(
       of computing it again; only where nothing but values trains.
 
   Returns:
-    The next state, and scalars: loss (mean over the loss weights), tokens, and
-    for the sparse updates slots_accessed and slots_updated.
+    The next state, and scalars: loss (mean over the loss weights), tokens,
+    skipped_in_a_row, and for the sparse updates slots_accessed and
+    slots_updated.
   """
   if state.method.update == 'rows':
-    params, opt_state, metrics = _rows_update(state, batch, hidden)
+    params, opt_state, good, metrics = _rows_update(state, batch, hidden)
   else:
-    params, opt_state, metrics = _dense_update(state, batch, hidden)
+    params, opt_state, good, metrics = _dense_update(state, batch, hidden)
+  in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
+  metrics['skipped_in_a_row'] = in_a_row
   metrics['tokens'] = jnp.sum(batch.mask)
   state = dataclasses.replace(
-    state, step=state.step + 1, params=params, opt_state=opt_state
+    state,
+    step=state.step + 1,
+    params=params,
+    opt_state=opt_state,
+    skipped=state.skipped + jnp.where(good, 0, 1),
+    skipped_in_a_row=in_a_row,
   )
   return state, metrics
 
@@ -249,8 +272,17 @@ def _rows_update(state: TrainState, batch, hidden):
     _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
   )
   rows = _sum(lookup.row_gradient(*layer, slots) for layer in layers)
+  good = _finite((loss, rows))
+  # Places out of range are dropped: a skipped step writes no row, and the
+  # table need not be copied for it, as a choice between two tables would.
+  slots = jnp.where(good, slots, values.shape[0])
   values, opt_state = optim.update_rows(
     method.optimizer, state.opt_state, values, slots, rows, **state.extras
+  )
+  opt_state = jax.tree.map(
+    lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new,
+    opt_state,
+    state.opt_state,
   )
   trainable, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
   params = nnx.merge_state(frozen, jax.tree.map(lambda _: values, trainable))
@@ -259,7 +291,7 @@ def _rows_update(state: TrainState, batch, hidden):
     'slots_accessed': num_accessed,
     'slots_updated': jnp.sum(slots < values.shape[0]),
   }
-  return params, opt_state, metrics
+  return params, opt_state, good, metrics
 
 
 def _dense_update(state: TrainState, batch, hidden):
@@ -277,9 +309,10 @@ def _dense_update(state: TrainState, batch, hidden):
       total += method.penalty(trainable, state.extras)
     return total, (loss, accesses)
 
-  (_, (loss, accesses)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-    trainable
-  )
+  (total, (loss, accesses)), gradients = jax.value_and_grad(
+    loss_fn, has_aux=True
+  )(trainable)
+  good = _finite((total, gradients))
   metrics = {'loss': loss}
   extras = dict(state.extras)
   if method.update == 'dense':
@@ -291,12 +324,22 @@ def _dense_update(state: TrainState, batch, hidden):
     extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
     slots = ranking.top_slots(scores, method.top_t)
     metrics['slots_accessed'] = jnp.sum(counts > 0)
-    metrics['slots_updated'] = jnp.sum(slots < num_slots)
+    metrics['slots_updated'] = jnp.sum(good & (slots < num_slots))
   updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
     gradients, state.opt_state, trainable, **extras
   )
-  trainable = optax.apply_updates(trainable, updates)
-  return nnx.merge_state(trainable, frozen), opt_state, metrics
+  trainable, opt_state = jax.tree.map(
+    functools.partial(jnp.where, good),
+    (optax.apply_updates(trainable, updates), opt_state),
+    (trainable, state.opt_state),
+  )
+  return nnx.merge_state(trainable, frozen), opt_state, good, metrics
+
+
+def _finite(tree: Any) -> jax.Array:
+  """Bool []: whether every number is finite."""
+  leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+  return functools.reduce(jnp.logical_and, leaves)
 
 
 def _ranked(batch):

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, the newest only, and refused where they do not fit."""
+"""Checkpoints: exact, the newest two, refused where they do not fit."""
 
 import pathlib
 import shutil
@@ -40,6 +40,11 @@ def like():
   return jax.tree.map(jnp.zeros_like, make_tree())
 
 
+def names(folder):
+  """What is in a folder, steps in their order."""
+  return sorted((p.name for p in folder.iterdir()), key=lambda n: (len(n), n))
+
+
 def refusal(folder, tree):
   with pytest.raises(ValueError, match='does not fit or is damaged') as error:
     checkpoint.restore_newest(folder, tree)
@@ -52,12 +57,14 @@ def test_there_may_be_none(tmp_path):
   assert checkpoint.restore_newest(tmp_path, like()) is None
 
 
-def test_bits_come_back_and_only_the_newest_step_is_kept(tmp_path, monkeypatch):
+def test_bits_come_back_and_the_newest_two_steps_are_kept(
+  tmp_path, monkeypatch
+):
   monkeypatch.chdir(tmp_path)
   folder = pathlib.Path('steps')  # Orbax itself wants absolute ones
-  for step in (2, 10, 11):
-    checkpoint.save(folder, step, make_tree(seed=step))
-    assert [path.name for path in folder.iterdir()] == [str(step)]
+  for steps in ((2,), (2, 10), (10, 11)):
+    checkpoint.save(folder, steps[-1], make_tree(seed=steps[-1]))
+    assert names(folder) == list(map(str, steps))
   step, tree = checkpoint.restore_newest(folder, like())
   assert step == 11
   assert_same(tree, make_tree(seed=11))
@@ -71,16 +78,16 @@ def test_what_a_killed_run_left_is_no_step_and_not_in_the_way(tmp_path):
   checkpoint.save(folder, 2, make_tree())
   shutil.copytree(folder / '2', tmp_path / '2')
   # Killed in the middle of writing.
-  half = folder / '3.orbax-checkpoint-tmp'
+  half = folder / '3.partial' / 'arrays.orbax-checkpoint-tmp'
   (half / 'state').mkdir(parents=True)
   (half / 'state' / 'manifest.ocdbt').write_bytes(b'half')
   step, tree = checkpoint.restore_newest(folder, like())
   assert step == 2
   assert_same(tree, make_tree())
   checkpoint.save(folder, 3, make_tree(seed=1))
-  assert [path.name for path in folder.iterdir()] == ['3']
+  assert names(folder) == ['2', '3']
   # Killed after writing, before the older ones were dropped.
-  shutil.copytree(tmp_path / '2', folder / '2')
+  shutil.copytree(tmp_path / '2', folder / '1')
   step, tree = checkpoint.restore_newest(folder, like())
   assert step == 3
   assert_same(tree, make_tree(seed=1))

@@ -238,7 +238,7 @@ def raising(error):
   [
     schema.UserError('method.t\n  is wrong'),
     FileNotFoundError(errno.ENOENT, 'No such file', 'lost.txt'),
-    OSError(errno.ENOSPC, 'No space left on device'),
+    OSError(errno.EIO, 'Input/output error'),
   ],
 )
 def test_run_turns_mistakes_into_one_line(error, capsys):
@@ -246,6 +246,15 @@ def test_run_turns_mistakes_into_one_line(error, capsys):
   out, err = capsys.readouterr()
   assert out == ''
   assert err.startswith('error: ')
+  assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_one_line_and_no_mistake(number, capsys):
+  assert cli.run(raising(OSError(number, 'no room', 'disk')), []) == 1
+  err = capsys.readouterr().err
+  assert 'disk' in err
+  assert 'the same command resumes' in err
   assert err.count('\n') == 1
 
 

@@ -61,9 +61,14 @@ def events(workdir):
   ]
 
 
+def steps(folder):
+  """The checkpoints in a folder, oldest first; all that there is."""
+  return sorted(int(path.name) for path in folder.iterdir())
+
+
 def arrays(folder):
-  """What the only checkpoint in a folder holds."""
-  (newest,) = folder.iterdir()
+  """What the newest checkpoint in a folder holds."""
+  newest = folder / str(steps(folder)[-1]) / 'arrays'
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   like = {
     name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
@@ -91,10 +96,10 @@ def interrupt_save(patch, folder_name, at_step):
   """Has the next run interrupted just before a checkpoint is written."""
   save = checkpoint.save
 
-  def interrupted(folder, step, tree):
+  def interrupted(folder, step, *arguments, **named):
     if folder.name == folder_name and step == at_step:
       raise KeyboardInterrupt
-    save(folder, step, tree)
+    save(folder, step, *arguments, **named)
 
   patch.setattr(checkpoint, 'save', interrupted)
 
@@ -137,8 +142,8 @@ def test_the_stream_is_learned_and_watched(root):
   before, after = results['metrics_before'], results['metrics_after']
   assert after['target']['nll'] < before['target']['nll']
   told = events(workdir)
-  steps = [e['step'] for e in told if e['event'] == 'pretrain']
-  assert steps == [2, 4, 5]
+  pretrained = [e['step'] for e in told if e['event'] == 'pretrain']
+  assert pretrained == [2, 4, 5]
   streamed = [e for e in told if e['event'] == 'stream']
   assert [e['documents'] for e in streamed] == [1, 2, 3]
   assert streamed[-1]['tokens'] == results['tokens']
@@ -150,7 +155,7 @@ def test_the_stream_is_learned_and_watched(root):
   page = (workdir / 'report.html').read_text()
   assert '<svg' in page
   assert 'http://' not in page.replace('http://www.w3.org', '')
-  assert [p.name for p in (workdir / 'checkpoints').iterdir()] == ['3']
+  assert steps(workdir / 'checkpoints') == [4, 6]
 
 
 def test_reused_hidden_states_learn_the_same(root):
@@ -164,7 +169,7 @@ def test_reused_hidden_states_learn_the_same(root):
 
 
 def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
-  for step in (1, 2):  # before there is a checkpoint, and after one
+  for step in (2, 4):  # before there is a checkpoint, and after one
     with pytest.MonkeyPatch.context() as patch:
       interrupt_save(patch, 'checkpoints', step)
       assert run(root, 'resumed') == 130
@@ -196,7 +201,7 @@ def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
     assert run(root, 'base', *more) == 130
   (folder,) = (tmp_path / 'cache').iterdir()
   assert not (folder / 'params').exists()
-  assert [p.name for p in (folder / 'pretraining').iterdir()] == ['2']
+  assert steps(folder / 'pretraining') == [2]
   assert run(root, 'base', *more) == 0
   assert_same_bits(
     arrays(folder / 'params'), arrays(next(root.glob('cache/*/params')))
