@@ -190,6 +190,8 @@ def update_rows(
       f'[t, V], got {table.shape}, {slots.shape} and {row_gradients.shape}.'
     )
   ranking.check_t(slots.shape[0], table.shape[0])
+  # A negative place would count from the end of the table.
+  slots = jnp.where(slots < 0, table.shape[0], slots)
 
   def gather(leaf: jax.Array) -> jax.Array:
     if jnp.ndim(leaf) == 0:
