@@ -100,7 +100,7 @@ def restore_newest(
     folder: Where the steps are; need not exist.
     like: A tree of arrays, of the structure, shapes, dtypes and shardings to
       restore to.
-    owner: As in `save`.
+    owner: As in `save`; None asks for no owner.
 
   Returns:
     The step and its tree, or None if there is none.
@@ -128,7 +128,7 @@ def read_newest(
     folder: Where the steps are; need not exist.
     expected: From the stored arrays' {'shape', 'dtype', 'checksum'} by name to
       the arrays to read: shapes, dtypes and shardings.
-    owner: As in `save`.
+    owner: As in `save`; None asks for no owner.
 
   Returns:
     The step, its arrays by name and its notes, or None if there is none.
@@ -142,7 +142,7 @@ def read_newest(
   for step in reversed(_steps(folder)):
     path = folder / str(step)
     try:
-      arrays, notes = _read(path, expected, owner or {})
+      arrays, notes = _read(path, expected, owner)
     except _Damaged as error:
       logging.warning('checkpoint %s is damaged: %s', path, error)
       first = first or str(error)
@@ -171,7 +171,7 @@ def flatten(tree: Any) -> dict[str, jax.Array]:
   }
 
 
-def _read(path: pathlib.Path, expected, owner: Facts):
+def _read(path: pathlib.Path, expected, owner: Facts | None):
   manifest = _read_manifest(path)
   if manifest['format'] > FORMAT:
     raise schema.UserError(
@@ -179,7 +179,8 @@ def _read(path: pathlib.Path, expected, owner: Facts):
       f' of smft_jax reads up to {FORMAT}: update it, or choose another'
       ' --workdir'
     )
-  _check_owner(path, manifest['owner'], owner)
+  if owner is not None:
+    _check_owner(path, manifest['owner'], owner)
   stored = manifest['arrays']
   shapes = dict(expected(stored))
   for name in sorted(shapes.keys() ^ stored.keys()):

@@ -57,7 +57,7 @@ class Learner:
     self,
     state: train_step.TrainState,
     index: int,
-    watch: skips.Watch,
+    watch: skips.Watch | None = None,
     first: int = 0,
   ):
     """Takes the steps on one document.
@@ -68,7 +68,7 @@ class Learner:
     Args:
       state: Before the document, or in it; donated.
       index: Its place in the stream.
-      watch: Looks at every step.
+      watch: Looks at every step; None for nobody.
       first: Steps on it that were taken before.
 
     Returns:
@@ -87,12 +87,13 @@ class Learner:
       state, values = train_step.train_step(
         state, batch, None if hidden is None else hidden[chosen]
       )
-      watch.look(
-        values,
-        f'step {step + 1} on document {self._names[index]!r},'
-        f' {skips.rows_named(chosen)} of its texts',
-      )
-      if watch.exceeded or preemption.requested():
+      if watch is not None:
+        watch.look(
+          values,
+          f'step {step + 1} on document {self._names[index]!r},'
+          f' {skips.rows_named(chosen)} of its texts',
+        )
+      if preemption.requested() or (watch is not None and watch.exceeded):
         break
     values = {
       name: float(values[name])
