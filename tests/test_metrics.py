@@ -116,6 +116,20 @@ def test_a_record_is_on_its_way_to_disk_at_once(tmp_path):
   writer.close()
 
 
+def test_a_file_that_takes_a_part_is_given_the_rest(tmp_path):
+  with metrics.MetricsWriter(tmp_path) as writer:
+    file = writer._file
+
+    class Slow:
+      def write(self, content):
+        return file.write(content[:7])
+
+    writer._file = Slow()
+    writer.write('stream', step=3)
+    writer._file = file
+  assert metrics.read_records(tmp_path)[0]['step'] == 3
+
+
 def test_every_way_to_cut_a_file_short_is_survived(tmp_path):
   write_some(tmp_path, 3)
   path = tmp_path / 'metrics.jsonl'

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -203,31 +204,28 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_end_in_the_same_bits(processes):
-  random.seed(5)
-  kills = 0
-  for _ in range(200):
-    process = start(
-      processes, 'killed', NEVER, f'--config.base.cache_dir={processes}/killed_'
-    )
+  more = [f'--config.base.cache_dir={processes}/killed_cache']
+  began = time.monotonic()
+  assert ended(start(processes, 'timed', NEVER, *more))[1] == 0
+  took = time.monotonic() - began
+  shutil.rmtree(processes / 'killed_cache')
+  draw = random.Random(5)
+  killed = 0
+  while killed < 10:
+    process = start(processes, 'killed', NEVER, *more)
     try:
-      said, _ = process.communicate(timeout=random.uniform(2.0, 9.0))
-      break
+      process.wait(timeout=draw.uniform(0.4, 0.9) * took)
     except subprocess.TimeoutExpired:
       process.kill()
-      ended(process)
-      kills += 1
-      if kills == 10:
-        said, _ = ended(
-          start(
-            processes,
-            'killed',
-            NEVER,
-            f'--config.base.cache_dir={processes}/killed_',
-          )
-        )
-        break
-  assert process.returncode == 0 or kills == 10, said
-  assert kills >= 5
+      killed += 1
+    said, code = ended(process)
+    assert code in (0, -signal.SIGKILL), said
+    if code == 0:  # sooner than the draw: what is left is killed anew
+      assert results_of(processes / 'killed') == results_of(processes / 'whole')
+      shutil.rmtree(processes / 'killed')
+      shutil.rmtree(processes / 'killed_cache')
+  said, code = ended(start(processes, 'killed', NEVER, *more))
+  assert code == 0, said
   assert results_of(processes / 'killed') == results_of(processes / 'whole')
 
 
@@ -235,13 +233,19 @@ def test_ten_kills_at_random_moments_end_in_the_same_bits(processes):
 def root(tmp_path_factory, quickly):
   """A folder with tiny.py and its base, measured by the run `base`."""
   folder = tmp_path_factory.mktemp('root')
-  tiny_run.write_config(folder, stream__steps_per_document=3)
+  # Programs of its own: other tests count how many are compiled for theirs.
+  changes = {'base__learning_rate': 2e-2, 'method__t': 5}
+  tiny_run.write_config(folder, stream__steps_per_document=3, **changes)
   assert run(folder, 'base', '--config.stream=none') == 0
   return folder
 
 
 def run(folder, workdir, *more):
   return cli.run(train.main, command(folder, workdir, *more))
+
+
+# Measures at the end alone.
+SELDOM = ('--config.evaluation.every_documents=3',)
 
 
 def spoil(patch, bad):
@@ -261,7 +265,8 @@ def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(
   root, monkeypatch, capsys
 ):
   spoil(monkeypatch, lambda index, step: (index, step) in ((1, 0), (1, 1)))
-  assert run(root, 'spoiled') == 0
+  often = ('--config.stream.checkpoint_every=2',)
+  assert run(root, 'spoiled', *often, *SELDOM) == 0
   results = results_of(root / 'spoiled')
   assert results['steps'] == 9
   assert results['steps_skipped'] == 2
@@ -271,37 +276,59 @@ def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(
   said = capsys.readouterr().err.splitlines()
   told = [line for line in said if 'the stream: skipped' in line]
   assert len(told) == 2
+  # Saved after two documents as asked, and before it was measured.
+  assert steps(root / 'spoiled' / 'checkpoints') == [6, 9]
+  measured = records_of(root / 'spoiled', 'evaluation')
+  assert [r['documents'] for r in measured] == [0, 3]
   assert f'step 1 on document {streamed[1]["document"]!r}, rows ' in told[0]
+
+
+def test_checkpoints_of_another_run_are_refused_in_one_line(root, capsys):
+  assert run(root, 'mine', *SELDOM) == 0
+  shutil.copytree(root / 'mine' / 'checkpoints', root / 'other' / 'checkpoints')
+  capsys.readouterr()
+
+  def refused(*more):
+    assert run(root, 'other', *SELDOM, *more) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert sum(line.startswith('error: ') for line in said) == 1
+    (root / 'other' / 'config.json').unlink()
+    return said[-1]
+
+  said = refused('--config.method.learning_rate=2.0')
+  assert 'is of another config, with config.method.learning_rate = 3.0' in said
+  newest = root / 'other' / 'checkpoints' / '9' / 'manifest.json'
+  manifest = json.loads(newest.read_text()) | {'format': 99}
+  del manifest['digest']
+  manifest['digest'] = checkpoint._digest(manifest)
+  newest.write_text(json.dumps(manifest))
+  assert 'is of format 99' in refused()
+  # How often it is saved makes no other run.
+  often = '--config.stream.checkpoint_every=1'
+  assert run(root, 'mine', *SELDOM, often) == 0
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(root, capsys):
   more = ['--config.max_skipped=3']
+  saved = root / 'diverged' / 'checkpoints'
   with pytest.MonkeyPatch.context() as patch:
-    spoil(patch, lambda index, step: (index, step) >= (1, 1))
+    spoil(patch, lambda index, step: 1 <= 3 * index + step <= 5)
     assert run(root, 'diverged', *more) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: the stream diverged: 3 steps in a row')
-    assert not (root / 'diverged' / 'results.json').exists()
-    # It goes on to the next batch, and stops again.
-    assert run(root, 'diverged', *more) == 1
-  saved = root / 'diverged' / 'checkpoints'
-  arrays = {}
-  for step in steps(saved):
-    _, arrays[step], _ = checkpoint.read_newest(
-      copied(saved, step, root / f'only-{step}'), anything
+    assert steps(saved) == [3, 5]
+    before, after = (
+      checkpoint.read_newest(copied(saved, n, root / f'only-{n}'), anything)[1]
+      for n in (3, 5)
     )
-  first, last = steps(saved)
-  assert first < last <= 9
-  assert (
-    arrays[first]['changed_rows'].shape == arrays[last]['changed_rows'].shape
-  )
-  np.testing.assert_array_equal(
-    arrays[first]['changed_rows'], arrays[last]['changed_rows']
-  )
-  assert arrays[last]['skipped_in_a_row'] >= 3
-  # Good batches again: the same command goes on to the end.
+    for name in ('changed_slots', 'changed_rows'):
+      np.testing.assert_array_equal(before[name], after[name])
+    assert int(after['skipped_in_a_row']) == 4
+    # The same command tries the next batch, which is as bad.
+    assert run(root, 'diverged', *more) == 1
+  assert not (root / 'diverged' / 'results.json').exists()
   assert run(root, 'diverged', *more) == 0
-  assert results_of(root / 'diverged')['steps_skipped'] >= 3
+  assert results_of(root / 'diverged')['steps_skipped'] == 5
 
 
 def test_pretraining_that_never_has_a_finite_loss_is_no_base(
@@ -320,7 +347,7 @@ def test_pretraining_that_never_has_a_finite_loss_is_no_base(
     assert run(root, 'no-base', *more) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: pretraining diverged: 5 steps in a row')
-    assert 'config.base.learning_rate = 0.01' in said
+    assert 'config.base.learning_rate = 0.02' in said
   assert not list(tmp_path.glob('*/params'))
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 
 import jax
 import pytest
@@ -248,6 +250,22 @@ def test_an_interrupted_point_starts_again(root, monkeypatch, capsys):
   assert measured == [0, 1, 2, 3]
   # Only the point of that index was run, and nothing was gathered.
   assert not (root / 'run' / 'points' / 'bad').exists()
+
+
+def test_sigterm_stops_a_sweep_and_fails_no_point(root, monkeypatch, capsys):
+  results = root / 'run' / 'points' / 'rate=2' / 'results.json'
+  results.unlink()
+  take = train_step.train_step
+
+  def signalled(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return take(*arguments)
+
+  monkeypatch.setattr(train_step, 'train_step', signalled)
+  assert run(root, '--point=2') == 0
+  assert 'the same command resumes' in capsys.readouterr().err
+  assert not results.exists()
+  assert not results.with_name('error.txt').exists()
 
 
 def test_one_point_writes_no_table(root, capsys):
