@@ -25,6 +25,7 @@ from smft_jax import config as config_lib
 from smft_jax import layers
 from smft_jax import memory
 from smft_jax import metrics
+from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -88,6 +89,7 @@ def find_or_make(
     rngs=nnx.Rngs(experiment.seed),
   )
   graphdef, params = nnx.split(model)
+  params = memory.place(params, memory.layout_of(model))
   found = checkpoint.restore_newest(folder / 'params', params)
   if found:
     logging.info('base found in %s', folder)
@@ -117,7 +119,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     transformer_config(experiment, vocab_size=2)
   except ValueError as error:
     raise config_lib.UserError(
-      f'config.model or config.memory does not fit: {error}'
+      f'config.model, config.memory or config.mesh does not fit: {error}'
     ) from error
   source = world if experiment.data.kind == 'world' else documents
   task = source.make_task(experiment.data)
@@ -225,10 +227,20 @@ def transformer_config(
     memory=memory.MemoryConfig(
       model_dim=model.model_dim,
       dtype=model.dtype,
+      layout=_layout(experiment),
       **dataclasses.asdict(experiment.memory),
     ),
     **dataclasses.asdict(model),
   )
+
+
+def _layout(experiment: config_lib.Experiment) -> sharding.Layout | None:
+  """How the model lies on the mesh that the config asks for."""
+  wanted = experiment.mesh
+  if wanted is None:
+    return None
+  mesh = sharding.make_mesh(wanted.data, wanted.fsdp, wanted.memory)
+  return sharding.make_layout(mesh, wanted.split, wanted.subkeys)
 
 
 def _folder(

@@ -88,7 +88,7 @@ class Layout:
     rows_txV: Gradients of selected rows.
   """
 
-  mesh: jax.sharding.Mesh
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh
   values_NxV: PartitionSpec
   subkeys_Hx2xnxC: PartitionSpec
   slots_N: PartitionSpec
@@ -138,13 +138,39 @@ class Layout:
         return PartitionSpec(*(None,) * dim, 'fsdp')
     return PartitionSpec()
 
+  def check(self, num_slots: int, value_dim: int, num_heads: int) -> None:
+    """Raises a one-line ValueError unless `memory` divides what it splits.
+
+    Example:
+      >>> mesh = jax.sharding.AbstractMesh((1, 1, 8), AXES)
+      >>> make_layout(mesh).check(num_slots=49, value_dim=8, num_heads=2)
+      Traceback (most recent call last):
+      ...
+      ValueError: mesh axis memory = 8 does not divide num_slots = 49.
+    """
+    rows, dims = self.values_NxV
+    heads, _, keys, _ = self.subkeys_Hx2xnxC
+    for name, size, entry in (
+      ('num_slots', num_slots, rows),
+      ('value_dim', value_dim, dims),
+      ('num_heads', num_heads, heads),
+      ('sqrt(num_slots)', math.isqrt(num_slots), keys),
+    ):
+      parts = self.size(self.axes(entry))
+      if size % parts:
+        raise ValueError(
+          f'mesh axis memory = {parts} does not divide {name} = {size}.'
+        )
+
   def sharding(self, spec: PartitionSpec) -> jax.sharding.NamedSharding:
     """A spec on this mesh."""
     return jax.sharding.NamedSharding(self.mesh, spec)
 
 
 def make_layout(
-  mesh: jax.sharding.Mesh, split: Split = 'rows', subkeys: Subkeys = 'subkeys'
+  mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh,
+  split: Split = 'rows',
+  subkeys: Subkeys = 'subkeys',
 ) -> Layout:
   """Decides what the `memory` axis splits.
 
@@ -178,55 +204,21 @@ def make_layout(
   )
 
 
-def check_divides(
-  memory: int,
-  *,
-  split: Split,
-  subkeys: Subkeys,
-  num_slots: int,
-  value_dim: int,
-  num_heads: int,
-) -> None:
-  """Checks that the `memory` axis divides what it is to split.
-
-  Args:
-    memory: Size of the axis.
-    split: As for `make_layout`.
-    subkeys: As for `make_layout`.
-    num_slots: N.
-    value_dim: V.
-    num_heads: H.
-
-  Raises:
-    ValueError: If it does not, in one line.
-
-  Example:
-    >>> check_divides(8, split='rows', subkeys='subkeys', num_slots=49,
-    ...               value_dim=8, num_heads=2)
-    Traceback (most recent call last):
-    ...
-    ValueError: memory = 8 does not divide num_slots = 49, the rows of the table
-  """
-  parts = {
-    'rows': ('num_slots', num_slots, 'the rows of the table'),
-    'dims': ('value_dim', value_dim, 'the size of a row'),
-    'subkeys': ('sqrt(num_slots)', math.isqrt(num_slots), 'sub-keys of a half'),
-    'heads': ('num_heads', num_heads, 'the heads with sub-keys'),
-  }
-  for choice in (split, subkeys):
-    name, size, what = parts[choice]
-    if size % memory:
-      raise ValueError(
-        f'memory = {memory} does not divide {name} = {size}, {what}'
-      )
-
-
 def constrain_batch(layout: Layout | None, array: jax.Array) -> jax.Array:
   """Has an array of a jitted model lie with its batch split; None: as it is."""
   if layout is None:
     return array
   spec = layout.batch(array.shape)
   return jax.lax.with_sharding_constraint(array, layout.sharding(spec))
+
+
+def constrain_whole(layout: Layout | None, array: jax.Array) -> jax.Array:
+  """Has every device have all of an array; None: as it is."""
+  if layout is None:
+    return array
+  return jax.lax.with_sharding_constraint(
+    array, layout.sharding(PartitionSpec())
+  )
 
 
 def map_parts(
