@@ -2,8 +2,9 @@
 
 Each function is the one of its name in `ranking` or `selection`, with a
 `sharding.Layout` put in front: it takes and returns whole arrays, and every
-slot is counted and scored where its row lies. Scores, order and ties are the
-same to the last bit.
+slot is counted and scored where its row lies. Counts, pointwise scores and so
+the slots selected, their order and ties are the same to the last bit; rankings
+that look at all slots may round their sums in another order.
 
 Shape letters: A accesses of a token, N slots, M accesses of the batch, t
 selected slots.

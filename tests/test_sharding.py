@@ -204,6 +204,26 @@ def test_counts(layout):
     assert got.sharding.is_equivalent_to(spec, 1)
 
 
+def test_a_batch_that_replicas_cannot_share_counts_once():
+  layout = make_layout('rows, keys')
+  slot_ids = reads()[1][:3]
+  got = jax.jit(
+    functools.partial(sharded_ranking.count_accesses, layout),
+    static_argnums=1,
+  )(slot_ids, N)
+  np.testing.assert_array_equal(got, ranking.count_accesses(slot_ids, N))
+  assert layout.batch_axes(slot_ids.shape) == ()
+  assert layout.batch_axes((4, 3)) == ('data',)
+
+
+def test_meshes_that_cannot_be():
+  with pytest.raises(ValueError, match='memory must be at least 1'):
+    sharding.make_mesh(memory=0)
+  with pytest.raises(ValueError, match='takes 3 devices, which does not divi'):
+    sharding.make_mesh(data=3)
+  assert sharding.make_mesh(data=2).devices.shape == (2, 1, 1)
+
+
 @pytest.mark.parametrize('size', [t, N])
 def test_top_slots(layout, size):
   top = jax.jit(
