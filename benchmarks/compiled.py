@@ -158,6 +158,37 @@ def arrays_made(text: str, shape: Sequence[int]) -> list[str]:
   return made
 
 
+def collectives(text: str) -> list[str]:
+  """What a compiled program sends between devices.
+
+  Args:
+    text: `Program.text`.
+
+  Returns:
+    A line for every array in every collective, sorted, such as
+    'all-reduce f32[3,5]': its kind, and what each device has of the result.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> text = jax.jit(jnp.sum).lower(jnp.ones((7, 5))).compile().as_text()
+    >>> collectives(text)
+    []
+    >>> collectives('%x = (f32[3]{0}, s32[2,3]{1,0}) all-to-all(%y, %z), ...')
+    ['all-to-all f32[3]', 'all-to-all s32[2,3]']
+  """
+  found = []
+  for line in text.splitlines():
+    match = re.match(
+      r'\s*(?:ROOT )?%?[\w.-]+ = (.*?) (all-reduce|all-gather|all-to-all|'
+      r'reduce-scatter|collective-\w+|ragged-all-to-all)(?:-start)?\(',
+      line,
+    )
+    if match:
+      arrays = re.findall(r'\w+\[[\d,]*\]', match[1])
+      found += [f'{match[2]} {array}' for array in arrays]
+  return sorted(found)
+
+
 def tpu(topology: str) -> jax.Device:
   """One chip of a TPU that need not be there.
 

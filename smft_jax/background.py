@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import memory
 from smft_jax import method as method_lib
 from smft_jax import ranking
+from smft_jax import sharded_ranking
 from smft_jax import train_step
 
 DOCUMENTS = ('sequence', 'batch')
@@ -73,6 +75,12 @@ def _count_batch(graphdef, params, batch, document):
   _, accesses = train_step.loss_and_accesses(graphdef, params, batch)
   num_slots = train_step.table(params).shape[0]
   slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
+  layout = memory.layout_of(nnx.merge(graphdef, params))
+  if layout is not None and document == 'batch':  # split over replicas
+    counts = sharded_ranking.count_accesses(layout, slot_ids, num_slots, mask)
+    return (counts > 0).astype(jnp.float32)
+  if layout is not None:
+    return sharded_ranking.document_frequency(layout, slot_ids, num_slots, mask)
   if document == 'batch':
     slot_ids, mask = slot_ids[None], mask[None]
   return ranking.document_frequency(slot_ids, num_slots, mask)

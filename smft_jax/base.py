@@ -28,6 +28,7 @@ from smft_jax import memory
 from smft_jax import metrics
 from smft_jax import preemption
 from smft_jax import resume
+from smft_jax import sharding
 from smft_jax import skips
 from smft_jax import train_step
 from smft_jax import transformer
@@ -93,6 +94,7 @@ def find_or_make(
   )
   graphdef, params = nnx.split(model)
   owner = {'config': _parts(experiment)}
+  params = memory.place(params, memory.layout_of(model))
   found = checkpoint.restore_newest(folder / 'params', params, owner)
   if found:
     logging.info('base found in %s', folder)
@@ -124,7 +126,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     transformer_config(experiment, vocab_size=2)
   except ValueError as error:
     raise config_lib.UserError(
-      f'config.model or config.memory does not fit: {error}'
+      f'config.model, config.memory or config.mesh does not fit: {error}'
     ) from error
   source = world if experiment.data.kind == 'world' else documents
   task = source.make_task(experiment.data)
@@ -246,10 +248,20 @@ def transformer_config(
     memory=memory.MemoryConfig(
       model_dim=model.model_dim,
       dtype=model.dtype,
+      layout=_layout(experiment),
       **dataclasses.asdict(experiment.memory),
     ),
     **dataclasses.asdict(model),
   )
+
+
+def _layout(experiment: config_lib.Experiment) -> sharding.Layout | None:
+  """How the model lies on the mesh that the config asks for."""
+  wanted = experiment.mesh
+  if wanted is None:
+    return None
+  mesh = sharding.make_mesh(wanted.data, wanted.fsdp, wanted.memory)
+  return sharding.make_layout(mesh, wanted.split, wanted.subkeys)
 
 
 def _folder(

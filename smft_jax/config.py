@@ -198,6 +198,20 @@ class EvaluationConfig:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """The devices of a run: see `smft_jax.sharding`."""
+
+  data: int = 1  # replicas, which split batches
+  fsdp: int = 1  # replicas that also split the dense weights
+  memory: int = 1  # parts of the value table and of the sub-keys
+  split: Literal['rows', 'dims'] = 'rows'  # of the table
+  subkeys: Literal['subkeys', 'heads'] = 'subkeys'
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'data', 'fsdp', 'memory')
+
+
 def _choose_data(values: Any, name: str) -> type:
   """The dataclass of one kind of data, which its own module owns."""
   if not schema.is_mapping(values) or 'kind' not in values:
@@ -241,12 +255,15 @@ class Experiment:
     metadata={'choose_section': _choose_method, 'choose_by': 'name'},
   )
   evaluation: EvaluationConfig
+  mesh: MeshConfig | None = None  # None takes one device
   # Steps in a row without a finite loss and gradient at which a run stops.
   max_skipped: int = 10
 
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
+    if self.mesh is not None:
+      self._check_batches(self.mesh.data * self.mesh.fsdp)
     if self.stream is None:
       return
     if self.method is None:
@@ -271,6 +288,15 @@ class Experiment:
       )
     if self.stream.reuse_hidden:
       self._check_reuse()
+
+  def _check_batches(self, replicas: int) -> None:
+    for name in ('base', 'background', 'stream', 'evaluation'):
+      size = getattr(getattr(self, name), 'batch_size', replicas)
+      if size % replicas:
+        raise schema.UserError(
+          f'config.{name}.batch_size = {size} must be a multiple of the'
+          f' {replicas} replicas of config.mesh.data times config.mesh.fsdp'
+        )
 
   def _check_reuse(self) -> None:
     assert self.method is not None

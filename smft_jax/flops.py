@@ -58,4 +58,15 @@ def _count_equation(equation: Any) -> int:
   ]
   if equation.primitive.name == 'cond':
     return max(inner)
+  if equation.primitive.name == 'shard_map':
+    # What all devices do; what they do alike, once.
+    named = {
+      axis
+      for spec in equation.params['in_specs']
+      for entry in spec
+      for axis in (entry if isinstance(entry, tuple) else (entry,))
+      if axis is not None
+    }
+    sizes = equation.params['mesh'].shape
+    return math.prod(sizes[axis] for axis in named) * sum(inner)
   return equation.params.get('length', 1) * sum(inner)

@@ -38,7 +38,7 @@ _MATRIX_SLOTS_PER_ACCESS = 8
 _HITS = 1024
 
 
-def _wide(dtype: jax.typing.DTypeLike) -> jnp.dtype:
+def wide_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
   """The dtype to accumulate in: float32, or float64 for float64 tables."""
   return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
@@ -56,6 +56,15 @@ def _check_accesses(slot_ids: jax.Array, weights: jax.Array) -> None:
       'slot_ids and weights must have the same shape [..., A], got '
       f'{slot_ids.shape} and {weights.shape}.'
     )
+
+
+def check_read(
+  values: jax.Array, slot_ids: jax.Array, weights: jax.Array
+) -> None:
+  """Raises the ValueError of `read_rows`."""
+  if values.ndim != 2:
+    raise ValueError(f'values must have shape [N, V], got {values.shape}.')
+  _check_accesses(slot_ids, weights)
 
 
 def read_rows(
@@ -93,9 +102,7 @@ def read_rows(
   References:
     Berges et al., Memory Layers at Scale, arXiv:2412.09764.
   """
-  if values.ndim != 2:
-    raise ValueError(f'values must have shape [N, V], got {values.shape}.')
-  _check_accesses(slot_ids, weights)
+  check_read(values, slot_ids, weights)
   lead, num_accesses = slot_ids.shape[:-1], slot_ids.shape[-1]
   read_TxV = _read(
     values,
@@ -109,8 +116,18 @@ def read_rows(
 def _read(
   values_NxV: jax.Array, slot_ids_TxA: jax.Array, weights_TxA: jax.Array
 ) -> jax.Array:
+  return read_tokens(values_NxV, slot_ids_TxA, weights_TxA, values_NxV.dtype)
+
+
+def read_tokens(
+  values_NxV: jax.Array,
+  slot_ids_TxA: jax.Array,
+  weights_TxA: jax.Array,
+  dtype: jax.typing.DTypeLike,
+) -> jax.Array:
+  """The read without its gradient, [T, V], in a dtype of choice."""
   return _by_platform(
-    functools.partial(_read_block, values_NxV),
+    functools.partial(_read_block, values_NxV, dtype),
     values_NxV.shape[1],
     slot_ids_TxA,
     weights_TxA,
@@ -130,9 +147,12 @@ def _by_platform(
 
 
 def _read_block(
-  values_NxV: jax.Array, slot_ids_TxA: jax.Array, weights_TxA: jax.Array
+  values_NxV: jax.Array,
+  dtype: jax.typing.DTypeLike,
+  slot_ids_TxA: jax.Array,
+  weights_TxA: jax.Array,
 ) -> jax.Array:
-  wide = _wide(values_NxV.dtype)
+  wide = wide_dtype(values_NxV.dtype)
 
   def add_access(read_TxV, access):
     slot_ids_T, weights_T = access
@@ -146,7 +166,7 @@ def _read_block(
     (slot_ids_TxA.T, weights_TxA.T.astype(wide)),
     unroll=_UNROLL,
   )
-  return read_TxV.astype(values_NxV.dtype)
+  return read_TxV.astype(dtype)
 
 
 def _read_forward(values_NxV, slot_ids_TxA, weights_TxA):
@@ -159,21 +179,27 @@ def _read_backward(residuals, gradient_TxV):
   # every access. The two loops stay apart so that an unused one is dropped:
   # with frozen values no [N, V] array is left in the compiled step.
   values_NxV, slot_ids_TxA, weights_TxA = residuals
-  gradient_TxV = gradient_TxV.astype(_wide(values_NxV.dtype))
-  values_gradient_NxV = _scatter_rows(
+  gradient_TxV = gradient_TxV.astype(wide_dtype(values_NxV.dtype))
+  values_gradient_NxV = scatter_rows(
     gradient_TxV, slot_ids_TxA, weights_TxA, values_NxV.shape[0]
   )
-
-  weights_gradient_TxA = _by_platform(
-    functools.partial(_dot_block, values_NxV),
-    values_NxV.shape[1],
-    slot_ids_TxA,
-    gradient_TxV,
-  )
+  weights_gradient_TxA = dot_tokens(values_NxV, slot_ids_TxA, gradient_TxV)
   return (
     values_gradient_NxV.astype(values_NxV.dtype),
     None,
     weights_gradient_TxA.astype(weights_TxA.dtype),
+  )
+
+
+def dot_tokens(
+  values_NxV: jax.Array, slot_ids_TxA: jax.Array, gradient_TxV: jax.Array
+) -> jax.Array:
+  """Products of every row read with its token's gradient, [T, A]."""
+  return _by_platform(
+    functools.partial(_dot_block, values_NxV),
+    values_NxV.shape[1],
+    slot_ids_TxA,
+    gradient_TxV,
   )
 
 
@@ -191,7 +217,7 @@ def _dot_block(
 _read.defvjp(_read_forward, _read_backward)
 
 
-def _scatter_rows(
+def scatter_rows(
   gradient_TxV: jax.Array,
   rows_TxA: jax.Array,
   weights_TxA: jax.Array,
@@ -215,10 +241,10 @@ def _scatter_hits(
   weights_TxA: jax.Array,
   num_rows: int,
 ) -> jax.Array:
-  """What `_scatter_rows` does, in time by the accesses that are not dropped."""
+  """What `scatter_rows` does, in time by the accesses that are not dropped."""
   num_tokens, num_accesses = rows_TxA.shape
   num_all = num_tokens * num_accesses
-  # In the order of `_scatter_rows`, so that sums have the same bits.
+  # In the order of `scatter_rows`, so that sums have the same bits.
   rows_M, weights_M = rows_TxA.T.reshape(-1), weights_TxA.T.reshape(-1)
   hit_M = rows_M < num_rows
   rank_M = jnp.cumsum(hit_M, dtype=jnp.int32) - 1
@@ -249,7 +275,7 @@ def _multiply_rows(
   weights_TxA: jax.Array,
   num_rows: int,
 ) -> jax.Array:
-  """What `_scatter_rows` does, by a matrix product."""
+  """What `scatter_rows` does, by a matrix product."""
   num_tokens = rows_TxA.shape[0]
   tokens_Tx1 = jnp.arange(num_tokens, dtype=rows_TxA.dtype)[:, None]
   zeros = jnp.zeros((num_rows, num_tokens), gradient_TxV.dtype)
@@ -311,7 +337,9 @@ def row_gradient(
   t = slots.shape[0]
   by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses or not slot_ids.size
   return (_multiply_rows if by_matrix else _scatter_hits)(
-    read_gradient.reshape(-1, value_dim).astype(_wide(read_gradient.dtype)),
+    read_gradient.reshape(-1, value_dim).astype(
+      wide_dtype(read_gradient.dtype)
+    ),
     _places(slot_ids.reshape(-1, num_accesses), slots),
     weights.reshape(-1, num_accesses),
     t,

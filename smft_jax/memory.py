@@ -15,14 +15,19 @@ H heads, K key dim, k slots per head, A = H * k accesses per token.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from smft_jax import lookup
 from smft_jax import product_keys
+from smft_jax import sharded_lookup
+from smft_jax import sharded_search
+from smft_jax import sharding
 
 
 class MemoryValue(nnx.Param):
@@ -31,6 +36,10 @@ class MemoryValue(nnx.Param):
   A type of its own, so that `wrt=MemoryValue` selects the gradient, the
   optimizer state and the part of a checkpoint that belong to the table.
   """
+
+
+class MemorySubkeys(nnx.Param):
+  """Sub-keys [H, 2, n, K / 2]: a type of its own, as a mesh splits them so."""
 
 
 class SlotIds(nnx.Intermediate):
@@ -58,12 +67,13 @@ class MemoryConfig:
     key_dim: K, size of one head's query; even, a half per sub-key.
     qk_norm: Normalise query and key halves. The softmax then cannot collapse
       by the growth of their norms, which keeps small models stable.
+    layout: How tables, sub-keys and tokens lie on a mesh; None without one.
     dtype: Of parameters and of the computation. Softmax, norms and sums over
       slots are float32 whatever it is.
 
   Raises:
     ValueError: For a `num_slots` that is no square, a `k` above n, an odd
-      `key_dim` or a size below 1.
+      `key_dim`, a size below 1, or one that the mesh does not divide.
   """
 
   model_dim: int
@@ -73,6 +83,7 @@ class MemoryConfig:
   k: int = 32
   key_dim: int = 64
   qk_norm: bool = True
+  layout: sharding.Layout | None = None
   dtype: jax.typing.DTypeLike = jnp.float32
 
   def __post_init__(self):
@@ -104,6 +115,8 @@ class MemoryConfig:
         'key_dim must be even, half for each sub-key, got '
         f'{self.key_dim}; take {self.key_dim + 1}.'
       )
+    if self.layout is not None:
+      self.layout.check(self.num_slots, self.value_dim, self.num_heads)
 
   @property
   def subkeys_per_half(self) -> int:
@@ -175,7 +188,7 @@ class ProductKeyMemory(nnx.Module):
       return nnx.Param(init(rngs.params(), shape, dtype))
 
     bound = config.key_dim**-0.5
-    self.subkeys = nnx.Param(
+    self.subkeys = MemorySubkeys(
       jax.random.uniform(
         rngs.params(), (heads, 2, n, half), dtype, -bound, bound
       )
@@ -215,7 +228,10 @@ class ProductKeyMemory(nnx.Module):
       # Unit-length keys: a half's score is then about standard normal at
       # the start, and `query_scale` learns how sharp the softmax is.
       subkeys = _unit(subkeys) * (config.key_dim // 2) ** -0.5
-    slot_ids, scores = product_keys.product_key_topk(
+    topk = product_keys.product_key_topk
+    if config.layout is not None:
+      topk = functools.partial(sharded_search.product_key_topk, config.layout)
+    slot_ids, scores = topk(
       queries.astype(jnp.float32), subkeys.astype(jnp.float32), config.k
     )
     weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
@@ -244,7 +260,12 @@ class ProductKeyMemory(nnx.Module):
       )
     table = self.values[...] if values is None else values
     slot_ids, weights = self.search(x)
-    read = lookup.read_rows(table, slot_ids, weights).astype(x.dtype)
+    read_rows = lookup.read_rows
+    if self.config.layout is not None:
+      read_rows = functools.partial(
+        sharded_lookup.read_rows, self.config.layout
+      )
+    read = read_rows(table, slot_ids, weights).astype(x.dtype)
     # Outside nnx.capture, sow and perturb would write into the module.
     if hasattr(self, '__captures__'):
       self.sow(SlotIds, 'slot_ids', slot_ids)
@@ -252,3 +273,32 @@ class ProductKeyMemory(nnx.Module):
       read = self.perturb('read', read, ReadPerturbation)
     gate = jax.nn.silu(x @ self.gate[...])
     return (read * gate) @ self.out[...]
+
+
+def layout_of(model: nnx.Module) -> sharding.Layout | None:
+  """How a model's memory lies on a mesh; None without one."""
+  for _, module in nnx.iter_modules(model):
+    if isinstance(module, ProductKeyMemory):
+      return module.config.layout
+  return None
+
+
+def spec_of(variable: nnx.Variable, layout: sharding.Layout) -> PartitionSpec:
+  """How a Variable of a model lies on a mesh, or a moment of it."""
+  if isinstance(variable, MemoryValue):
+    return layout.values_NxV
+  if isinstance(variable, MemorySubkeys):
+    return layout.subkeys_Hx2xnxC
+  return layout.dense(variable.shape)
+
+
+def place(params: nnx.State, layout: sharding.Layout | None) -> nnx.State:
+  """Puts the Variables of a model where they belong on a mesh."""
+  if layout is None:
+    return params
+  return nnx.map_state(
+    lambda _, variable: variable.replace(
+      jax.device_put(variable[...], layout.sharding(spec_of(variable, layout)))
+    ),
+    params,
+  )

@@ -25,6 +25,14 @@ from smft_jax import blocks
 TopK = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
 """(rows [R, n], k) -> the k highest of each row and their places, [R, k]."""
 
+Merge = Callable[[TopK, jax.Array, jax.Array], tuple[jax.Array, jax.Array, int]]
+"""(top_k, best half scores [R, j], ids [R, j]) -> the k best among those of all
+shards, their ids among all sub-keys, and how many sub-keys there are."""
+
+Halve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(slot ids [B, H, k], gradients of their scores) -> the sub-keys of either
+half that won, and the gradients of their scores, both [B, H, 2, k]."""
+
 # Half scores in one block of tokens. On a CPU a block should stay in the
 # caches and below the size from which every allocation faults its pages in
 # anew; elsewhere it only bounds the memory (1 GB in float32).
@@ -79,7 +87,7 @@ def product_key_topk(
   References:
     Lample et al., Large Memory Layers with Product Keys, arXiv:1907.05242.
   """
-  _check(queries, subkeys, k)
+  check(queries, subkeys, k)
   lead = queries.shape[:-2]
   heads, _, _, half_dim = subkeys.shape
   slot_ids_TxHxk, scores_TxHxk = _search(
@@ -91,7 +99,7 @@ def product_key_topk(
   )
 
 
-def _check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
+def check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
   """Raises a one-line ValueError for shapes that do not fit together."""
   if subkeys.ndim != 4 or subkeys.shape[1] != 2:
     raise ValueError(
@@ -113,9 +121,32 @@ def _check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _search(queries_TxHx2xC, subkeys_Hx2xnxC, k):
+  return search_tokens(queries_TxHx2xC, subkeys_Hx2xnxC, k)
+
+
+def search_tokens(
+  queries_TxHx2xC: jax.Array,
+  subkeys_Hx2xnxC: jax.Array,
+  k: int,
+  merge: Merge | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """The search without its gradient, among all sub-keys or those of a shard.
+
+  Args:
+    queries_TxHx2xC: Queries in halves.
+    subkeys_Hx2xnxC: All sub-keys, or those of this shard.
+    k: As for `product_key_topk`.
+    merge: With a shard's sub-keys, takes the best half scores of all shards
+      together; see
+      `sharded_search`.
+
+  Returns:
+    Slot ids and scores, [T, H, k].
+  """
+
   def on(block_scores: int, top_k: TopK):
     def search(queries_TxHx2xC, subkeys_Hx2xnxC):
-      block = functools.partial(_search_block, subkeys_Hx2xnxC, k, top_k)
+      block = functools.partial(_search_block, subkeys_Hx2xnxC, k, top_k, merge)
       size = _block_size(subkeys_Hx2xnxC, block_scores)
       return blocks.apply(block, size, queries_TxHx2xC)
 
@@ -129,13 +160,15 @@ def _search(queries_TxHx2xC, subkeys_Hx2xnxC, k):
   )
 
 
-def _search_block(subkeys_Hx2xnxC, k, top_k, queries_BxHx2xC):
+def _search_block(subkeys_Hx2xnxC, k, top_k, merge, queries_BxHx2xC):
   size, heads = queries_BxHx2xC.shape[:2]
   n = subkeys_Hx2xnxC.shape[2]
   half_scores_2xHxBxn = jnp.einsum(
     'bhpc,hpnc->phbn', queries_BxHx2xC, subkeys_Hx2xnxC
   )
-  best_Rxk, ids_Rxk = top_k(half_scores_2xHxBxn.reshape(-1, n), k)
+  best_Rxk, ids_Rxk = top_k(half_scores_2xHxBxn.reshape(-1, n), min(k, n))
+  if merge is not None:
+    best_Rxk, ids_Rxk, n = merge(top_k, best_Rxk, ids_Rxk)
   best_2xRxk, ids_2xRxk = (x.reshape(2, -1, k) for x in (best_Rxk, ids_Rxk))
   # Sum (a, b) of the sorted halves is beaten by the (a + 1) * (b + 1) - 1 sums
   # above it, so of the k * k sums only about k * log(k) can be among the best.
@@ -161,17 +194,51 @@ def _search_forward(queries_TxHx2xC, subkeys_Hx2xnxC, k):
 
 
 def _search_backward(k, residuals, gradients):
+  del k
+  queries_TxHx2xC, subkeys_Hx2xnxC, slot_ids_TxHxk = residuals
+  halve = functools.partial(halves, subkeys_Hx2xnxC.shape[2])
+  return search_gradients(
+    queries_TxHx2xC, subkeys_Hx2xnxC, slot_ids_TxHxk, gradients[1], halve
+  )
+
+
+def halves(
+  n: int, slot_ids_BxHxk: jax.Array, gradient_BxHxk: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """A `Halve` for n sub-keys: a slot's gradient is that of both its halves."""
+  halves_BxHx2xk = jnp.stack(jnp.divmod(slot_ids_BxHxk, n), axis=2)
+  gradient_BxHx2xk = jnp.broadcast_to(
+    gradient_BxHxk[:, :, None], halves_BxHx2xk.shape
+  )
+  return halves_BxHx2xk, gradient_BxHx2xk
+
+
+def search_gradients(
+  queries_TxHx2xC: jax.Array,
+  subkeys_Hx2xnxC: jax.Array,
+  slot_ids_TxHxk: jax.Array,
+  gradient_TxHxk: jax.Array,
+  halve: Halve,
+) -> tuple[jax.Array, jax.Array]:
+  """Gradients of queries and sub-keys from that of the scores found.
+
+  Args:
+    queries_TxHx2xC: As they were searched for.
+    subkeys_Hx2xnxC: All sub-keys, or those of this shard.
+    slot_ids_TxHxk: What was found.
+    gradient_TxHxk: Gradient of their scores.
+    halve: Tells the sub-keys that won, and their gradients.
+
+  Returns:
+    Gradients like queries and sub-keys.
+  """
   # A winner's gradient belongs to one sub-key of either half: scattered over
   # the half scores, it gives those of queries and sub-keys by two matmuls.
-  queries_TxHx2xC, subkeys_Hx2xnxC, slot_ids_TxHxk = residuals
-  n = subkeys_Hx2xnxC.shape[2]
+  k, n = slot_ids_TxHxk.shape[2], subkeys_Hx2xnxC.shape[2]
 
   def block(subkeys_gradient_Hx2xnxC, tokens):
     queries_BxHx2xC, slot_ids_BxHxk, gradient_BxHxk = tokens
-    halves_BxHx2xk = jnp.stack(jnp.divmod(slot_ids_BxHxk, n), axis=2)
-    gradient_BxHx2xk = jnp.broadcast_to(
-      gradient_BxHxk[:, :, None], halves_BxHx2xk.shape
-    )
+    halves_BxHx2xk, gradient_BxHx2xk = halve(slot_ids_BxHxk, gradient_BxHxk)
     shape = (*queries_BxHx2xC.shape[:3], n)
     rows_Rx1 = jnp.arange(math.prod(shape[:3]))[:, None]
     gradient_Rxn = jnp.zeros((rows_Rx1.size, n), gradient_BxHxk.dtype)
@@ -188,7 +255,7 @@ def _search_backward(k, residuals, gradients):
     )
     return subkeys_gradient_Hx2xnxC, queries_gradient_BxHx2xC
 
-  tokens = queries_TxHx2xC, slot_ids_TxHxk, gradients[1]
+  tokens = queries_TxHx2xC, slot_ids_TxHxk, gradient_TxHxk
   num_tokens = queries_TxHx2xC.shape[0]
   size = min(num_tokens, _block_size(subkeys_Hx2xnxC, _CPU_BLOCK))
   dtype = jnp.promote_types(queries_TxHx2xC.dtype, subkeys_Hx2xnxC.dtype)
@@ -228,15 +295,12 @@ def _tournament_top_k(
   Its time there goes into mispredicted branches: a heap of the k best so far,
   which every better element enters. With the winners of a vectorised
   tournament put in front, few later ones enter.
-
-  The barriers keep XLA from fusing the operand or the result with other work,
-  as it then takes a full sort instead (about 8 times slower).
   """
   n = rows_Rxn.shape[1]
   # Lanes l, l + lanes, l + 2 * lanes... compete; the winner of each lane leads.
   lanes = next((l for l in range(k, n // 8 + 1) if n % l == 0), None)
   if lanes is None:
-    return _barred_top_k(rows_Rxn, k)
+    return blocks.top_k(rows_Rxn, k)
   rounds = jnp.arange(n // lanes, dtype=jnp.int32)[None, :, None]
   laned = rows_Rxn.reshape(-1, n // lanes, lanes)
   best = jnp.max(laned, axis=1, keepdims=True)
@@ -244,7 +308,7 @@ def _tournament_top_k(
     jnp.where(laned == best, rounds, n // lanes - 1), axis=1, keepdims=True
   )
   rest = jnp.where(rounds == won, -jnp.inf, laned)
-  values, places = _barred_top_k(
+  values, places = blocks.top_k(
     jnp.concatenate([best[:, 0], rest.reshape(-1, n)], axis=1), k
   )
   winners = won[:, 0] * lanes + jnp.arange(lanes, dtype=jnp.int32)[None]
@@ -255,8 +319,3 @@ def _tournament_top_k(
     mode='promise_in_bounds',
   )
   return values, jnp.where(places < lanes, among, places - lanes)
-
-
-def _barred_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  rows_Rxn = jax.lax.optimization_barrier(rows_Rxn)
-  return jax.lax.optimization_barrier(jax.lax.top_k(rows_Rxn, k))

@@ -15,6 +15,8 @@ import types
 import jax
 import jax.numpy as jnp
 
+from smft_jax import blocks
+
 Ranking = Callable[[jax.Array, jax.Array, 'int | jax.Array'], jax.Array]
 
 
@@ -385,11 +387,7 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
   if scores.ndim != 1:
     raise ValueError(f'scores must have shape [N], got {scores.shape}.')
   check_t(t, scores.shape[0])
-  # The barriers keep XLA:CPU's fast top-k, as in product_keys.
-  scores = jnp.where(scores > 0, scores, 0)
-  best_t, slots_t = jax.lax.optimization_barrier(
-    jax.lax.top_k(jax.lax.optimization_barrier(scores), t)
-  )
+  best_t, slots_t = blocks.top_k(jnp.where(scores > 0, scores, 0), t)
   return jnp.where(best_t > 0, slots_t, scores.shape[0]).astype(jnp.int32)
 
 

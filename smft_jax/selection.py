@@ -15,6 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from smft_jax import blocks
 from smft_jax import ranking
 
 # Up to so many slots per access, scores of all slots cost no more than listing
@@ -79,16 +80,22 @@ def select_slots(
   """
   num_slots = document_frequency.shape[0]
   ranking.check_t(t, num_slots)
-  few = num_slots <= slot_ids.size * _SLOTS_PER_LISTED_ACCESS
-  if few or not pointwise or t > slot_ids.size:
+  if not pointwise or not lists_accesses(slot_ids.size, num_slots, t):
     counts_N = ranking.count_accesses(slot_ids, num_slots, mask)
     slots_t = ranking.top_slots(score(counts_N, document_frequency), t)
     return slots_t, jnp.sum(counts_N > 0)
   slots_M, counts_M = accessed_slots(slot_ids, num_slots, mask)
   # Places without a slot take any frequency: their count is 0, so their score.
   frequency_M = document_frequency.at[slots_M].get(mode='clip')
-  slots_t = _top_listed(slots_M, score(counts_M, frequency_M), t, num_slots)
+  scores_M = score(counts_M, frequency_M)
+  slots_t, _ = top_listed(slots_M, scores_M, t, num_slots)
   return slots_t, jnp.sum(counts_M > 0)
+
+
+def lists_accesses(num_accesses: int, num_slots: int, t: int) -> bool:
+  """Whether a table is so large that only its accessed slots are scored."""
+  few = num_slots <= num_accesses * _SLOTS_PER_LISTED_ACCESS
+  return not few and t <= num_accesses
 
 
 def accessed_slots(
@@ -153,11 +160,21 @@ def accessed_slots(
   return slots_M, counts_M.astype(jnp.float32)
 
 
-def _top_listed(
+def top_listed(
   slots_M: jax.Array, scores_M: jax.Array, t: int, num_slots: int
-) -> jax.Array:
-  """`ranking.top_slots` of slots in any order; ties to the lower slot id."""
-  best_t, places_t = _top_k(jnp.where(scores_M > 0, scores_M, 0), t)
+) -> tuple[jax.Array, jax.Array]:
+  """`ranking.top_slots` of slots in any order; ties to the lower slot id.
+
+  Args:
+    slots_M: Slot ids, distinct where their scores are above 0.
+    scores_M: Their scores.
+    t: Number of places, in [1, M].
+    num_slots: N; what unused places hold.
+
+  Returns:
+    Slots int32 [t], best first, and their scores [t]; 0 of an unused place.
+  """
+  best_t, places_t = blocks.top_k(jnp.where(scores_M > 0, scores_M, 0), t)
   lowest = best_t[-1]
   # Of those that tie for the last places the lowest ids win: as bits of floats,
   # as there is no fast top-k of integers.
@@ -165,15 +182,17 @@ def _top_listed(
   order_M = jax.lax.bitcast_convert_type(
     jnp.int32(_LARGEST_FLOAT) - slots_M, jnp.float32
   )
-  _, tied_t = _top_k(jnp.where(tied_M, order_M, 0), t)
+  _, tied_t = blocks.top_k(jnp.where(tied_M, order_M, 0), t)
   above = jnp.sum(best_t > lowest)
   ranks_t = jnp.arange(t)
   places_t = jnp.where(ranks_t < above, places_t, tied_t[(ranks_t - above) % t])
   slots_t = jnp.where(best_t > 0, slots_M[places_t], num_slots)
-  return jax.lax.sort((-best_t, slots_t), num_keys=2)[1]
+  return in_order(best_t, slots_t)
 
 
-def _top_k(scores_M: jax.Array, t: int) -> tuple[jax.Array, jax.Array]:
-  # The barriers keep XLA:CPU's fast top-k, as in product_keys.
-  scores_M = jax.lax.optimization_barrier(scores_M)
-  return jax.lax.optimization_barrier(jax.lax.top_k(scores_M, t))
+def in_order(
+  scores: jax.Array, slots: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Slots and their scores, best first, ties to the lower id."""
+  scores, slots = jax.lax.sort((-scores, slots), num_keys=2)
+  return slots, -scores

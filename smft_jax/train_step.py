@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import optax
 
 from smft_jax import lookup
@@ -28,6 +29,9 @@ from smft_jax import method as method_lib
 from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import selection
+from smft_jax import sharded_lookup
+from smft_jax import sharded_ranking
+from smft_jax import sharding
 
 
 @functools.partial(
@@ -120,7 +124,7 @@ def init_state(
   opt_state = method.optimizer.init(
     table(params) if method.update == 'rows' else trainable
   )
-  return TrainState(
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
     skipped=jnp.zeros((), jnp.int32),
     skipped_in_a_row=jnp.zeros((), jnp.int32),
@@ -134,6 +138,7 @@ def init_state(
     graphdef=graphdef,
     method=method,
   )
+  return _lay_out(state, jax.device_put)
 
 
 @functools.partial(jax.jit, donate_argnames='state')
@@ -170,7 +175,7 @@ def train_step(
     skipped=state.skipped + jnp.where(good, 0, 1),
     skipped_in_a_row=in_a_row,
   )
-  return state, metrics
+  return _lay_out(state, jax.lax.with_sharding_constraint), metrics
 
 
 @functools.partial(jax.jit, static_argnames='graphdef')
@@ -259,8 +264,11 @@ def _rows_update(state: TrainState, batch, hidden):
     zeros
   )
   values = table(state.params)
+  layout = _layout(state)
   score, document_frequency = _ranking(state)
-  slots, num_accessed = selection.select_slots(
+  slots, num_accessed = _with_layout(
+    layout, selection.select_slots, sharded_ranking.select_slots
+  )(
     score,
     jnp.concatenate(accesses.slot_ids, axis=-1),
     document_frequency,
@@ -271,14 +279,23 @@ def _rows_update(state: TrainState, batch, hidden):
   layers = zip(
     _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
   )
-  rows = _sum(lookup.row_gradient(*layer, slots) for layer in layers)
+  row_gradient = _with_layout(
+    layout, lookup.row_gradient, sharded_lookup.row_gradient
+  )
+  rows = _sum(row_gradient(*layer, slots) for layer in layers)
   good = _finite((loss, rows))
   # Places out of range are dropped: a skipped step writes no row, and the
   # table need not be copied for it, as a choice between two tables would.
   slots = jnp.where(good, slots, values.shape[0])
-  values, opt_state = optim.update_rows(
-    method.optimizer, state.opt_state, values, slots, rows, **state.extras
-  )
+  update = functools.partial(optim.update_rows, method.optimizer)
+  if layout is None:
+    values, opt_state = update(
+      state.opt_state, values, slots, rows, **state.extras
+    )
+  else:
+    values, opt_state = sharded_lookup.update_rows(
+      layout, update, state.opt_state, values, slots, rows, state.extras
+    )
   opt_state = jax.tree.map(
     lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new,
     opt_state,
@@ -319,7 +336,10 @@ def _dense_update(state: TrainState, batch, hidden):
     score, document_frequency = _ranking(state)
     num_slots = document_frequency.shape[0]
     slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
-    counts = ranking.count_accesses(slot_ids, num_slots, _ranked(batch))
+    count_accesses = _with_layout(
+      _layout(state), ranking.count_accesses, sharded_ranking.count_accesses
+    )
+    counts = count_accesses(slot_ids, num_slots, _ranked(batch))
     scores = score(counts, document_frequency)
     extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
     slots = ranking.top_slots(scores, method.top_t)
@@ -360,6 +380,54 @@ def _ranking(state: TrainState):
     return rank(counts, method_lib.Background(document_frequency, documents))
 
   return score, background.document_frequency
+
+
+def _layout(state: TrainState) -> sharding.Layout | None:
+  return memory.layout_of(nnx.merge(state.graphdef, state.params))
+
+
+def _with_layout(layout, whole, sharded):
+  """A function for one device, or the one of its name for a mesh."""
+  return whole if layout is None else functools.partial(sharded, layout)
+
+
+def _lay_out(state: TrainState, put) -> TrainState:
+  """The state with every array where it belongs on the mesh of its model.
+
+  Args:
+    state: The state.
+    put: (array, sharding) -> array.
+  """
+  layout = _layout(state)
+  if layout is None:
+    return state
+  rows = table(state.params).shape
+
+  def lay_out(node):
+    if isinstance(node, nnx.Variable):
+      spec = memory.spec_of(node, layout)
+    else:  # what the optimizer knows of the rows, or numbers
+      spec = layout.values_NxV if node.shape == rows else PartitionSpec()
+    return jax.tree.map(lambda leaf: put(leaf, layout.sharding(spec)), node)
+
+  trees = state.step, state.params, state.opt_state, state.extras
+  step, params, opt_state, extras = jax.tree.map(
+    lay_out, trees, is_leaf=lambda node: isinstance(node, nnx.Variable)
+  )
+  background = state.background
+  if background is not None:
+    background = method_lib.Background(
+      put(background.document_frequency, layout.sharding(layout.slots_N)),
+      lay_out(background.num_documents),
+    )
+  return dataclasses.replace(
+    state,
+    step=step,
+    params=params,
+    opt_state=opt_state,
+    extras=extras,
+    background=background,
+  )
 
 
 def table(params: nnx.State) -> jax.Array:

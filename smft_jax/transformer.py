@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from smft_jax import layers
 from smft_jax import memory as memory_lib
+from smft_jax import sharding
 
 
 class Cache(NamedTuple):
@@ -137,7 +138,7 @@ class Transformer(nnx.Module):
       Hidden states [B, L, D]; without memory, what leaves the last block.
     """
     below = self.blocks[: self._num_below()]
-    return self._run(below, self.embedding[...][tokens], mask)
+    return self._run(below, self._embed(tokens), mask)
 
   def _num_below(self) -> int:
     config = self.config
@@ -145,6 +146,7 @@ class Transformer(nnx.Module):
 
   def _run(self, blocks, x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Hidden states [B, L, D] after some of the blocks."""
+    x = self._split(x)
     if mask is None:
       mask = jnp.ones(x.shape[:2], bool)
     positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
@@ -186,7 +188,7 @@ class Transformer(nnx.Module):
     rows = start + jnp.arange(size)
     columns = jnp.arange(key_mask.shape[1])
     attend = (rows[:, None] >= columns[None, :])[None] & key_mask[:, None]
-    x = self.embedding[...][tokens]
+    x = self._embed(tokens)
     keys, values = [], []
     for i, block in enumerate(self.blocks):
       past = (cache.keys[i], cache.values[i])
@@ -195,6 +197,19 @@ class Transformer(nnx.Module):
       values.append(value)
     cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
     return self._logits(x[:, -1:])[:, 0], cache
+
+  def _embed(self, tokens: jax.Array) -> jax.Array:
+    """[B, L] -> [B, L, D]; a table that is split comes together first."""
+    table = sharding.constrain_whole(self._layout(), self.embedding[...])
+    return self._split(table[tokens])
+
+  def _split(self, x: jax.Array) -> jax.Array:
+    """x, its batch over the replicas of a mesh if there is one."""
+    return sharding.constrain_batch(self._layout(), x)
+
+  def _layout(self) -> sharding.Layout | None:
+    memory = self.config.memory
+    return None if memory is None else memory.layout
 
   def _pool(self) -> jax.Array | None:
     return self.pool[...] if self.config.memory is not None else None
