@@ -99,9 +99,9 @@ WINNERS = {
     dict(name='values_only', optimizer='sgd'),
     (15.0, 30.0, 60.0),
   ),
-  'adapter': (dict(name='adapter', width=32), (1e-4, 1e-3, 3e-3)),
+  'adapter': (dict(name='adapter', width=32), (1e-4, 3e-3)),
   'ewc': (dict(name='ewc', strength=1e5), (3e-5, 1e-4, 3e-4)),
-  'replay': (dict(name='replay', replay_fraction=0.75), (1e-4, 3e-4, 1e-3)),
+  'replay': (dict(name='replay', replay_fraction=0.75), (1e-4, 3e-4)),
   'experts': (dict(name='experts', num_experts=16), (1e-3, 3e-3)),
   'sparse_memory_replay': (
     dict(name='sparse_memory', t=1000, replay_fraction=0.25),
@@ -216,10 +216,12 @@ def _ablations(add, seed):
     for rate in rates:
       _add(add, seed, 'sparse_memory', settings, rate, overrides, panels=panels)
 
-  for ranking in ('tf_idf', 'tf', 'kl', 'random'):
+  for ranking in ('tf_idf', 'tf'):
     ablate(['ranking_small_t'], (60.0, 240.0), ranking=ranking, t=_SMALL_T)
-  for ranking in ('tf', 'kl', 'random'):
-    ablate(['ranking_large_t'], (15.0, 60.0), ranking=ranking)
+  for ranking in ('kl', 'random'):
+    ablate(['ranking_small_t'], (240.0,), ranking=ranking, t=_SMALL_T)
+    ablate(['ranking_large_t'], (60.0,), ranking=ranking)
+  ablate(['ranking_large_t'], (15.0, 60.0), ranking='tf')
   both = ['ranking_small_t', 'ranking_large_t']
   ablate(both, (15.0, 60.0), ranking='all_accessed', t=_SLOTS)
   for t in (100, 300, 3000, 10000):
