@@ -90,6 +90,8 @@ def fill(shapes: train_step.TrainState) -> train_step.TrainState:
   return dataclasses.replace(
     shapes,
     step=zeros(shapes.step),
+    skipped=zeros(shapes.skipped),
+    skipped_in_a_row=zeros(shapes.skipped_in_a_row),
     params=jax.tree.map(weights, shapes.params),
     opt_state=jax.tree.map(zeros, shapes.opt_state),
     background=method_lib.Background(

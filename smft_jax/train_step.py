@@ -410,9 +410,12 @@ def _lay_out(state: TrainState, put) -> TrainState:
       spec = layout.values_NxV if node.shape == rows else PartitionSpec()
     return jax.tree.map(lambda leaf: put(leaf, layout.sharding(spec)), node)
 
-  trees = state.step, state.params, state.opt_state, state.extras
-  step, params, opt_state, extras = jax.tree.map(
-    lay_out, trees, is_leaf=lambda node: isinstance(node, nnx.Variable)
+  names = ('step', 'skipped', 'skipped_in_a_row')
+  names += ('params', 'opt_state', 'extras')
+  laid_out = jax.tree.map(
+    lay_out,
+    {name: getattr(state, name) for name in names},
+    is_leaf=lambda node: isinstance(node, nnx.Variable),
   )
   background = state.background
   if background is not None:
@@ -420,14 +423,7 @@ def _lay_out(state: TrainState, put) -> TrainState:
       put(background.document_frequency, layout.sharding(layout.slots_N)),
       lay_out(background.num_documents),
     )
-  return dataclasses.replace(
-    state,
-    step=step,
-    params=params,
-    opt_state=opt_state,
-    extras=extras,
-    background=background,
-  )
+  return dataclasses.replace(state, background=background, **laid_out)
 
 
 def table(params: nnx.State) -> jax.Array:

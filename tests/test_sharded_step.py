@@ -182,6 +182,8 @@ SENT = {
     # Row gradients of the two layers; loss, loss weights and tokens.
     *2 * ['all-reduce f32[11,6]'],
     *('all-reduce f32[]', 'all-reduce f32[]', 'all-reduce s32[]'),
+    # Whether row gradients are finite, of which each device holds some dims.
+    'all-reduce pred[]',
   ],
 }
 
