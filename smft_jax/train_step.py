@@ -410,8 +410,8 @@ def _lay_out(state: TrainState, put) -> TrainState:
       spec = layout.values_NxV if node.shape == rows else PartitionSpec()
     return jax.tree.map(lambda leaf: put(leaf, layout.sharding(spec)), node)
 
-  names = ('step', 'skipped', 'skipped_in_a_row')
-  names += ('params', 'opt_state', 'extras')
+  numbers = ('step', 'skipped', 'skipped_in_a_row')
+  names = (*numbers, 'params', 'opt_state', 'extras')
   laid_out = jax.tree.map(
     lay_out,
     {name: getattr(state, name) for name in names},
