@@ -20,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import checksum
 from smft_jax import memory
 from smft_jax import method as method_lib
+from smft_jax import processes
 from smft_jax import ranking
 from smft_jax import sharded_ranking
+from smft_jax import sharding
 from smft_jax import train_step
 
 DOCUMENTS = ('sequence', 'batch')
@@ -87,14 +90,16 @@ def _count_batch(graphdef, params, batch, document):
 
 
 def fingerprint(params: nnx.State) -> str:
-  """A hash of all parameters: names, shapes, dtypes and bytes."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    array = np.asarray(leaf)
-    label = f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'
-    digest.update(label.encode())
-    digest.update(array.tobytes())
-  return digest.hexdigest()
+  """A hash of all parameters: names, shapes, dtypes and `checksum`s.
+
+  It is the same however they are spread over devices.
+  """
+  arrays = {
+    f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}': leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+  sums = checksum.checksums(arrays)
+  return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
 def save(
@@ -110,12 +115,15 @@ def save(
     provenance: What they were counted with, such as the model's fingerprint,
       the corpus, its documents and their length.
   """
+  frequency = sharding.to_numpy(background.document_frequency)
+  if not processes.is_main():
+    return
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
   with partial.open('wb') as file:
     np.savez(
       file,
-      document_frequency=np.asarray(background.document_frequency),
+      document_frequency=frequency,
       num_documents=np.asarray(background.num_documents),
       provenance=np.array(json.dumps(provenance)),
     )

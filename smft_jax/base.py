@@ -18,15 +18,17 @@ from typing import Any
 
 from absl import logging
 from flax import nnx
-import numpy as np
+import jax
 
 from smft_jax import background as background_lib
 from smft_jax import checkpoint
 from smft_jax import config as config_lib
+from smft_jax import corpora
 from smft_jax import layers
 from smft_jax import memory
 from smft_jax import metrics
 from smft_jax import preemption
+from smft_jax import processes
 from smft_jax import resume
 from smft_jax import sharding
 from smft_jax import skips
@@ -57,6 +59,7 @@ class Base:
     graphdef: The model.
     params: Its Variables.
     fingerprint: Hash of the parameters.
+    layout: How it lies on a mesh; None without one.
   """
 
   folder: pathlib.Path
@@ -65,6 +68,7 @@ class Base:
   graphdef: nnx.GraphDef
   params: nnx.State
   fingerprint: str
+  layout: sharding.Layout | None = None
 
 
 def find_or_make(
@@ -86,26 +90,27 @@ def find_or_make(
     ValueError: If the data or the cached base cannot be used.
   """
   folder = _folder(experiment, task)
-  folder.mkdir(parents=True, exist_ok=True)
-  tokenizer = _tokenizer(experiment, task, folder)
-  model = transformer.Transformer(
-    transformer_config(experiment, tokenizer.vocab_size),
-    rngs=nnx.Rngs(experiment.seed),
+  tokenizer = tokenizers.Tokenizer.from_json(
+    processes.on_main('the tokenizer', _tokenizer, experiment, task, folder)
   )
-  graphdef, params = nnx.split(model)
+  graphdef, params = transformer.make(
+    transformer_config(experiment, tokenizer.vocab_size), experiment.seed
+  )
   owner = {'config': _parts(experiment)}
-  params = memory.place(params, memory.layout_of(model))
   found = checkpoint.restore_newest(folder / 'params', params, owner)
   if found:
     logging.info('base found in %s', folder)
     params = found[1]
   else:
     logging.info('base not found, pretraining it into %s', folder)
-    params = _pretrain(experiment, model, task, tokenizer, folder, writer)
+    params = _pretrain(
+      experiment, nnx.merge(graphdef, params), task, tokenizer, folder, writer
+    )
     checkpoint.save(
       folder / 'params', experiment.base.steps, params, owner=owner
     )
-    shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+    if processes.is_main():
+      shutil.rmtree(folder / 'pretraining', ignore_errors=True)
   return Base(
     folder=folder,
     task=task,
@@ -113,6 +118,7 @@ def find_or_make(
     graphdef=graphdef,
     params=params,
     fingerprint=background_lib.fingerprint(params),
+    layout=memory.layout_of(nnx.merge(graphdef, params)),
   )
 
 
@@ -142,9 +148,14 @@ def check_cache(experiment: config_lib.Experiment) -> None:
   """Makes the folder that bases are cached in.
 
   Raises:
-    UserError: If it cannot be made or written.
+    UserError: If it cannot be made or written, or processes do not share it.
   """
   root = _cache(experiment)
+  processes.on_main('the cache', _make_cache, root)
+  processes.check_shared(root, 'config.base.cache_dir')
+
+
+def _make_cache(root: pathlib.Path) -> None:
   try:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=root):
@@ -161,6 +172,13 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   logging.info('tokenizing %d pretraining texts', len(task.pretraining))
   rows = batches.tokenize(
     task.pretraining, tokenizer, max_length=experiment.base.max_length
+  )
+  texts = corpora.Batches(
+    rows=rows,
+    batch_size=settings.batch_size,
+    seed=experiment.seed,
+    pad_id=tokenizer.pad_id,
+    layout=memory.layout_of(model),
   )
   method = pretraining.make(
     steps=settings.steps,
@@ -185,15 +203,10 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
-      batch = _batch(
-        rows, step, settings.batch_size, experiment.seed, tokenizer.pad_id
-      )
-      state, values = train_step.train_step(state, batch)
-      chosen = batches.rows_at(
-        len(rows), step, settings.batch_size, experiment.seed
-      )
-      watch.look(values, f'step {step + 1}, {skips.rows_named(chosen)}')
-      bar.update(step + 1, tokens=int(np.sum(batch.mask)), loss=values['loss'])
+      state, values = train_step.train_step(state, texts.at(step))
+      named = skips.rows_named(texts.rows_at(step))
+      watch.look(values, f'step {step + 1}, {named}')
+      bar.update(step + 1, tokens=texts.tokens_at(step), loss=values['loss'])
       done = step + 1
       if done % _RECORD_EVERY == 0 or done == settings.steps:
         writer.write(
@@ -213,16 +226,13 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   return state.params
 
 
-def _batch(rows, step, batch_size, seed, pad_id) -> batches.Batch:
-  length = batches.bucket_length(rows.longest, 4)
-  return batches.batch_at(rows, step, batch_size, seed, length, pad_id)
-
-
-def _tokenizer(experiment, task, folder) -> tokenizers.Tokenizer:
+def _tokenizer(experiment, task, folder) -> str:
+  """The tokenizer as JSON, from the folder or made there."""
+  folder.mkdir(parents=True, exist_ok=True)
   path = folder / 'tokenizer.json'
   if path.exists():
     try:
-      return tokenizers.Tokenizer.from_json(path.read_text())
+      return tokenizers.Tokenizer.from_json(path.read_text()).to_json()
     except ValueError as error:
       raise ValueError(
         f'{path} is damaged; remove its folder to make the base again.'
@@ -235,7 +245,7 @@ def _tokenizer(experiment, task, folder) -> tokenizers.Tokenizer:
       experiment.data.tokenizer_vocab_size,
     )
   metrics.write_text(path, tokenizer.to_json())
-  return tokenizer
+  return tokenizer.to_json()
 
 
 def transformer_config(
@@ -258,10 +268,25 @@ def transformer_config(
 def _layout(experiment: config_lib.Experiment) -> sharding.Layout | None:
   """How the model lies on the mesh that the config asks for."""
   wanted = experiment.mesh
+  if processes.count() > 1:
+    _check_all_are_used(wanted, jax.device_count())
   if wanted is None:
     return None
   mesh = sharding.make_mesh(wanted.data, wanted.fsdp, wanted.memory)
   return sharding.make_layout(mesh, wanted.split, wanted.subkeys)
+
+
+def _check_all_are_used(
+  wanted: config_lib.MeshConfig | None, devices: int
+) -> None:
+  """Raises a UserError if a process would have nothing to do."""
+  taken = wanted.data * wanted.fsdp * wanted.memory if wanted else 1
+  if taken != devices:
+    raise config_lib.UserError(
+      f'config.mesh takes {taken} of the {devices} devices of'
+      f' {processes.count()} processes, which must take all: for one,'
+      f' --config.mesh.data={devices}'
+    )
 
 
 def _folder(

@@ -31,6 +31,7 @@ from orbax.checkpoint import v1 as ocp
 from smft_jax import checksum
 from smft_jax import config as config_lib
 from smft_jax import metrics
+from smft_jax import processes
 from smft_jax import schema
 
 Tree = TypeVar('Tree')
@@ -41,6 +42,9 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct | jax.Array]
 FORMAT = 1
 
 _KEPT = 2
+
+# What other processes are waited for at.
+_WHAT = 'a checkpoint'
 
 
 class _Damaged(Exception):
@@ -68,23 +72,36 @@ def save(
     OSError: Of errno ENOSPC if the disk is full; older steps are whole then.
   """
   folder = folder.absolute()
-  folder.mkdir(parents=True, exist_ok=True)
-  # What a killed run left half-written, or half-removed.
-  for unfinished in folder.glob('*.partial'):
-    shutil.rmtree(unfinished)
-  if not (folder / str(step)).exists():
+  if processes.on_main(_WHAT, _prepare, folder, step):
     partial = folder / f'{step}.partial'
     try:
       _write(partial, step, flatten(tree), owner or {}, notes or {})
-      partial.rename(folder / str(step))
-      _sync(folder)
     except (OSError, ValueError) as error:
-      shutil.rmtree(partial, ignore_errors=True)
+      if processes.is_main():
+        shutil.rmtree(partial, ignore_errors=True)
       if not _is_full(error):
         raise
       raise OSError(
         errno.ENOSPC, f'no room to save step {step}', str(folder)
       ) from error
+  processes.on_main(_WHAT, _finish, folder, step)
+
+
+def _prepare(folder: pathlib.Path, step: int) -> bool:
+  """Makes the folder; whether the step is to be written."""
+  folder.mkdir(parents=True, exist_ok=True)
+  # What a killed run left half-written, or half-removed.
+  for unfinished in folder.glob('*.partial'):
+    shutil.rmtree(unfinished)
+  return not (folder / str(step)).exists()
+
+
+def _finish(folder: pathlib.Path, step: int) -> None:
+  """Gives the step its name, and drops those too old to keep."""
+  partial = folder / f'{step}.partial'
+  if partial.exists():
+    partial.rename(folder / str(step))
+    _sync(folder)
   for old in _steps(folder)[:-_KEPT]:
     dropped = folder / f'{old}.partial'
     (folder / str(old)).rename(dropped)
@@ -139,7 +156,7 @@ def read_newest(
   folder = folder.absolute()
   damaged: list[pathlib.Path] = []
   first = ''
-  for step in reversed(_steps(folder)):
+  for step in reversed(processes.on_main(_WHAT, _steps, folder)):
     path = folder / str(step)
     try:
       arrays, notes = _read(path, expected, owner)
@@ -148,18 +165,22 @@ def read_newest(
       first = first or str(error)
       damaged.append(path)
       continue
-    for newer in damaged:
-      # Out of the way of the step that the run will come to again.
-      aside = newer.with_name(f'{newer.name}.damaged')
-      shutil.rmtree(aside, ignore_errors=True)
-      newer.rename(aside)
     if damaged:
+      processes.on_main(_WHAT, _put_aside, damaged)
       logging.warning('goes back to step %d in %s', step, folder)
     return step, arrays, notes
   if not damaged:
     return None
   older = f', nor is any of {len(damaged) - 1} older' if damaged[1:] else ''
   raise _refusal(damaged[0], first + older)
+
+
+def _put_aside(damaged: list[pathlib.Path]) -> None:
+  """Moves them out of the way of the steps that the run comes to again."""
+  for path in damaged:
+    aside = path.with_name(f'{path.name}.damaged')
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
 
 
 def flatten(tree: Any) -> dict[str, jax.Array]:
@@ -172,7 +193,7 @@ def flatten(tree: Any) -> dict[str, jax.Array]:
 
 
 def _read(path: pathlib.Path, expected, owner: Facts | None):
-  manifest = _read_manifest(path)
+  manifest = _on_main(_read_manifest, path)
   if manifest['format'] > FORMAT:
     raise schema.UserError(
       f'checkpoint {path} is of format {manifest["format"]}, and this version'
@@ -192,12 +213,8 @@ def _read(path: pathlib.Path, expected, owner: Facts | None):
       raise _refusal(path, f'{name} is {shape}, not {leaf.shape}')
     if dtype != str(leaf.dtype):
       raise _refusal(path, f'{name} is {dtype}, not {leaf.dtype}')
-  for name, size in manifest['files'].items():
-    file = path / name
-    if not file.is_file():
-      raise _Damaged(f'{file} is missing')
-    if file.stat().st_size != size:
-      raise _Damaged(f'{file} has {file.stat().st_size} bytes, not {size}')
+  _on_main(_check_sizes, path, manifest['files'])
+  why = ''
   try:
     arrays = ocp.load(
       path / 'arrays',
@@ -207,11 +224,39 @@ def _read(path: pathlib.Path, expected, owner: Facts | None):
       },
     )
   except Exception as error:  # of many kinds, by where the damage is
-    raise _Damaged(f'{schema.one_line(error)[:300]}') from error
+    why = schema.one_line(error)[:300]
+  # A process reads what its devices need, and may be the one to find damage.
+  found_by_any = [found for found in processes.exchange(_WHAT, why) if found]
+  if found_by_any:
+    raise _Damaged(found_by_any[0])
   for name, found in checksum.checksums(arrays).items():
     if found != stored[name]['checksum']:
       raise _Damaged(f'the bytes of array {name} are not those saved')
   return arrays, manifest['notes']
+
+
+def _on_main(function: Callable[..., Any], *args: Any) -> Any:
+  """`processes.on_main`, of a function that may find damage."""
+
+  def tried():
+    try:
+      return [function(*args), '']
+    except _Damaged as error:
+      return [None, str(error)]
+
+  result, why = processes.on_main(_WHAT, tried)
+  if why:
+    raise _Damaged(why)
+  return result
+
+
+def _check_sizes(path: pathlib.Path, sizes: Mapping[str, int]) -> None:
+  for name, size in sizes.items():
+    file = path / name
+    if not file.is_file():
+      raise _Damaged(f'{file} is missing')
+    if file.stat().st_size != size:
+      raise _Damaged(f'{file} has {file.stat().st_size} bytes, not {size}')
 
 
 def _write(
@@ -224,6 +269,8 @@ def _write(
   """Writes a step's folder. With many processes, one writes the manifest."""
   ocp.save(partial / 'arrays', dict(arrays))
   sums = checksum.checksums(arrays)
+  if not processes.is_main():
+    return
   manifest = {
     'format': FORMAT,
     'step': step,

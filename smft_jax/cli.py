@@ -32,6 +32,7 @@ from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import metrics
 from smft_jax import preemption
+from smft_jax import processes
 from smft_jax import schema
 from smft_jax import skips
 
@@ -98,27 +99,38 @@ def run(
   if keep_traceback:
     arguments.remove('--traceback')
   _show_our_log_lines()
+  with preemption.noticed():
+    code = _run(main, arguments, keep_traceback)
+    processes.leave(code)
+  return code
+
+
+def _run(main, arguments: list[str], keep_traceback: bool) -> int:
+  """Calls `main`, says what went wrong, and returns the exit code."""
   try:
-    with preemption.noticed():
-      main(arguments)
+    main(arguments)
   except preemption.Preempted:
-    print(
-      '\nstopped by SIGTERM, and saved; the same command resumes',
-      file=sys.stderr,
-    )
+    if processes.is_main():
+      print(
+        '\nstopped by SIGTERM, and saved; the same command resumes',
+        file=sys.stderr,
+      )
     return 0
   except KeyboardInterrupt:
     print('\ninterrupted; the same command resumes', file=sys.stderr)
     return 130
-  except skips.Diverged as error:
-    print(f'error: {schema.one_line(error)}', file=sys.stderr)
+  except (skips.Diverged, processes.Lost) as error:
+    print(
+      f'{processes.prefix()}error: {schema.one_line(error)}', file=sys.stderr
+    )
     return 1
   except (ValueError, OSError) as error:
     if keep_traceback or not _is_mistake(error):
       raise
     full = isinstance(error, OSError) and error.errno in metrics.FULL
     hint = '; make room, and the same command resumes' if full else ''
-    print(f'error: {schema.one_line(error)}{hint}', file=sys.stderr)
+    message = f'{schema.one_line(error)}{hint}'
+    print(f'{processes.prefix()}error: {message}', file=sys.stderr)
     return 1 if full else 2
   return 0
 
@@ -211,12 +223,16 @@ def prepare_workdir(
     True if the workdir holds a run of the same config, to be resumed.
 
   Raises:
-    UserError: if it cannot be written, or holds a run of another config.
+    UserError: if it cannot be written, or holds a run of another config; of
+      many processes, if they do not share it or run different things.
   """
-  found = holds_run(workdir, experiment)
-  check_writable(workdir)
+  resolved = config_lib.to_dict(experiment)
+  processes.check_same('the version of a package', json.dumps(versions()))
+  processes.check_same('the config', json.dumps(resolved))
+  found = processes.on_main('the workdir', holds_run, workdir, experiment)
+  processes.on_main('the workdir', check_writable, workdir)
+  processes.check_shared(workdir, 'the workdir')
   if not found:
-    resolved = config_lib.to_dict(experiment)
     metrics.write_json(
       workdir / 'config.json',
       {'config': resolved, 'argv': list(argv), 'versions': versions()},
@@ -280,7 +296,7 @@ def _default_workdir(config_file: str, overrides: Sequence) -> str:
   parts += sorted(
     f'{key.removeprefix("config.")}={text}'
     for key, text in overrides
-    if key not in config_lib.NOT_COMPARED
+    if not key.startswith(config_lib.NOT_COMPARED)
   )
   folder = re.sub(r'[^\w.=,+-]', '_', ','.join(parts))
   if len(folder) > 120:  # file systems end a name at 255 bytes
@@ -350,7 +366,8 @@ def _show_our_log_lines() -> None:
 
   def keep(record: logging.LogRecord) -> bool:
     if record.pathname.startswith(ours):
-      return True
+      # All processes say the same, but for what goes wrong.
+      return processes.is_main() or record.levelno >= logging.WARNING
     # Orbax logs the whole traceback of what it raises as well, and we tell.
     of_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
     return record.levelno >= logging.WARNING and not of_orbax

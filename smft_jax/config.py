@@ -44,6 +44,7 @@ NOT_COMPARED = (
   'config.base.cache_dir',
   'config.stream.checkpoint_every',
   'config.max_skipped',
+  'config.mesh',
 )
 
 # Methods that leave alone what lies below the memory layer.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+import dataclasses
 import functools
 import hashlib
-import itertools
 import json
+import pathlib
 import typing
 
 import jax
@@ -15,13 +16,15 @@ import numpy as np
 
 from smft_jax import background as background_lib
 from smft_jax import config as config_lib
+from smft_jax import feed
 from smft_jax import method as method_lib
 from smft_jax import metrics
 from smft_jax import preemption
+from smft_jax import processes
 from smft_jax import schema
+from smft_jax import sharding
 from smft_jax.data import batches
 from smft_jax.data import task as task_lib
-from smft_jax.data import tokenizers
 
 if typing.TYPE_CHECKING:
   from smft_jax import base as base_lib
@@ -65,52 +68,65 @@ def background(
     f'background-{settings.document}-{settings.num_batches}x'
     f'{settings.batch_size}-{digest.hexdigest()[:8]}.npz'
   )
-  if path.exists():
+  start = processes.on_main(
+    'the background', _batches_counted, path, settings.num_batches
+  )
+  if start == settings.num_batches:
     return background_lib.load(path, provenance)
-  # What a run that was asked to stop had counted.
-  unfinished = {
-    int(part.suffixes[0][1:]): part
-    for part in path.parent.glob(f'{path.stem}.*.npz')
-  }
-  start = max(unfinished, default=0)
   statistics = None
   if start:
     statistics = background_lib.load(
-      unfinished[start], provenance | {'counted': start}
+      _unfinished(path, start), provenance | {'counted': start}
     )
   # Another order than pretraining's: the corpus, not the very batches.
-  found = stream(
-    texts,
-    base.tokenizer,
-    experiment.base.max_length,
+  corpus = Batches(
+    rows=batches.tokenize(
+      texts, base.tokenizer, max_length=experiment.base.max_length
+    ),
     batch_size=settings.batch_size,
     seed=experiment.seed + 1,
-    start=start,
+    pad_id=base.tokenizer.pad_id,
+    layout=base.layout,
   )
   with metrics.Progress(
     'background', settings.num_batches, 'batch', start=start
   ) as bar:
     for step in range(start, settings.num_batches):
-      batch = next(found)
       counted = background_lib.count(
-        base.graphdef, base.params, [batch], document=settings.document
+        base.graphdef,
+        base.params,
+        [corpus.at(step)],
+        document=settings.document,
       )
       if statistics is not None:  # whole numbers, so that no order counts
         counted = jax.tree.map(jnp.add, statistics, counted)
       statistics = counted
-      bar.update(step + 1, tokens=int(np.sum(batch.mask)))
+      bar.update(step + 1, tokens=corpus.tokens_at(step))
       if preemption.requested() and step + 1 < settings.num_batches:
         background_lib.save(
-          path.with_suffix(f'.{step + 1}.npz'),
+          _unfinished(path, step + 1),
           statistics,
           provenance | {'counted': step + 1},
         )
         preemption.check()
   assert statistics is not None
   background_lib.save(path, statistics, provenance)
-  for part in unfinished.values():
-    part.unlink()
+  if start and processes.is_main():
+    _unfinished(path, start).unlink()
   return statistics
+
+
+def _batches_counted(path: pathlib.Path, num_batches: int) -> int:
+  """Batches whose counts are stored: all, or those a stopped run came to."""
+  if path.exists():
+    return num_batches
+  parts = path.parent.glob(f'{path.stem}.*.npz')
+  return max((int(part.suffixes[0][1:]) for part in parts), default=0)
+
+
+def _unfinished(path: pathlib.Path, counted: int) -> pathlib.Path:
+  """Where the counts of so many batches are kept, until all are there."""
+  return path.with_suffix(f'.{counted}.npz')
 
 
 def texts_of(
@@ -131,34 +147,45 @@ def texts_of(
   return found[schema.one_of('config.background.corpus', name, found)]
 
 
-def stream(
-  texts: Sequence[task_lib.Text],
-  tokenizer: tokenizers.Tokenizer,
-  max_length: int,
-  *,
-  batch_size: int,
-  seed: int,
-  start: int = 0,
-) -> Iterator[batches.Batch]:
-  """Batches of texts without end, epochs in orders of their own.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batches:
+  """Batches of rows without end, epochs in orders of their own.
 
-  Args:
-    texts: The corpus.
-    tokenizer: Its tokenizer.
-    max_length: Most tokens in a row; longer texts are split.
+  Attributes:
+    rows: What to draw from.
     batch_size: Rows of a batch.
     seed: What the orders are made from.
-    start: Batches to leave out at the beginning.
-
-  Yields:
-    Batches, all of one shape.
+    pad_id: Token that fills the padding.
+    layout: The mesh whose replicas split a batch; None without one.
   """
-  rows = batches.tokenize(texts, tokenizer, max_length=max_length)
-  length = batches.bucket_length(rows.longest, 4)
-  for step in itertools.count(start):
-    yield batches.batch_at(
-      rows, step, batch_size, seed, length, tokenizer.pad_id
+
+  rows: batches.Encoded
+  batch_size: int
+  seed: int
+  pad_id: int
+  layout: sharding.Layout | None = None
+
+  def at(self, step: int) -> batches.Batch:
+    """The batch of a step. Each process makes its own part of it."""
+    length = batches.bucket_length(self.rows.longest, 4)
+    part = batches.batch_at(
+      self.rows,
+      step,
+      self.batch_size,
+      self.seed,
+      length,
+      self.pad_id,
+      here=feed.rows_here(self.layout, self.batch_size),
     )
+    return feed.assemble(self.layout, part, self.batch_size)
+
+  def rows_at(self, step: int) -> np.ndarray:
+    """Which rows the batch of a step has, int [B]."""
+    return batches.rows_at(len(self.rows), step, self.batch_size, self.seed)
+
+  def tokens_at(self, step: int) -> int:
+    """Tokens in the batch of a step, in all processes together."""
+    return int(np.sum(self.rows.lengths[self.rows_at(step)]))
 
 
 @functools.lru_cache(maxsize=1)

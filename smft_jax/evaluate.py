@@ -24,7 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import feed
+from smft_jax import memory
 from smft_jax import preemption
+from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -114,19 +117,23 @@ class Evaluator:
       [question.prompt for question in questions], self.tokenizer
     )
     eos_id = self.tokenizer.eos_id
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
     answers = []
-    for rows, count, length in self._batches(prompts):
-      padded = batches.pad(rows, length, self.tokenizer.pad_id)
+    for here, count, length in self._batches(prompts, layout):
+      padded = batches.pad(prompts.take(here), length, self.tokenizer.pad_id)
       # Prompts are padded on the left, so that all end in the last column.
       shift = length - np.sum(padded.mask, axis=1)
       columns = (np.arange(length) - shift[:, None]) % length
+      tokens, mask = feed.assemble(
+        layout,
+        (
+          np.take_along_axis(padded.tokens, columns, axis=1),
+          np.take_along_axis(padded.mask, columns, axis=1),
+        ),
+        self.batch_size,
+      )
       decoded = _decode(
-        self.graphdef,
-        params,
-        np.take_along_axis(padded.tokens, columns, axis=1),
-        np.take_along_axis(padded.mask, columns, axis=1),
-        self.max_answer_tokens,
-        eos_id,
+        self.graphdef, params, tokens, mask, self.max_answer_tokens, eos_id
       )
       for ids in np.asarray(decoded)[:count]:
         end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
@@ -151,30 +158,38 @@ class Evaluator:
       context_weight=context_weight,
     )
     sums = np.zeros(2)
-    for part, count, length in self._batches(rows):
-      batch = batches.pad(part, length, self.tokenizer.pad_id)
-      batch.loss_weights[count:] = 0.0
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    for here, count, length in self._batches(rows, layout):
+      batch = batches.pad(rows.take(here), length, self.tokenizer.pad_id)
+      mine = feed.rows_here(layout, self.batch_size)
+      batch.loss_weights[mine >= count] = 0.0
+      batch = feed.assemble(layout, batch, self.batch_size)
       sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
     return float(sums[0] / sums[1])
 
-  def _batches(self, rows: batches.Encoded):
+  def _batches(self, rows: batches.Encoded, layout: sharding.Layout | None):
     """Parts of `batch_size` rows, the last filled up by repeating its last row.
 
-    Yields the rows, how many of them count, and the length to pad to. One
-    length per call: few shapes are compiled.
+    Yields which rows of it this process makes, how many count in all
+    processes, and the length to pad to. One length per call: few shapes are
+    compiled.
     """
     length = batches.bucket_length(rows.longest)
     starts = range(0, len(rows), self.batch_size)
     for start in preemption.until_requested(starts):
       index = np.arange(start, min(start + self.batch_size, len(rows)))
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
-      yield rows.take(filled), len(index), length
+      here = feed.rows_here(layout, self.batch_size)
+      yield filled[here], len(index), length
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id):
   model = nnx.merge(graphdef, params)
-  return transformer.greedy_decode(model, tokens, mask, max_new_tokens, eos_id)
+  decoded = transformer.greedy_decode(
+    model, tokens, mask, max_new_tokens, eos_id
+  )
+  return sharding.constrain_whole(memory.layout_of(model), decoded)
 
 
 @functools.partial(jax.jit, static_argnums=0)

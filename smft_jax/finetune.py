@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -34,6 +35,7 @@ from smft_jax import method as method_lib
 from smft_jax import methods
 from smft_jax import metrics
 from smft_jax import preemption
+from smft_jax import processes
 from smft_jax import resume
 from smft_jax import skips
 from smft_jax import train_step
@@ -249,14 +251,14 @@ def _prepared(
   graphdef, params = nnx.split(model)
   extras: method_lib.Extras = {}
   if method.begin is not None:
-    texts = corpora.stream(
-      base.task.pretraining,
-      base.tokenizer,
-      max_length,
+    texts = corpora.Batches(
+      rows=corpora.pretraining_rows(base, max_length),
       batch_size=32,
       seed=seed,
+      pad_id=base.tokenizer.pad_id,
     )
-    extras = method.begin(graphdef, params, preemption.until_requested(texts))
+    found = map(texts.at, itertools.count())
+    extras = method.begin(graphdef, params, preemption.until_requested(found))
   return graphdef, params, extras
 
 
@@ -271,7 +273,8 @@ def _evaluated(writer, documents: int, measured: measurements.Measured) -> None:
 
 def _records(workdir, event) -> list[dict[str, Any]]:
   """The records of an event so far."""
-  return [r for r in metrics.read_records(workdir) if r['event'] == event]
+  records = processes.on_main('metrics', metrics.read_records, workdir)
+  return [r for r in records if r['event'] == event]
 
 
 def _median_lesson(records) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import corpora
+from smft_jax import feed
 from smft_jax import flops
 from smft_jax import preemption
 from smft_jax import skips
@@ -30,6 +31,7 @@ class Learner:
     self._settings = experiment.stream
     self._seed = experiment.seed * 1_000_003
     self._pad_id = base.tokenizer.pad_id
+    self._layout = base.layout
     documents = base.task.documents[: self._settings.max_documents]
     self._names = [document.id for document in documents]
     self._rows = [
@@ -82,8 +84,8 @@ class Learner:
     hidden = self._hidden(state, index)
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
-      batch, chosen = self._batch(index, step)
-      tokens += int(np.sum(batch.mask))
+      batch, chosen, size = self._batch(index, step)
+      tokens += size
       state, values = train_step.train_step(
         state, batch, None if hidden is None else hidden[chosen]
       )
@@ -105,33 +107,39 @@ class Learner:
 
   def flops(self, state: train_step.TrainState) -> int:
     """Operations of the matrix products in the steps on a document."""
-    batch, chosen = self._batch(0, 0)
+    batch, chosen, _ = self._batch(0, 0)
     hidden = self._hidden(state, 0)
     hidden = None if hidden is None else hidden[chosen]
     step = flops.matmul_flops(train_step.train_step, state, batch, hidden)
     return step * self._settings.steps_per_document
 
   def _batch(self, index: int, step: int):
-    """The batch of a step on a document, and which rows of it were taken."""
+    """The batch of a step on a document, its rows of it, and its tokens."""
     rows = self._rows[index]
-    size = self._settings.batch_size - self._replayed
+    whole = self._settings.batch_size
+    size = whole - self._replayed
+    # Each process makes its own part: first the document's, then what is old.
+    here = feed.rows_here(self._layout, whole)
     chosen = batches.rows_at(len(rows), step, size, self._seed + index)
-    batch = batches.pad(rows.take(chosen), self._length, self._pad_id)
-    if not self._replayed:
-      return batch, chosen
-    done = index * self._settings.steps_per_document + step
-    again = batches.rows_at(
-      len(self._old), done, self._replayed, self._seed + len(self._rows)
-    )
-    old = batches.pad(self._old.take(again), self._length, self._pad_id)
-    both = batches.Batch(
-      np.concatenate([batch.tokens, old.tokens]),
-      np.concatenate([batch.mask, old.mask]),
-      np.concatenate([batch.loss_weights, old.loss_weights]),
-      # A document is written to slots that it reads, not what is replayed.
-      ranked=np.concatenate([batch.mask, np.zeros_like(old.mask)]),
-    )
-    return both, chosen
+    tokens = int(np.sum(rows.lengths[chosen]))
+    part = rows.take(chosen[here[here < size]])
+    batch = batches.pad(part, self._length, self._pad_id)
+    if self._replayed:
+      done = index * self._settings.steps_per_document + step
+      again = batches.rows_at(
+        len(self._old), done, self._replayed, self._seed + len(self._rows)
+      )
+      tokens += int(np.sum(self._old.lengths[again]))
+      part = self._old.take(again[here[here >= size] - size])
+      old = batches.pad(part, self._length, self._pad_id)
+      batch = batches.Batch(
+        np.concatenate([batch.tokens, old.tokens]),
+        np.concatenate([batch.mask, old.mask]),
+        np.concatenate([batch.loss_weights, old.loss_weights]),
+        # A document is written to slots that it reads, not what is replayed.
+        ranked=np.concatenate([batch.mask, np.zeros_like(old.mask)]),
+      )
+    return feed.assemble(self._layout, batch, whole), chosen, tokens
 
   def _hidden(self, state: train_step.TrainState, index: int):
     """Hidden states of a document's rows, where steps are to reuse them."""

@@ -292,13 +292,11 @@ def spec_of(variable: nnx.Variable, layout: sharding.Layout) -> PartitionSpec:
   return layout.dense(variable.shape)
 
 
-def place(params: nnx.State, layout: sharding.Layout | None) -> nnx.State:
-  """Puts the Variables of a model where they belong on a mesh."""
-  if layout is None:
-    return params
+def shardings_of(params: nnx.State, layout: sharding.Layout) -> nnx.State:
+  """A sharding for each Variable of a model, or of its shapes."""
   return nnx.map_state(
     lambda _, variable: variable.replace(
-      jax.device_put(variable[...], layout.sharding(spec_of(variable, layout)))
+      layout.sharding(spec_of(variable, layout))
     ),
     params,
   )

@@ -1,13 +1,15 @@
 """Numbers out: metrics.jsonl, whole JSON files, progress for who watches.
 
 Nothing here leaves a file half-written: a whole file appears under its name in
-one step, and metrics.jsonl drops a line that a crash cut short.
+one step, and metrics.jsonl drops a line that a crash cut short. Of many
+processes the first one writes and shows, and all others do nothing here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import errno
+import io
 import json
 import math
 import os
@@ -18,6 +20,7 @@ import time
 from typing import Any, BinaryIO, TextIO
 import uuid
 
+from smft_jax import processes
 from smft_jax import schema
 
 _HIGHER_IS_BETTER = ('recall', 'f1', 'exact_match', 'accuracy')
@@ -93,6 +96,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     path: the file; its folder must exist.
     text: the content, written as UTF-8.
   """
+  if not processes.is_main():
+    return
   path = pathlib.Path(path)
   unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
   try:
@@ -153,7 +158,7 @@ class MetricsWriter:
   ):
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     self._clock = clock
-    if self._path.exists():
+    if processes.is_main() and self._path.exists():
       records = read_records(workdir)
       whole = ''.join(_line(record) for record in records)
       if whole.encode() != self._path.read_bytes():
@@ -162,6 +167,8 @@ class MetricsWriter:
 
   def write(self, event: str, **values: Any) -> None:
     """Appends {"event": event, "time": seconds since 1970, **values}."""
+    if not processes.is_main():
+      return
     record = {'event': event, 'time': round(self._clock(), 3), **values}
     # One write of one whole line: a crash leaves it there or cuts it short. So
     # does a full disk, which takes a part and then raises at the rest.
@@ -175,6 +182,8 @@ class MetricsWriter:
     A resumed run calls it with "later than the checkpoint", so that no step
     stands there twice.
     """
+    if not processes.is_main():
+      return
     kept = []
     for record in read_records(self._path.parent):
       if predicate(record):
@@ -196,7 +205,8 @@ class MetricsWriter:
 
   def _open(self) -> BinaryIO:
     # Unbuffered, and open between events: closing it is up to `close`.
-    return open(self._path, 'ab', buffering=0)
+    path = self._path if processes.is_main() else os.devnull
+    return open(path, 'ab', buffering=0)
 
 
 class Progress:
@@ -228,7 +238,8 @@ class Progress:
     every_s: float | None = None,
   ):
     self._phase, self._total, self._unit = phase, total, unit
-    self._stream = stream or sys.stderr
+    shown = sys.stderr if processes.is_main() else io.StringIO()
+    self._stream = stream or shown
     self._clock = clock
     self._is_terminal = self._stream.isatty()
     self._every_s = every_s or (0.1 if self._is_terminal else 5.0)

@@ -8,8 +8,8 @@ The handler only notes that the signal came. Loops ask, after each step:
     preemption.check()
 
 so that the step in progress ends first. All loops ask here and at the same
-places in every process, which is where many processes will have to agree on
-the step to stop after (`multihost_utils.reached_preemption_sync_point`).
+places in every process: where one of many is sent the signal, all stop after
+the same step.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ import signal
 import threading
 from typing import TypeVar
 
+from smft_jax import processes
+
 Item = TypeVar('Item')
 
 # Signals that came. A list, as a handler must take no lock.
 _asked: list[int] = []
+# Whether all processes stop here, where there are many.
+_agreed: list[int] = []
 
 
 class Preempted(BaseException):
@@ -56,7 +60,13 @@ def noticed() -> Iterator[None]:
 
 
 def requested() -> bool:
-  """Whether the run was asked to stop."""
+  """Whether the run was asked to stop, in every process alike."""
+  processes.tick()
+  if processes.count() > 1:
+    # Once only: the place to stop at is one, and is then left behind.
+    if not _agreed and processes.reached_stop():
+      _agreed.append(signal.SIGTERM)
+    return bool(_agreed)
   return bool(_asked)
 
 

@@ -22,6 +22,7 @@ from smft_jax import checkpoint
 from smft_jax import checksum
 from smft_jax import memory
 from smft_jax import method as method_lib
+from smft_jax import sharding
 from smft_jax import train_step
 
 # What a step changes, beside the parameters.
@@ -55,7 +56,7 @@ def save(
     tree['params'] = state.params
   else:
     tree[_SLOTS], tree[_ROWS] = _changed(
-      base_table, train_step.table(state.params)
+      base_table, train_step.table(state.params), state.step.sharding
     )
   checkpoint.save(folder, int(state.step), tree, owner, notes)
 
@@ -120,19 +121,19 @@ def background_identity(background: method_lib.Background | None) -> str | None:
   return ' '.join(checksum.checksums(background._asdict()).values())
 
 
-def _changed(old_NxV: jax.Array, new_NxV: jax.Array):
+def _changed(old_NxV: jax.Array, new_NxV: jax.Array, place):
   """Slots whose rows differ in any bit, and these rows.
 
   Filled up to a power of two by repeating the last: few shapes are compiled,
   and none is empty, which Orbax cannot store.
   """
-  slots = np.flatnonzero(jax.device_get(_differs(old_NxV, new_NxV)))
+  slots = np.flatnonzero(sharding.to_numpy(_differs(old_NxV, new_NxV)))
   if not slots.size:
     slots = np.zeros(1, np.int64)  # a row that is the base's
   length = 1 << (len(slots) - 1).bit_length()
   slots = np.pad(slots, (0, length - len(slots)), mode='edge')
-  slots_M = jnp.asarray(slots, jnp.int32)
-  return slots_M, new_NxV[slots_M]
+  slots_M = jax.device_put(slots.astype(np.int32), place)
+  return slots_M, jax.device_put(new_NxV[slots_M], place)
 
 
 @jax.jit

@@ -16,7 +16,9 @@ import math
 from typing import Any, Literal
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
+import numpy as np
 
 AXES = ('data', 'fsdp', 'memory')
 
@@ -219,6 +221,16 @@ def constrain_whole(layout: Layout | None, array: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(
     array, layout.sharding(PartitionSpec())
   )
+
+
+def to_numpy(array: jax.Array) -> np.ndarray:
+  """All of an array, also of one that lies on devices of other processes.
+
+  Every process must call it, on the same array.
+  """
+  if array.is_fully_addressable or array.is_fully_replicated:
+    return np.asarray(array)
+  return multihost_utils.process_allgather(array, tiled=True)
 
 
 def map_parts(

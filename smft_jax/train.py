@@ -21,9 +21,19 @@ from smft_jax import config as config_lib
 from smft_jax import finetune
 from smft_jax import measurements
 from smft_jax import metrics
+from smft_jax import processes
 from smft_jax import report
 from smft_jax import summary
 from smft_jax.data import task as task_lib
+
+_FLAGS = {
+  'coordinator': cli.Flag(
+    default='', help='HOST:PORT of process 0; only where nothing tells it'
+  ),
+  'num_processes': cli.Flag(default=0, help='how many processes there are'),
+  'process_id': cli.Flag(default=-1, help='which one this is, from 0'),
+  'limit_s': cli.Flag(default=300.0, help='seconds to wait for the others'),
+}
 
 
 def run(
@@ -73,7 +83,8 @@ def run(
 
 def main(argv: list[str]) -> None:
   """The program."""
-  invocation = cli.parse(argv)
+  invocation = cli.parse(argv, _FLAGS)
+  processes.initialize(**invocation.flags)
   experiment = config_lib.from_config_dict(invocation.config)
   workdir = invocation.workdir
   # Before the workdir is touched: a mistake leaves nothing behind.
@@ -81,10 +92,10 @@ def main(argv: list[str]) -> None:
   base_lib.check_cache(experiment)
   resumes = cli.prepare_workdir(workdir, experiment, argv)
   path = workdir / 'results.json'
-  if resumes and path.exists():
-    logging.info('%s holds this run, finished', workdir)
-    results = json.loads(path.read_text())
-  else:
+  results = None
+  if resumes:
+    results = processes.on_main('results.json', _finished, path)
+  if results is None:
     # As the file will hold it: what is not a number is null.
     results = metrics.to_json(run(experiment, task, workdir))
     metrics.write_json(path, results)
@@ -94,8 +105,17 @@ def main(argv: list[str]) -> None:
       config_lib.to_dict(experiment),
       metrics.read_records(workdir),
     )
-  print(summary.headline(results))
-  print(f'results and report.html in {workdir}')
+  if processes.is_main():
+    print(summary.headline(results))
+    print(f'results and report.html in {workdir}')
+
+
+def _finished(path: pathlib.Path) -> dict[str, Any] | None:
+  """The results, where the run has come to its end."""
+  if not path.exists():
+    return None
+  logging.info('%s holds this run, finished', path.parent)
+  return json.loads(path.read_text())
 
 
 if __name__ == '__main__':

@@ -219,6 +219,32 @@ class Transformer(nnx.Module):
     return jnp.einsum('bld,td->blt', self.final_norm(x), table[...])
 
 
+def make(
+  config: layers.TransformerConfig, seed: int
+) -> tuple[nnx.GraphDef, nnx.State]:
+  """A fresh decoder; on a mesh no device ever has all of it.
+
+  Args:
+    config: Its sizes, and the mesh.
+    seed: What the parameters are drawn from.
+
+  Returns:
+    The model and its Variables.
+  """
+
+  def build():
+    return nnx.split(Transformer(config, rngs=nnx.Rngs(seed)))
+
+  layout = config.memory.layout if config.memory is not None else None
+  if layout is None:
+    return build()
+  graphdef, shapes = nnx.split(
+    nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(seed)))
+  )
+  places = memory_lib.shardings_of(shapes, layout)
+  return graphdef, jax.jit(lambda: build()[1], out_shardings=places)()
+
+
 def greedy_decode(
   model: Transformer,
   tokens: jax.Array,

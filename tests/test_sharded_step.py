@@ -151,7 +151,7 @@ def test_background_counts_the_same(document):
     found.append(
       background.count(
         graphdef,
-        memory.place(params, layout),
+        jax.device_put(params, memory.shardings_of(params, layout)),
         map(make_batch, range(2)),
         document=document,
       )

@@ -190,6 +190,7 @@ def batch_at(
   seed: int,
   length: int,
   pad_id: int,
+  here: np.ndarray | None = None,
 ) -> Batch:
   """The batch of one step: epochs end to end, each in an order of its own.
 
@@ -200,6 +201,7 @@ def batch_at(
     seed: What the orders are made from.
     length: L, at least the longest row.
     pad_id: Token that fills the padding.
+    here: Which of its B rows to make, see `feed.rows_here`; None makes all.
 
   Returns:
     A batch that depends on the arguments alone. The last batch of an epoch is
@@ -209,6 +211,8 @@ def batch_at(
     ValueError: There are no rows, or the step or the size is out of range.
   """
   order = rows_at(len(rows), step, batch_size, seed)
+  if here is not None:
+    order = order[here]
   return pad(rows.take(order), length, pad_id)
 
 
