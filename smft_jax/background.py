@@ -23,10 +23,8 @@ import numpy as np
 from smft_jax import checksum
 from smft_jax import memory
 from smft_jax import method as method_lib
-from smft_jax import processes
 from smft_jax import ranking
 from smft_jax import sharded_ranking
-from smft_jax import sharding
 from smft_jax import train_step
 
 DOCUMENTS = ('sequence', 'batch')
@@ -115,15 +113,12 @@ def save(
     provenance: What they were counted with, such as the model's fingerprint,
       the corpus, its documents and their length.
   """
-  frequency = sharding.to_numpy(background.document_frequency)
-  if not processes.is_main():
-    return
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
   with partial.open('wb') as file:
     np.savez(
       file,
-      document_frequency=frequency,
+      document_frequency=np.asarray(background.document_frequency),
       num_documents=np.asarray(background.num_documents),
       provenance=np.array(json.dumps(provenance)),
     )

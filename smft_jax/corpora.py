@@ -103,17 +103,28 @@ def background(
       statistics = counted
       bar.update(step + 1, tokens=corpus.tokens_at(step))
       if preemption.requested() and step + 1 < settings.num_batches:
-        background_lib.save(
+        _save(
           _unfinished(path, step + 1),
           statistics,
           provenance | {'counted': step + 1},
         )
         preemption.check()
   assert statistics is not None
-  background_lib.save(path, statistics, provenance)
+  _save(path, statistics, provenance)
   if start and processes.is_main():
     _unfinished(path, start).unlink()
   return statistics
+
+
+def _save(
+  path: pathlib.Path,
+  statistics: method_lib.Background,
+  provenance: dict[str, str | int],
+) -> None:
+  """Writes the statistics, which may lie in parts with many processes."""
+  whole = jax.tree.map(sharding.to_numpy, statistics)
+  if processes.is_main():
+    background_lib.save(path, whole, provenance)
 
 
 def _batches_counted(path: pathlib.Path, num_batches: int) -> int:

@@ -29,6 +29,7 @@ _LAYERS = {
   'L0': (
     (
       'blocks',
+      'checksum',
       'product_keys',
       'lookup',
       'counting',

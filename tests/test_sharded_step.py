@@ -148,10 +148,12 @@ def test_background_counts_the_same(document):
   found = []
   for layout in (None, make_layout('rows, replicas')):
     graphdef, params = nnx.split(make_model(layout))
+    if layout is not None:
+      params = jax.device_put(params, memory.shardings_of(params, layout))
     found.append(
       background.count(
         graphdef,
-        jax.device_put(params, memory.shardings_of(params, layout)),
+        params,
         map(make_batch, range(2)),
         document=document,
       )

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 import pytest
 
-from smft_jax import base
 from smft_jax import checkpoint
 from smft_jax import cli
+from smft_jax import corpora
 from smft_jax import learner
 from smft_jax import train
 from tests import tiny_run
@@ -253,10 +253,10 @@ def spoil(patch, bad):
   batch_of = learner.Learner._batch
 
   def spoiled(self, index, step):
-    batch, chosen = batch_of(self, index, step)
+    batch, chosen, tokens = batch_of(self, index, step)
     if bad(index, step):
       batch.loss_weights[...] = np.nan
-    return batch, chosen
+    return batch, chosen, tokens
 
   patch.setattr(learner.Learner, '_batch', spoiled)
 
@@ -334,14 +334,14 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(root, capsys):
 def test_pretraining_that_never_has_a_finite_loss_is_no_base(
   root, tmp_path, monkeypatch, capsys
 ):
-  batch_of = base._batch
+  batch_at = corpora.Batches.at
 
-  def spoiled(*arguments):
-    batch = batch_of(*arguments)
+  def spoiled(self, step):
+    batch = batch_at(self, step)
     batch.loss_weights[...] = np.inf
     return batch
 
-  monkeypatch.setattr(base, '_batch', spoiled)
+  monkeypatch.setattr(corpora.Batches, 'at', spoiled)
   more = ['--config.stream=none', f'--config.base.cache_dir={tmp_path}']
   for _ in range(2):  # and the same command says so again
     assert run(root, 'no-base', *more) == 1
