@@ -1,0 +1,74 @@
+# What the launchers share: flags, checks, and commands that a dry run prints.
+# shellcheck shell=bash
+
+dry_run=false
+workdir=''
+program=() # what follows --: the arguments of python -m smft_jax.train
+
+fail() {
+  echo "error: $*" >&2
+  exit 2
+}
+
+# read_flags "NAME ..." ARGUMENT...: sets a variable for each --NAME=VALUE. The
+# variables are there already: empty where the flag must be given.
+read_flags() {
+  local known=$1 flag
+  shift
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --) shift && program=("$@") && break ;;
+      --dry-run) dry_run=true ;;
+      --*=*)
+        flag=${1%%=*}
+        flag=${flag#--}
+        [[ " $known " == *" $flag "* ]] ||
+          fail "unknown flag --$flag; there are --${known// / --} --dry-run"
+        printf -v "$flag" '%s' "${1#*=}"
+        ;;
+      *) fail "$1 is no flag: flags are --NAME=VALUE, and the program's own" \
+        "come after --" ;;
+    esac
+    shift
+  done
+}
+
+# need NAME...: fails unless these flags have a value.
+need() {
+  local flag
+  for flag in "$@"; do
+    [ -n "${!flag}" ] || fail "--$flag=... is missing"
+  done
+}
+
+# Many processes write one run: what they share must be the same folder for all.
+# Sets the variable workdir.
+check_program() {
+  local argument flag value
+  for flag in --config --workdir --config.base.cache_dir; do
+    value=
+    for argument in "${program[@]}"; do
+      [[ $argument == "$flag="* ]] && value=${argument#*=}
+    done
+    [ -n "$value" ] || fail "after --, $flag=... is missing"
+    [ "$flag" = --config ] || case $value in
+      gs://* | s3://*) fail "$flag=$value is no folder; mount the bucket on" \
+        "all hosts and name the mount" ;;
+      /*) ;;
+      *) fail "$flag=$value is not absolute; name a folder that all hosts" \
+        "mount at the same place" ;;
+    esac
+    [ "$flag" != --workdir ] || workdir=$value
+  done
+}
+
+# run COMMAND...: runs it; a dry run prints it. A document on standard input,
+# where there is one, is shown below it.
+run() {
+  if ! $dry_run; then
+    "$@"
+    return
+  fi
+  printf '%q ' "$@" && echo
+  [ -t 0 ] || sed 's/^/  | /'
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs the program on all workers of a TPU VM pod, with gcloud.
+#
+#   launch/tpu_vm.sh setup --name=POD --zone=ZONE        install this commit
+#   launch/tpu_vm.sh start --name=POD --zone=ZONE -- --config=configs/docqa.py \
+#       --workdir=/mnt/shared/run --config.base.cache_dir=/mnt/shared/cache ...
+#   launch/tpu_vm.sh logs  --name=POD --zone=ZONE        the last lines of each
+#   launch/tpu_vm.sh stop  --name=POD --zone=ZONE        save, and end
+#
+# --dry-run prints what would be done, and does nothing. The pod is yours to
+# make and to delete; see launch/README.md.
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+source "$here/common.sh"
+
+actions='setup start logs stop'
+action=${1:-}
+[[ -n $action && " $actions " == *" $action "* ]] ||
+  fail "'$action' is no action; there are $actions"
+shift
+name='' zone='' project=''
+read_flags 'name zone project' "$@"
+need name zone
+
+tpu() { # tpu VERB ARGUMENT...
+  local verb=$1 more=()
+  shift
+  [ -z "$project" ] || more=("--project=$project")
+  run gcloud compute tpus tpu-vm "$verb" "$@" "--zone=$zone" --worker=all \
+    "${more[@]}" </dev/null
+}
+
+on_all() { tpu ssh "$name" "--command=$1"; }
+
+# nohup, so that it outlives the connection, becomes python: that is the process
+# to stop.
+start() {
+  check_program
+  on_all "cd smft_jax || exit 1; nohup .venv/bin/python -m smft_jax.train$(
+    printf ' %q' "${program[@]}"
+  ) >smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
+}
+
+case $action in
+  setup)
+    archive=smft_jax.tar.gz
+    run git -C "$here/.." archive --prefix=smft_jax/ -o "$archive" HEAD \
+      </dev/null
+    tpu scp "$here/../$archive" "$name:"
+    on_all "tar xzf $archive && cd smft_jax && python3 -m venv .venv &&\
+ .venv/bin/pip install -q '.[tpu]'"
+    ;;
+  start) start ;;
+  logs) on_all 'tail -n 20 smft_jax/smft_jax.log' ;;
+  stop) on_all "kill -TERM \"\$(cat smft_jax/smft_jax.pid)\"" ;;
+esac
