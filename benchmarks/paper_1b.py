@@ -24,17 +24,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import compiled
 from benchmarks import harness
 from benchmarks import plot
-from smft_jax import base as base_lib
 from smft_jax import cli
+from smft_jax import compile as compile_lib
+from smft_jax import compiled
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import method as method_lib
-from smft_jax import methods
 from smft_jax import train_step
-from smft_jax import transformer
 from smft_jax.data import batches
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
@@ -51,25 +49,6 @@ def load(variant: str) -> config_lib.Experiment:
   config = config_file.load(f'{_CONFIG}:{variant}')
   config.data.data_dir = config.data.documents_file = 'unread'
   return config_lib.from_config_dict(config)
-
-
-def state_shapes(experiment: config_lib.Experiment) -> train_step.TrainState:
-  """The state of a step, in shapes: it takes neither time nor memory."""
-  settings = experiment.method
-  assert settings is not None
-  method = methods.METHODS[settings.name].make(settings)
-  config = base_lib.transformer_config(
-    experiment, experiment.data.tokenizer_vocab_size
-  )
-  return jax.eval_shape(
-    lambda: train_step.init_state(
-      transformer.Transformer(config, rngs=nnx.Rngs(0)),
-      method,
-      method_lib.Background(
-        jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
-      ),
-    )
-  )
 
 
 def fill(shapes: train_step.TrainState) -> train_step.TrainState:
@@ -173,11 +152,13 @@ def main(argv: Sequence[str]) -> None:
     topology=dict(help='compile for a TPU, such as v5e:1x1 or v5p:2x2x1'),
   )
   at_hand = options.topology is None
-  device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)
+  device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)[0]
   known = compiled.DEVICES.get(device.device_kind)
   room = known.memory if known else compiled.room(device)
   experiment, length = load(options.variant), LENGTHS[options.variant]
-  state = state_shapes(experiment)
+  state = compile_lib.state_shapes(
+    experiment, experiment.data.tokenizer_vocab_size
+  )
   batch = make_batch(experiment, length)
   table = train_step.table(state.params)
   print(
@@ -186,7 +167,9 @@ def main(argv: Sequence[str]) -> None:
     f' parameters, {table.size / 1e9:.3f}B of them the table'
   )
   flops, accessed = needed(experiment, state.params, length)
-  program = compiled.compile_for(device, train_step.train_step, state, batch)
+  program = compiled.compile_for(
+    train_step.train_step, *compiled.on_device(device, (state, batch))
+  )
   _print(program, flops, accessed, known)
   results = {
     'variant': options.variant,

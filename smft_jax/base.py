@@ -8,6 +8,7 @@ model, memory, training, seed), so a changed config makes another one:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import json
@@ -249,30 +250,36 @@ def _tokenizer(experiment, task, folder) -> str:
 
 
 def transformer_config(
-  experiment: config_lib.Experiment, vocab_size: int
+  experiment: config_lib.Experiment,
+  vocab_size: int,
+  devices: Sequence[jax.Device] | None = None,
 ) -> layers.TransformerConfig:
-  """The decoder that the config describes."""
+  """The decoder that the config describes, on these devices or on all."""
   model = experiment.model
   return layers.TransformerConfig(
     vocab_size=vocab_size,
     memory=memory.MemoryConfig(
       model_dim=model.model_dim,
       dtype=model.dtype,
-      layout=_layout(experiment),
+      layout=_layout(experiment, devices),
       **dataclasses.asdict(experiment.memory),
     ),
     **dataclasses.asdict(model),
   )
 
 
-def _layout(experiment: config_lib.Experiment) -> sharding.Layout | None:
+def _layout(
+  experiment: config_lib.Experiment, devices: Sequence[jax.Device] | None
+) -> sharding.Layout | None:
   """How the model lies on the mesh that the config asks for."""
   wanted = experiment.mesh
   if processes.count() > 1:
     _check_all_are_used(wanted, jax.device_count())
   if wanted is None:
     return None
-  mesh = sharding.make_mesh(wanted.data, wanted.fsdp, wanted.memory)
+  mesh = sharding.make_mesh(
+    wanted.data, wanted.fsdp, wanted.memory, devices=devices
+  )
   return sharding.make_layout(mesh, wanted.split, wanted.subkeys)
 
 

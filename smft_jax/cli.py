@@ -78,7 +78,7 @@ class Invocation:
 
 
 def run(
-  main: Callable[[list[str]], None], argv: Sequence[str] | None = None
+  main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None
 ) -> int:
   """Calls `main` and turns a person's mistakes into one line on stderr.
 
@@ -87,7 +87,8 @@ def run(
   else is a bug and keeps its traceback; `--traceback` keeps all of them.
 
   Args:
-    main: the program; takes the arguments after its name.
+    main: the program; takes the arguments after its name, and may return an
+      exit code.
     argv: those arguments; None takes them from the process.
 
   Returns:
@@ -108,7 +109,7 @@ def run(
 def _run(main, arguments: list[str], keep_traceback: bool) -> int:
   """Calls `main`, says what went wrong, and returns the exit code."""
   try:
-    main(arguments)
+    return main(arguments) or 0
   except preemption.Preempted:
     if processes.is_main():
       print(
@@ -132,7 +133,6 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
     message = f'{schema.one_line(error)}{hint}'
     print(f'{processes.prefix()}error: {message}', file=sys.stderr)
     return 1 if full else 2
-  return 0
 
 
 def parse(

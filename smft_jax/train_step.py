@@ -12,7 +12,7 @@ Shapes: B batch, L length, N slots, V value dim, A accesses per token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -138,7 +138,7 @@ def init_state(
     graphdef=graphdef,
     method=method,
   )
-  return _lay_out(state, jax.device_put)
+  return lay_out(state, jax.device_put)
 
 
 @functools.partial(jax.jit, donate_argnames='state')
@@ -175,7 +175,7 @@ def train_step(
     skipped=state.skipped + jnp.where(good, 0, 1),
     skipped_in_a_row=in_a_row,
   )
-  return _lay_out(state, jax.lax.with_sharding_constraint), metrics
+  return lay_out(state, jax.lax.with_sharding_constraint), metrics
 
 
 @functools.partial(jax.jit, static_argnames='graphdef')
@@ -264,7 +264,7 @@ def _rows_update(state: TrainState, batch, hidden):
     zeros
   )
   values = table(state.params)
-  layout = _layout(state)
+  layout = layout_of(state)
   score, document_frequency = _ranking(state)
   slots, num_accessed = _with_layout(
     layout, selection.select_slots, sharded_ranking.select_slots
@@ -337,7 +337,7 @@ def _dense_update(state: TrainState, batch, hidden):
     num_slots = document_frequency.shape[0]
     slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
     count_accesses = _with_layout(
-      _layout(state), ranking.count_accesses, sharded_ranking.count_accesses
+      layout_of(state), ranking.count_accesses, sharded_ranking.count_accesses
     )
     counts = count_accesses(slot_ids, num_slots, _ranked(batch))
     scores = score(counts, document_frequency)
@@ -382,7 +382,8 @@ def _ranking(state: TrainState):
   return score, background.document_frequency
 
 
-def _layout(state: TrainState) -> sharding.Layout | None:
+def layout_of(state: TrainState) -> sharding.Layout | None:
+  """How a state lies on a mesh; None without one."""
   return memory.layout_of(nnx.merge(state.graphdef, state.params))
 
 
@@ -391,14 +392,14 @@ def _with_layout(layout, whole, sharded):
   return whole if layout is None else functools.partial(sharded, layout)
 
 
-def _lay_out(state: TrainState, put) -> TrainState:
+def lay_out(state: TrainState, put: Callable[..., Any]) -> TrainState:
   """The state with every array where it belongs on the mesh of its model.
 
   Args:
     state: The state.
     put: (array, sharding) -> array.
   """
-  layout = _layout(state)
+  layout = layout_of(state)
   if layout is None:
     return state
   rows = table(state.params).shape

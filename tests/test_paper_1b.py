@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import compiled
 from benchmarks import paper_1b
 from smft_jax import base as base_lib
 from smft_jax import cli
+from smft_jax import compile as compile_lib
+from smft_jax import compiled
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import schema
@@ -56,7 +57,7 @@ def test_it_asks_for_the_data_it_needs():
 
 
 def test_it_has_the_parameters_of_the_paper():
-  params = paper_1b.state_shapes(paper_1b.load('facts')).params
+  params = compile_lib.state_shapes(paper_1b.load('facts'), 32768).params
   table = train_step.table(params)
   assert table.shape == (1024**2, 1024)
   without_table = paper_1b.count(params) - table.size
@@ -108,7 +109,7 @@ def test_the_benchmark_times_the_step_and_writes_it_down(
 
 
 def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
-  params = paper_1b.state_shapes(tiny).params
+  params = compile_lib.state_shapes(tiny, tiny.data.tokenizer_vocab_size).params
   attention = 14 * (12 + 6 + 6) + 12 * 14
   above = attention + 3 * 14 * 19 + 2 * 14
   memory = 14 * 12 + 2 * 2 * 11 * 3 + 2 * 2 * 3 + 2 * 14 * 10
@@ -120,13 +121,17 @@ def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
   assert accessed == 2 * (forward + above + head + 5 * 11 * 2 * 3 * 10)
 
 
+def here(array):
+  return compiled.on_device(jax.devices()[0], array)
+
+
 @pytest.mark.parametrize('donated', [True, False])
 def test_a_table_written_in_place_is_no_array_made(donated):
   def write(table):
     return table.at[jnp.array([2, 3])].set(jnp.ones((2, 5)))
 
   step = jax.jit(write, donate_argnums=(0,) if donated else ())
-  program = compiled.compile_for(jax.devices()[0], step, jnp.ones((7, 5)))
+  program = compiled.compile_for(step, here(jnp.ones((7, 5))))
   assert (compiled.arrays_made(program.text, (7, 5)) == []) == donated
   in_place = program.memory['results not in place'] == 0
   assert in_place == donated
@@ -141,19 +146,16 @@ def test_a_program_that_does_not_fit_is_no_crash():
     return types.SimpleNamespace(lower=lambda *_: lowered)
 
   refused = compiled.compile_for(
-    jax.devices()[0],
     refuse('RESOURCE_EXHAUSTED: HLO temporaries (2.5G) exceeds 1G.\nmore'),
-    jnp.ones((7, 5)),
+    here(jnp.ones((7, 5))),
   )
   assert refused.run is None
   assert refused.refusal == 'HLO temporaries (2.5G) exceeds 1G.'
   assert refused.peak == 2.5 * 2**30 + 7 * 5 * 4
-  unknown = compiled.compile_for(
-    jax.devices()[0], refuse('RESOURCE_EXHAUSTED: ')
-  )
+  unknown = compiled.compile_for(refuse('RESOURCE_EXHAUSTED: '))
   assert unknown.peak == math.inf
   with pytest.raises(jax.errors.JaxRuntimeError, match='a bug'):
-    compiled.compile_for(jax.devices()[0], refuse('INTERNAL: a bug'))
+    compiled.compile_for(refuse('INTERNAL: a bug'))
 
 
 def test_bad_input_is_one_line_and_exit_code_2(capsys, monkeypatch):
@@ -164,7 +166,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert cli.run(paper_1b.main, ['--topology=v5e:1x1']) == 2
   assert capsys.readouterr().err == (
-    'error: --topology needs libtpu: pip install "jax[tpu]"\n'
+    'error: --topology needs libtpu: pip install "smft-jax[tpu]"\n'
   )
 
 

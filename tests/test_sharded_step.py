@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import compiled
 from smft_jax import background
+from smft_jax import compiled
 from smft_jax import memory
 from smft_jax import method as method_lib
 from smft_jax import selection

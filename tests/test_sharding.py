@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import compiled
+from smft_jax import compiled
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import product_keys

@@ -37,21 +37,32 @@ class Device:
     memory: Bytes.
     bandwidth: Of that memory, bytes per second.
     flops: Dense bfloat16 operations per second.
+    links: Bytes per second that a chip sends to others, over all its links: of
+      a TPU to its pod, of a GPU to its machine.
   """
 
   memory: float
   bandwidth: float
   flops: float
+  links: float
 
 
 DEVICES = {
-  'TPU v5 lite': Device(memory=16e9, bandwidth=819e9, flops=197e12),
-  'TPU v5': Device(memory=95e9, bandwidth=2765e9, flops=459e12),
-  'TPU v6 lite': Device(memory=32e9, bandwidth=1640e9, flops=918e12),
-  'NVIDIA H100 80GB HBM3': Device(memory=80e9, bandwidth=3.35e12, flops=989e12),
-  'NVIDIA H200': Device(memory=141e9, bandwidth=4.8e12, flops=989e12),
+  'TPU v5 lite': Device(
+    memory=16e9, bandwidth=819e9, flops=197e12, links=200e9
+  ),
+  'TPU v5': Device(memory=95e9, bandwidth=2765e9, flops=459e12, links=600e9),
+  'TPU v6 lite': Device(
+    memory=32e9, bandwidth=1640e9, flops=918e12, links=448e9
+  ),
+  'NVIDIA H100 80GB HBM3': Device(
+    memory=80e9, bandwidth=3.35e12, flops=989e12, links=450e9
+  ),
+  'NVIDIA H200': Device(
+    memory=141e9, bandwidth=4.8e12, flops=989e12, links=450e9
+  ),
 }
-"""By the name that jax gives them; 'TPU v5' is v5p."""
+"""By the name that jax gives them; 'TPU v5' is v5p. From the makers' pages."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,23 +89,33 @@ class Program:
     return sum(self.memory.values())
 
 
-def compile_for(device: jax.Device, function: Any, *arguments: Any) -> Program:
-  """Compiles a function for one device, at hand or not.
+def on_device(device: jax.Device, tree: Any) -> Any:
+  """Shapes of arrays, or of their shapes, that lie on one device."""
+  sharding = jax.sharding.SingleDeviceSharding(device)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def bytes_on_chip(tree: Any) -> int:
+  """Bytes that one device has of shapes with shardings."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def compile_for(function: Any, *shapes: Any) -> Program:
+  """Compiles a function for the devices its arguments lie on, there or not.
 
   Args:
-    device: What to compile for.
     function: Jitted, see `jax.jit`.
-    *arguments: Trees of arrays or of their shapes.
+    *shapes: Trees of `jax.ShapeDtypeStruct`s with shardings.
 
   Returns:
-    The program. If it does not fit the device, only its arguments and its
+    The program. If it does not fit the devices, only its arguments and its
     temporaries are known.
   """
-  sharding = jax.sharding.SingleDeviceSharding(device)
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-    arguments,
-  )
   try:
     compiled = function.lower(*shapes).compile()
   except jax.errors.JaxRuntimeError as error:
@@ -102,10 +123,9 @@ def compile_for(device: jax.Device, function: Any, *arguments: Any) -> Program:
     if not refusal:
       raise
     size = re.search(r'temporaries \(([\d.]+)G\)', refusal[1])
-    leaves = jax.tree.leaves(shapes)
     return Program(
       memory={
-        'arguments': float(sum(x.size * x.dtype.itemsize for x in leaves)),
+        'arguments': float(bytes_on_chip(shapes)),
         'temporaries': float(size[1]) * 2**30 if size else math.inf,
       },
       refusal=refusal[1],
@@ -189,8 +209,8 @@ def collectives(text: str) -> list[str]:
   return sorted(found)
 
 
-def tpu(topology: str) -> jax.Device:
-  """One chip of a TPU that need not be there.
+def tpu(topology: str) -> list[jax.Device]:
+  """The chips of a TPU that need not be there.
 
   Args:
     topology: Such as 'v5p:2x2x1'.
@@ -199,7 +219,9 @@ def tpu(topology: str) -> jax.Device:
     UserError: If there is no such TPU, or no libtpu to compile for it.
   """
   if importlib.util.find_spec('libtpu') is None:
-    raise schema.UserError('--topology needs libtpu: pip install "jax[tpu]"')
+    raise schema.UserError(
+      '--topology needs libtpu: pip install "smft-jax[tpu]"'
+    )
   # Else libtpu looks for the TPU of this machine, and waits for it.
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   jax.config.update('jax_platforms', 'cpu')
@@ -210,7 +232,7 @@ def tpu(topology: str) -> jax.Device:
       f'--topology={topology} is not known; v5e:1x1, v5p:2x2x1 and v6e:1x1'
       f' are ({str(error).splitlines()[0]})'
     ) from None
-  return found.devices[0]
+  return list(found.devices)
 
 
 def room(device: jax.Device) -> float:
