@@ -5,7 +5,7 @@
 
 The step is `smft_jax.train_step.train_step` on configs/paper_1b.py, with random
 weights and random tokens. With `--topology` it is compiled for one chip of that
-TPU and not run: no TPU is needed, only `pip install "jax[tpu]"` and some
+TPU and not run: no TPU is needed, only `pip install -e ".[tpu]"` and some
 minutes. Without, it is compiled for the device at hand and timed there if it
 fits, `--repeats` times or until a minute is over.
 """

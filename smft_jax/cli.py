@@ -101,7 +101,20 @@ def run(
     arguments.remove('--traceback')
   _show_our_log_lines()
   with preemption.noticed():
-    code = _run(main, arguments, keep_traceback)
+    try:
+      code = _run(main, arguments, keep_traceback)
+    except Exception as error:
+      if processes.count() == 1:
+        raise
+      code = 1
+      if isinstance(error, processes.Disconnected) and not keep_traceback:
+        print(
+          f'{processes.prefix()}error: a step failed, as when another process'
+          f' is gone: {schema.one_line(error)[:300]}; the same command resumes',
+          file=sys.stderr,
+        )
+      else:
+        traceback.print_exc()
     processes.leave(code)
   return code
 

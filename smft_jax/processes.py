@@ -36,8 +36,9 @@ _FAREWELL_S = 3
 # Seconds for a file to be seen on other hosts: network file systems cache.
 _SEEN_WITHIN_S = 5
 
-
 Lost = watchdog.Lost
+# What a step raises when another process is gone.
+Disconnected = jax.errors.JaxRuntimeError
 
 
 @dataclasses.dataclass
@@ -101,7 +102,7 @@ def initialize(
         f'--process_id={process_id} must be below --num_processes ='
         f' {num_processes}'
       )
-  elif not _surrounded():
+  elif not surrounded():
     return
   logging.info('joining the other processes, for up to %.0f s', limit_s)
   if coordinator:
@@ -126,7 +127,7 @@ def initialize(
   watchdog.start(_group)
 
 
-def _surrounded() -> bool:
+def surrounded() -> bool:
   """Whether the surroundings say that there are other processes."""
   env = os.environ
   if env.get('JAX_PLATFORMS', '') != 'cpu' and any(
@@ -171,7 +172,8 @@ def exchange(what: str, value: Any = None) -> list[Any]:
   """
   if _group is None:
     return [value]
-  return [_hear(p, what) for p in range(_say(value))]
+  _say(value)
+  return [_hear(process, what) for process in range(_group.count)]
 
 
 def on_main(what: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -300,13 +302,12 @@ def leave(code: int) -> None:
   jax.distributed.shutdown()
 
 
-def _say(value: Any) -> int:
-  """Publishes a value; returns the number of processes."""
+def _say(value: Any) -> None:
+  """Publishes a value in the next exchange."""
   assert _group is not None
   _group.said += 1
   key = f'smft/{_group.said}/{_group.index}'
   _group.client.key_value_set(key, json.dumps(value))
-  return _group.count
 
 
 def _hear(process: int, what: str) -> Any:

@@ -24,6 +24,8 @@ _CALLED = re.compile(
   r'(?:to_apply|calls|body|condition|called_computations|true_computation|'
   r'false_computation|branch_computations)=\{?((?:%?[\w.-]+(?:, )?)+)\}?'
 )
+# These name the computation that a start has begun.
+_NAMED_AGAIN = re.compile(r' (?:async|call)-(?:update|done)\(')
 _TURNS = re.compile(r'known_trip_count[^}]*?"?n"?[:=]"?(\d+)')
 
 
@@ -112,6 +114,8 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 def _visit(computations, name: str, times: int, counted: dict[str, int]):
   counted[name] = counted.get(name, 0) + times
   for line in computations[name]:
+    if _NAMED_AGAIN.search(line):
+      continue
     turns = _TURNS.search(line)
     for called in _CALLED.finditer(line):
       inner = times * (int(turns[1]) if turns and ' while(' in line else 1)

@@ -6,9 +6,11 @@ import shutil
 import signal
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from smft_jax import checkpoint
 from smft_jax import cli
 from smft_jax import feed
 from smft_jax import metrics
@@ -30,6 +32,25 @@ def losses_of(workdir: pathlib.Path) -> np.ndarray:
 
 def succeeded(ended) -> None:
   assert [code for code, _ in ended] == [0] * len(ended), ended
+
+
+def changed_rows(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  """Slots whose rows differ from the base at the end, and these rows."""
+  found = checkpoint.read_newest(
+    workdir / 'checkpoints',
+    lambda stored: {
+      name: jax.ShapeDtypeStruct(
+        tuple(facts['shape']),
+        facts['dtype'],
+        sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+      )
+      for name, facts in stored.items()
+    },
+  )
+  assert found is not None
+  return tuple(
+    np.asarray(found[1][name]) for name in ('changed_slots', 'changed_rows')
+  )
 
 
 @pytest.fixture(scope='module')
@@ -86,6 +107,10 @@ def test_processes_compute_what_one_device_does(count, split, tmp_path):
   for name in ('tokens', 'slots_updated', 'slots_accessed'):
     mine = [r[name] for r in metrics.read_records(many) if name in r]
     assert mine == [r[name] for r in metrics.read_records(one) if name in r]
+  (slots, rows), (expected_slots, expected) = map(changed_rows, (many, one))
+  assert len(set(slots.tolist())) > 7
+  np.testing.assert_array_equal(slots, expected_slots)
+  np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -284,3 +309,26 @@ def test_a_process_makes_the_rows_of_its_devices():
   assert processes.count() == 1
   assert processes.is_main()
   assert processes.exchange('nothing', 5) == [5]
+
+
+@pytest.mark.parametrize(
+  ('environment', 'there'),
+  [
+    ({}, False),
+    ({'SLURM_PROCID': '0', 'SLURM_STEP_NUM_TASKS': '4'}, True),
+    # A batch script, or one task alone.
+    ({'SLURM_PROCID': '0', 'SLURM_STEP_NUM_TASKS': '1'}, False),
+    ({'KUBERNETES_SERVICE_HOST': 'x', 'JOB_COMPLETION_INDEX': '3'}, True),
+    ({'KUBERNETES_SERVICE_HOST': 'x'}, False),
+  ],
+)
+def test_the_surroundings_tell_of_others(environment, there, monkeypatch):
+  for name in (
+    *('SLURM_PROCID', 'SLURM_STEP_NUM_TASKS'),
+    *('KUBERNETES_SERVICE_HOST', 'JOB_COMPLETION_INDEX'),
+  ):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  assert processes.surrounded() == there
