@@ -41,20 +41,25 @@ need() {
   done
 }
 
-# Many processes write one run: what they share must be the same folder for all.
-# Sets the variable workdir.
+# check_program [MOUNT]: many processes write one run, so what they share must be
+# the same folder for all; below MOUNT, where nothing else is. Sets the variable
+# workdir.
 check_program() {
-  local argument flag value
+  local argument flag value mount=${1:-}
   for flag in --config --workdir --config.base.cache_dir; do
     value=
-    for argument in "${program[@]}"; do
+    # An empty array is an unbound variable to the bash of macOS, 3.2.
+    for argument in ${program[@]+"${program[@]}"}; do
       [[ $argument == "$flag="* ]] && value=${argument#*=}
     done
     [ -n "$value" ] || fail "after --, $flag=... is missing"
     [ "$flag" = --config ] || case $value in
       gs://* | s3://*) fail "$flag=$value is no folder; mount the bucket on" \
         "all hosts and name the mount" ;;
-      /*) ;;
+      /tmp/* | /var/tmp/* | /dev/shm/*) fail "$flag=$value is a folder of one" \
+        "host; name one that all hosts mount at the same place" ;;
+      "$mount"/*) ;;
+      /*) fail "$flag=$value is not below $mount, which all hosts mount" ;;
       *) fail "$flag=$value is not absolute; name a folder that all hosts" \
         "mount at the same place" ;;
     esac

@@ -21,25 +21,30 @@ need name image accelerator topology hosts claim
 for number in hosts chips restarts grace_s; do
   [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is no number"
 done
-check_program
+check_program /shared
 
 quote() { # a string of JSON, which YAML reads too
   local text=${1//\\/\\\\}
-  printf '"%s"' "${text//\"/\\\"}"
+  text=${text//\"/\\\"}
+  printf '"%s"' "${text//$'\n'/\\n}"
 }
 
-arguments=''
+arguments=$(quote "$workdir")
 for argument in "${program[@]}"; do
-  arguments+=", $(quote "$argument")"
+  # Kubernetes would put a variable in the place of \$(NAME).
+  arguments+=", $(quote "${argument//\$(/\$\$(}")"
 done
 
 # A mistake in the command (exit code 2) ends all; anything else starts again,
-# and resumes. python is the first process of its container: SIGTERM reaches it.
-run kubectl apply -f - <<END
+# and resumes. create, not apply: that would leave an ended job set as it is.
+run kubectl create -f - <<END
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
   name: $name
+  annotations:
+    # All pods on one slice, where several are of this topology.
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   failurePolicy:
     maxRestarts: $restarts
@@ -67,12 +72,27 @@ spec:
             restartPolicy: Never
             terminationGracePeriodSeconds: $grace_s
             nodeSelector:
-              cloud.google.com/gke-tpu-accelerator: $accelerator
-              cloud.google.com/gke-tpu-topology: $topology
+              cloud.google.com/gke-tpu-accelerator: $(quote "$accelerator")
+              cloud.google.com/gke-tpu-topology: $(quote "$topology")
             containers:
             - name: train
               image: $(quote "$image")
-              command: ["python", "-m", "smft_jax.train"$arguments]
+              command:
+              - bash
+              - -c
+              # Kubernetes counts a pod that ends with 0 as done, and so one that
+              # it moved and that saved. Pod 0 says that there is more to do.
+              - |
+                python -m smft_jax.train "\$@" & child=\$!
+                trap 'kill -TERM "\$child"' TERM
+                wait "\$child" && code=0 || code=\$?
+                while kill -0 "\$child" 2>/dev/null; do # the trap ended the wait
+                  wait "\$child" && code=0 || code=\$?
+                done
+                [ "\$code" != 0 ] || [ "\$JOB_COMPLETION_INDEX" != 0 ] ||
+                  [ -e "\$0/results.json" ] || code=143
+                exit "\$code"
+              args: [$arguments]
               resources:
                 limits:
                   google.com/tpu: $chips
@@ -82,5 +102,5 @@ spec:
             volumes:
             - name: shared
               persistentVolumeClaim:
-                claimName: $claim
+                claimName: $(quote "$claim")
 END

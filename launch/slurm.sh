@@ -21,6 +21,8 @@ options=''
 [ -z "$partition" ] || options+="#SBATCH --partition=$partition"$'\n'
 [ -z "$account" ] || options+="#SBATCH --account=$account"$'\n'
 [ -z "$cpus" ] || options+="#SBATCH --cpus-per-task=$cpus"$'\n'
+# srun does not ask sbatch for them since SLURM 22.05.
+[ -z "$cpus" ] || cpus="export SRUN_CPUS_PER_TASK=$cpus"$'\n'
 
 run sbatch <<END
 #!/usr/bin/env bash
@@ -36,7 +38,7 @@ run sbatch <<END
 ${options}set -euo pipefail
 # Else JAX takes one GPU for a task.
 export JAX_LOCAL_DEVICE_IDS=$(seq -s , 0 $((gpus - 1)))
-srun --kill-on-bad-exit=1 --label $(printf '%q ' \
+${cpus}srun --kill-on-bad-exit=1 --label $(printf '%q ' \
   python -m smft_jax.train "${program[@]}")
 # Saved before the time was over: the rest is for the next turn.
 [ -e $(printf '%q' "$workdir/results.json") ] || scontrol requeue "\$SLURM_JOB_ID"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the program on all workers of a TPU VM pod, with gcloud.
 #
-#   launch/tpu_vm.sh setup --name=POD --zone=ZONE        install this commit
+#   launch/tpu_vm.sh setup --name=POD --zone=ZONE        install this commit, by
+#       --python=python3
 #   launch/tpu_vm.sh start --name=POD --zone=ZONE -- --config=configs/docqa.py \
 #       --workdir=/mnt/shared/run --config.base.cache_dir=/mnt/shared/cache ...
 #   launch/tpu_vm.sh logs  --name=POD --zone=ZONE        the last lines of each
@@ -18,27 +19,30 @@ action=${1:-}
 [[ -n $action && " $actions " == *" $action "* ]] ||
   fail "'$action' is no action; there are $actions"
 shift
-name='' zone='' project=''
-read_flags 'name zone project' "$@"
+name='' zone='' project='' python='python3'
+read_flags 'name zone project python' "$@"
 need name zone
 
 tpu() { # tpu VERB ARGUMENT...
-  local verb=$1 more=()
+  local verb=$1 where=("--zone=$zone" --worker=all)
   shift
-  [ -z "$project" ] || more=("--project=$project")
-  run gcloud compute tpus tpu-vm "$verb" "$@" "--zone=$zone" --worker=all \
-    "${more[@]}" </dev/null
+  [ -z "$project" ] || where+=("--project=$project")
+  run gcloud compute tpus tpu-vm "$verb" "$@" "${where[@]}" </dev/null
 }
 
 on_all() { tpu ssh "$name" "--command=$1"; }
 
 # nohup, so that it outlives the connection, becomes python: that is the process
-# to stop.
+# to stop. A second one would take its place in smft_jax.pid, and never get the
+# TPU.
 start() {
   check_program
-  on_all "cd smft_jax || exit 1; nohup .venv/bin/python -m smft_jax.train$(
-    printf ' %q' "${program[@]}"
-  ) >smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
+  on_all "cd smft_jax || exit 1
+if { kill -0 \"\$(cat smft_jax.pid)\"; } 2>/dev/null; then
+  echo \"error: it runs already on \$(hostname); stop it first\" >&2; exit 1
+fi
+nohup .venv/bin/python -m smft_jax.train$(printf ' %q' "${program[@]}"\
+) >>smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
 }
 
 case $action in
@@ -47,7 +51,7 @@ case $action in
     run git -C "$here/.." archive --prefix=smft_jax/ -o "$archive" HEAD \
       </dev/null
     tpu scp "$here/../$archive" "$name:"
-    on_all "tar xzf $archive && cd smft_jax && python3 -m venv .venv &&\
+    on_all "tar xzf $archive && cd smft_jax && $(printf %q "$python") -m venv .venv &&\
  .venv/bin/pip install -q '.[tpu]'"
     ;;
   start) start ;;

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import subprocess
+import textwrap
 
 import pytest
 
@@ -94,16 +95,17 @@ def document(printed: str) -> str:
 
 def unquoted(command: str) -> list[str]:
   """The arguments that a shell makes of a command."""
-  show = f'set -- {command}; printf "%s\\n" "$@"'
+  show = f'set -- {command}; printf "%s\\0" "$@"'
   return subprocess.run(
     ['bash', '-c', show], capture_output=True, text=True, check=True
-  ).stdout.splitlines()
+  ).stdout.split('\0')[:-1]
 
 
 def test_the_batch_script_names_the_gpus_and_comes_back():
   script = document(dry('slurm'))
   assert '#SBATCH --ntasks-per-node=1\n' in script
   assert '#SBATCH --cpus-per-task=32\n' in script
+  assert 'export SRUN_CPUS_PER_TASK=32\n' in script
   assert 'JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7\n' in script
   command = re.search(r'^srun (.*)$', script, re.MULTILINE)[1]
   assert unquoted(command)[2:] == ['python', '-m', 'smft_jax.train', *PROGRAM]
@@ -114,8 +116,8 @@ def test_the_batch_script_names_the_gpus_and_comes_back():
 
 def test_the_manifest_restarts_all_but_mistakes():
   manifest = document(dry('gke'))
-  command = re.search(r'command: (\[.*\])$', manifest, re.MULTILINE)[1]
-  assert json.loads(command) == ['python', '-m', 'smft_jax.train', *PROGRAM]
+  arguments = re.search(r'args: (\[.*\])$', manifest, re.MULTILINE)[1]
+  assert json.loads(arguments) == ['/shared/run', *PROGRAM]
   for line in (
     'kind: JobSet',
     'maxRestarts: 20',
@@ -123,11 +125,11 @@ def test_the_manifest_restarts_all_but_mistakes():
     'completionMode: Indexed',
     'values: [2]',
     'terminationGracePeriodSeconds: 300',
-    'cloud.google.com/gke-tpu-topology: 16x16',
+    'cloud.google.com/gke-tpu-topology: "16x16"',
     'google.com/tpu: 4',
-    'claimName: shared',
+    'claimName: "shared"',
   ):
-    assert f' {line}\n' in manifest or manifest.find(f'{line}\n') > 0
+    assert re.search(rf'^[ -]*{re.escape(line)}$', manifest, re.MULTILINE), line
 
 
 def test_the_manifest_is_yaml():
@@ -137,15 +139,38 @@ def test_the_manifest_is_yaml():
   pod = job['template']['spec']
   assert job['parallelism'] == 64
   assert pod['terminationGracePeriodSeconds'] == 300
-  assert pod['containers'][0]['command'][3:] == list(PROGRAM)
+  assert pod['containers'][0]['args'][1:] == list(PROGRAM)
+  # What the other tests cut out of the text is what a pod is given.
+  assert pod['containers'][0]['command'] == ['bash', '-c', pod_script()]
+
+
+def test_kubernetes_and_yaml_leave_arguments_as_they_are():
+  odd = '--config.odd=$(HOME) \\ "x"\ny'
+  done = launch('gke.sh', *GKE, '--dry-run', '--', *PROGRAM, odd)
+  arguments = re.search(r'args: (\[.*\])$', done.stdout, re.MULTILINE)[1]
+  # Kubernetes reads $$( as $(, and $(HOME) as the variable.
+  assert json.loads(arguments)[-1] == odd.replace('$(', '$$(')
+
+
+def pod_script() -> str:
+  """What the shell of a pod runs."""
+  indented = re.search(r'- \|\n(.*?) +args: ', document(dry('gke')), re.DOTALL)[
+    1
+  ]
+  return textwrap.dedent(indented)
+
+
+def start_command() -> str:
+  """What a worker of a TPU VM runs."""
+  remote = unquoted(dry('start').strip())
+  command = next(a for a in remote if a.startswith('--command='))
+  return command.removeprefix('--command=')
 
 
 def test_what_runs_on_a_tpu_vm_is_python_itself():
-  remote = unquoted(dry('start').strip())
-  command = next(a for a in remote if a.startswith('--command='))
-  inner = command.removeprefix('--command=')
+  inner = start_command()
   assert inner.endswith('& echo $! >smft_jax.pid')
-  run = re.search(r'nohup (.*) >smft_jax.log', inner)[1]
+  run = re.search(r'nohup (.*) >>smft_jax.log', inner)[1]
   assert unquoted(run) == ['.venv/bin/python', '-m', 'smft_jax.train', *PROGRAM]
 
 
@@ -171,6 +196,21 @@ def test_what_runs_on_a_tpu_vm_is_python_itself():
       '--workdir=gs://b/run is no folder; mount the bucket',
     ),
     (
+      [
+        'slurm.sh',
+        '--nodes=2',
+        '--gpus=1',
+        '--',
+        '--config=x',
+        '--workdir=/tmp/y',
+      ],
+      '--workdir=/tmp/y is a folder of one host',
+    ),
+    (
+      ['gke.sh', *GKE, '--', '--config=x', '--workdir=/mnt/run'],
+      '--workdir=/mnt/run is not below /shared',
+    ),
+    (
       ['gke.sh', *GKE, '--', *PROGRAM[:2]],
       '--config.base.cache_dir=... is missing',
     ),
@@ -194,6 +234,6 @@ def test_the_image_copies_what_is_there():
     if line.startswith('COPY ')
     for name in line.split()[1:-1]
   ]
-  assert 'smft_jax' in copied
+  assert {'smft_jax', 'configs'} <= set(copied)
   assert all((LAUNCH.parent / name).exists() for name in copied)
   assert lines[-1] == 'ENTRYPOINT ["python", "-m", "smft_jax.train"]'
