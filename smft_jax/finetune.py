@@ -190,12 +190,16 @@ def first_state(
   )
   # Steps donate their state; what they start from must outlive them.
   params, extras = jax.tree.map(jnp.copy, (params, extras))
-  return train_step.init_state(
+  state = train_step.init_state(
     nnx.merge(graphdef, params),
     method,
     corpora.background(experiment, base),
     extras,
   )
+  if base.layout is None:
+    # As what a step returns will lie, else the second step compiles again.
+    state = jax.device_put(state, train_step.table(params).sharding)
+  return state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ import traceback
 from typing import Any
 
 from absl import logging
+import jax
 
 from smft_jax import base as base_lib
 from smft_jax import cli
@@ -46,6 +47,10 @@ _FLAGS = {
   'list': cli.Flag(default=False, help='print index, state and name of points'),
   'point': cli.Flag(default='', help='run the point of this index, no others'),
 }
+# Of a process, by Linux: it may have 65,530, and a program compiled for a CPU
+# takes hundreds. Without room for another the compiler crashes.
+_MAPS = pathlib.Path('/proc/self/maps')
+_MOST_MAPS = 40_000
 _NOTE = (
   'a setting goes to every point; what a point sets itself, such as a seed,'
   ' stays'
@@ -207,7 +212,14 @@ def _run_point(
   results['environment'] = cli.versions()
   results = metrics.to_json(results)
   metrics.write_json(folder / 'results.json', results)
+  _free_programs()
   return results
+
+
+def _free_programs() -> None:
+  """Drops compiled programs before there are too many to compile another."""
+  if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
+    jax.clear_caches()
 
 
 def _prepare(

@@ -268,6 +268,19 @@ def test_sigterm_stops_a_sweep_and_fails_no_point(root, monkeypatch, capsys):
   assert not results.with_name('error.txt').exists()
 
 
+def test_programs_are_dropped_before_there_are_too_many(
+  root, monkeypatch, capsys
+):
+  dropped = []
+  monkeypatch.setattr(jax, 'clear_caches', lambda: dropped.append(1))
+  shutil.rmtree(root / 'sweep')
+  assert sweep_of(root, '--point=1') == 0
+  assert not dropped
+  monkeypatch.setattr(sweep, '_MOST_MAPS', 0)
+  assert sweep_of(root, '--point=2') == 0
+  assert dropped == ([1] if sweep._MAPS.exists() else [])
+
+
 def test_one_point_writes_no_table(root, capsys):
   shutil.rmtree(root / 'run')
   assert run(root, '--point=1') == 0
