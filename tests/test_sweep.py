@@ -268,16 +268,14 @@ def test_sigterm_stops_a_sweep_and_fails_no_point(root, monkeypatch, capsys):
   assert not results.with_name('error.txt').exists()
 
 
-def test_programs_are_dropped_before_there_are_too_many(
-  root, monkeypatch, capsys
-):
+def test_programs_are_dropped_before_there_are_too_many(root, monkeypatch):
   dropped = []
   monkeypatch.setattr(jax, 'clear_caches', lambda: dropped.append(1))
-  shutil.rmtree(root / 'sweep')
-  assert sweep_of(root, '--point=1') == 0
+  shutil.rmtree(root / 'run')
+  assert run(root, '--point=1') == 0
   assert not dropped
   monkeypatch.setattr(sweep, '_MOST_MAPS', 0)
-  assert sweep_of(root, '--point=2') == 0
+  assert run(root, '--point=2') == 0
   assert dropped == ([1] if sweep._MAPS.exists() else [])
 
 
