@@ -36,13 +36,14 @@ on_all() { tpu ssh "$name" "--command=$1"; }
 # to stop. A second one would take its place in smft_jax.pid, and never get the
 # TPU.
 start() {
+  local arguments
   check_program
+  arguments=$(printf ' %q' "${program[@]}")
   on_all "cd smft_jax || exit 1
 if { kill -0 \"\$(cat smft_jax.pid)\"; } 2>/dev/null; then
   echo \"error: it runs already on \$(hostname); stop it first\" >&2; exit 1
 fi
-nohup .venv/bin/python -m smft_jax.train$(printf ' %q' "${program[@]}"\
-) >>smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
+nohup .venv/bin/python -m smft_jax.train$arguments >>smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
 }
 
 case $action in
