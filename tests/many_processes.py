@@ -92,7 +92,7 @@ def start(
 
 
 def finish(
-  started: list[subprocess.Popen], timeout_s: float = 120
+  started: list[subprocess.Popen], timeout_s: float = 400
 ) -> list[tuple[int, str]]:
   """Exit code and output of each."""
   try:
@@ -104,6 +104,9 @@ def finish(
   finally:
     for process in started:
       process.kill()
+      if process.stdout is not None:
+        process.stdout.close()
+      process.wait()
 
 
 def run(*arguments, **named) -> list[tuple[int, str]]:
