@@ -43,9 +43,7 @@ def resized(data: int, memory: int, slots: int) -> config_lib.Experiment:
   return dataclasses.replace(
     experiment,
     base=dataclasses.replace(experiment.base, batch_size=8 * data),
-    background=dataclasses.replace(
-      experiment.background, batch_size=8 * data
-    ),
+    background=dataclasses.replace(experiment.background, batch_size=8 * data),
     evaluation=dataclasses.replace(experiment.evaluation, batch_size=8 * data),
     stream=dataclasses.replace(experiment.stream, batch_size=8 * data),
     memory=dataclasses.replace(experiment.memory, num_slots=slots),
