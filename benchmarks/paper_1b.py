@@ -27,17 +27,15 @@ import numpy as np
 from benchmarks import harness
 from benchmarks import plot
 from smft_jax import cli
-from smft_jax import compile as compile_lib
 from smft_jax import compiled
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import method as method_lib
+from smft_jax import shapes as shapes_lib
 from smft_jax import train_step
 from smft_jax.data import batches
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
-# Of a row, in tokens, as in the paper.
-LENGTHS = {'facts': 64, 'documents': 512}
 # The most temporaries, in GB, that we mean to take where activations are
 # bfloat16; a CPU keeps them in float32.
 _TEMPORARIES = {'facts': 4.0, 'documents': 40.0}
@@ -46,9 +44,7 @@ _TIMED_S = 60
 
 def load(variant: str) -> config_lib.Experiment:
   """The experiment, with a name in place of the data that it would read."""
-  config = config_file.load(f'{_CONFIG}:{variant}')
-  config.data.data_dir = config.data.documents_file = 'unread'
-  return config_lib.from_config_dict(config)
+  return shapes_lib.experiment_of(config_file.load(f'{_CONFIG}:{variant}'))
 
 
 def fill(shapes: train_step.TrainState) -> train_step.TrainState:
@@ -148,17 +144,18 @@ def main(argv: Sequence[str]) -> None:
   options = harness.parse(
     "The training step at the paper's scale.",
     argv,
-    variant=dict(choices=list(LENGTHS), default='facts', help='which batch'),
+    variant=dict(
+      choices=list(_TEMPORARIES), default='facts', help='which batch'
+    ),
     topology=dict(help='compile for a TPU, such as v5e:1x1 or v5p:2x2x1'),
   )
   at_hand = options.topology is None
   device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)[0]
   known = compiled.DEVICES.get(device.device_kind)
   room = known.memory if known else compiled.room(device)
-  experiment, length = load(options.variant), LENGTHS[options.variant]
-  state = compile_lib.state_shapes(
-    experiment, experiment.data.tokenizer_vocab_size
-  )
+  experiment = load(options.variant)
+  vocab_size, length = shapes_lib.rows(experiment)
+  state = shapes_lib.state(experiment, vocab_size)
   batch = make_batch(experiment, length)
   table = train_step.table(state.params)
   print(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import math
 import sys
 
 from benchmarks import paper_1b
@@ -20,8 +21,10 @@ from smft_jax import cli
 from smft_jax import compile as compile_lib
 from smft_jax import compiled
 from smft_jax import config as config_lib
+from smft_jax import shapes
+from smft_jax import train_step
 
-LENGTH = 64
+_ROWS = 8  # for each replica
 # Topology, replicas, parts of the table, slots.
 BATCH_GROWS = (
   ('v5e:2x2', 1, 4, 1024**2),
@@ -33,67 +36,85 @@ TABLE_GROWS = (
   ('v5e:2x2', 1, 4, 2048**2),
   ('v5e:4x4', 1, 16, 4096**2),
   ('v5e:8x8', 1, 64, 8192**2),
+  ('v5e:16x16', 1, 256, 16384**2),
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Costs:
+  """What a step takes of each chip.
+
+  Attributes:
+    kept: Bytes of weights and statistics.
+    sent: Bytes.
+    operations: Of matrix products.
+  """
+
+  kept: float
+  sent: float
+  operations: float
+
+
 def resized(data: int, memory: int, slots: int) -> config_lib.Experiment:
-  """configs/paper_1b.py with 8 rows for each replica, on a mesh."""
+  """configs/paper_1b.py on a mesh, with a batch that grows with replicas."""
   experiment = paper_1b.load('facts')
-  assert experiment.stream is not None
+  sizes = {
+    name: dataclasses.replace(
+      getattr(experiment, name), batch_size=_ROWS * data
+    )
+    for name in ('base', 'background', 'stream', 'evaluation')
+  }
   return dataclasses.replace(
     experiment,
-    base=dataclasses.replace(experiment.base, batch_size=8 * data),
-    background=dataclasses.replace(experiment.background, batch_size=8 * data),
-    evaluation=dataclasses.replace(experiment.evaluation, batch_size=8 * data),
-    stream=dataclasses.replace(experiment.stream, batch_size=8 * data),
+    **sizes,
     memory=dataclasses.replace(experiment.memory, num_slots=slots),
     mesh=config_lib.MeshConfig(data=data, memory=memory),
   )
 
 
-def model_bytes(experiment: config_lib.Experiment, parameters: int) -> float:
-  """Bytes of weights and statistics on a chip, by docs/scaling.md.
+def model(experiment: config_lib.Experiment) -> Costs:
+  """The costs by the formulas of docs/scaling.md.
 
   Args:
-    experiment: With a mesh.
-    parameters: P, numbers beside the table.
+    experiment: With a mesh of `data` and `memory`, split by rows and sub-keys.
   """
-  memory, mesh = experiment.memory, experiment.mesh
+  memory, mesh, stream = experiment.memory, experiment.mesh, experiment.stream
   assert mesh is not None
-  table = memory.num_slots * (2 * memory.value_dim + 4) / mesh.memory
-  return table + 2 * parameters
-
-
-def model_sent(experiment: config_lib.Experiment) -> float:
-  """Bytes that a chip sends in a step, by docs/scaling.md."""
-  memory, mesh = experiment.memory, experiment.mesh
-  assert mesh is not None
-  assert experiment.stream is not None
-  data, parts = mesh.data, mesh.memory
-  tokens = experiment.stream.batch_size * LENGTH
-  mine = tokens / data
-  heads, k, dim = memory.num_heads, memory.k, memory.value_dim
-  t = experiment.method.t
-  shared = (parts - 1) / parts  # what a ring sends of what is gathered
-  candidates = 2 * heads * mine * k * parts * 8 * shared
-  read = 2 * mine * dim * 2 * shared
-  best = t * parts * 8 * shared
-  replicas = (data - 1) / data
-  accesses = tokens * heads * k
-  ids = min(accesses * 4, 2 * memory.num_slots / parts * 4) * replicas
-  rows = 2 * t * dim * 4 * replicas
-  return candidates + read + best + ids + rows
+  assert stream is not None
+  # As the document calls them.
+  R, M, t = mesh.data, mesh.memory, experiment.method.t
+  N, V, H, k = memory.num_slots, memory.value_dim, memory.num_heads, memory.k
+  n = math.isqrt(N)
+  vocab_size, L = shapes.rows(experiment)
+  B = stream.batch_size
+  T = B * L // R
+  params = shapes.state(
+    dataclasses.replace(experiment, mesh=None), vocab_size
+  ).params
+  P = paper_1b.count(params) - train_step.table(params).size
+  subkeys = H * n * memory.key_dim
+  flops, _ = paper_1b.needed(experiment, params, L)
+  search = 2 * T * subkeys
+  return Costs(
+    kept=(2 * N * V + 4 * N + 2 * subkeys) / M + 2 * (P - subkeys),
+    sent=(
+      16 * H * T * min(k, n // M) * (M - 1)
+      + 8 * T * V * (M - 1) / M
+      + 8 * t * (M - 1)
+      + 4 * B * L * H * k * (R - 1) / R
+      + 8 * t * V * (R - 1) / R
+    ),
+    # All else is done alike by all parts.
+    operations=flops / R - search * (M - 1) / M,
+  )
 
 
 def measure(topology: str, data: int, memory: int, slots: int) -> str:
   """A line of the table."""
   experiment = resized(data, memory, slots)
-  devices = compiled.tpu(topology)
-  vocab_size = experiment.data.tokenizer_vocab_size
-  found = compile_lib.report(experiment, vocab_size, LENGTH, devices)
-  kinds = found.memory
+  found = compile_lib.report(experiment, compiled.tpu(topology))
   kept = sum(
-    kinds[kind]
+    found.memory[kind]
     for kind in (
       'value table',
       'sub-keys',
@@ -101,16 +122,14 @@ def measure(topology: str, data: int, memory: int, slots: int) -> str:
       'document frequencies',
     )
   )
-  params = compile_lib.state_shapes(experiment, vocab_size, devices).params
-  outside = paper_1b.count(params) - slots * experiment.memory.value_dim
-  seconds = found.seconds()
+  said = model(experiment)
+  times = ' / '.join(f'{s * 1e3:.1f}' for s in found.seconds().values())
   return (
     f'| {data * memory} | {data} x {memory} | {slots / 2**20:.0f}M'
-    f' | {model_bytes(experiment, outside) / 1e9:.2f} | {kept / 1e9:.2f}'
-    f' | {kinds["temporaries"] / 1e9:.2f}'
-    f' | {model_sent(experiment) / 1e6:.2f} | {found.sent_bytes / 1e6:.2f}'
-    f' | {found.flops / 1e12:.2f}'
-    f' | {" / ".join(f"{seconds[k] * 1e3:.1f}" for k in seconds)} |'
+    f' | {said.kept / 1e9:.2f} | {kept / 1e9:.2f}'
+    f' | {found.memory["temporaries"] / 1e9:.2f}'
+    f' | {said.sent / 1e6:.2f} | {found.sent_bytes / 1e6:.2f}'
+    f' | {said.operations / 1e12:.3f} | {found.flops / 1e12:.3f} | {times} |'
   )
 
 
@@ -120,8 +139,9 @@ def main(argv: Sequence[str]) -> None:
     raise ValueError(f'{argv[0]!r}: this benchmark takes no arguments')
   print(
     '| chips | replicas x parts | slots | kept, model (GB) | kept | temporaries'
-    ' | sent, model (MB) | sent | T operations | compute / memory / links (ms)'
-    ' |\n|---|---|---|---:|---:|---:|---:|---:|---:|---|'
+    ' | sent, model (MB) | sent | operations, model (T) | operations'
+    ' | compute / memory / links (ms) |'
+    '\n|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---|'
   )
   for rows in (BATCH_GROWS, TABLE_GROWS):
     for row in rows:

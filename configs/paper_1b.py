@@ -69,7 +69,11 @@ def get_config(variant='facts'):
   # 1000 batches, each a document, as in the paper; 4096 tokens each is ours,
   # the size of a batch of facts.
   config.background = dict(document='batch', num_batches=1000, batch_size=8)
-  config.stream = dict(steps_per_document=1, batch_size=64)
+  config.stream = dict(
+    steps_per_document=1,
+    batch_size=64,
+    max_length=64 if variant == 'facts' else 512,
+  )
   config.method = dict(
     name='sparse_memory',
     update='rows',

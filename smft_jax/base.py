@@ -27,6 +27,7 @@ from smft_jax import config as config_lib
 from smft_jax import corpora
 from smft_jax import layers
 from smft_jax import memory
+from smft_jax import method as method_lib
 from smft_jax import metrics
 from smft_jax import preemption
 from smft_jax import processes
@@ -129,12 +130,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   Raises:
     ValueError: If the data cannot be read, or the model cannot be built.
   """
-  try:
-    transformer_config(experiment, vocab_size=2)
-  except ValueError as error:
-    raise config_lib.UserError(
-      f'config.model, config.memory or config.mesh does not fit: {error}'
-    ) from error
+  check_model(experiment)
   source = world if experiment.data.kind == 'world' else documents
   task = source.make_task(experiment.data)
   if experiment.stream is not None and not task.documents:
@@ -143,6 +139,23 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
       ' config.stream out'
     )
   return task
+
+
+def check_model(
+  experiment: config_lib.Experiment,
+  devices: Sequence[jax.Device] | None = None,
+) -> None:
+  """Checks that the model can be built, on these devices or on all.
+
+  Raises:
+    UserError: If it cannot.
+  """
+  try:
+    transformer_config(experiment, 2, devices)
+  except ValueError as error:
+    raise config_lib.UserError(
+      f'config.model, config.memory or config.mesh does not fit: {error}'
+    ) from error
 
 
 def check_cache(experiment: config_lib.Experiment) -> None:
@@ -181,14 +194,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     pad_id=tokenizer.pad_id,
     layout=memory.layout_of(model),
   )
-  method = pretraining.make(
-    steps=settings.steps,
-    warmup_steps=settings.warmup_steps,
-    learning_rate=settings.learning_rate,
-    value_learning_rate=settings.value_learning_rate,
-    weight_decay=settings.weight_decay,
-  )
-  state = train_step.init_state(model, method)
+  state = train_step.init_state(model, pretraining_method(experiment))
   saved, owner = folder / 'pretraining', {'config': _parts(experiment)}
   found = resume.restore(saved, state, owner)
   if found:
@@ -247,6 +253,18 @@ def _tokenizer(experiment, task, folder) -> str:
     )
   metrics.write_text(path, tokenizer.to_json())
   return tokenizer.to_json()
+
+
+def pretraining_method(experiment: config_lib.Experiment) -> method_lib.Method:
+  """How the base that the config describes is trained."""
+  settings = experiment.base
+  return pretraining.make(
+    steps=settings.steps,
+    warmup_steps=settings.warmup_steps,
+    learning_rate=settings.learning_rate,
+    value_learning_rate=settings.value_learning_rate,
+    weight_decay=settings.weight_decay,
+  )
 
 
 def transformer_config(

@@ -37,32 +37,57 @@ class Device:
     memory: Bytes.
     bandwidth: Of that memory, bytes per second.
     flops: Dense bfloat16 operations per second.
-    links: Bytes per second that a chip sends to others, over all its links: of
-      a TPU to its pod, of a GPU to its machine.
+    links: Bytes per second that a chip sends to others, over all its links at
+      once: of a TPU to its pod, of a GPU to its machine. Half of what is said
+      of both directions.
+    source: The page that says so.
   """
 
   memory: float
   bandwidth: float
   flops: float
   links: float
+  source: str
 
 
 DEVICES = {
   'TPU v5 lite': Device(
-    memory=16e9, bandwidth=819e9, flops=197e12, links=200e9
+    memory=16e9,
+    bandwidth=819e9,
+    flops=197e12,
+    links=200e9,
+    source='https://docs.cloud.google.com/tpu/docs/v5e',
   ),
-  'TPU v5': Device(memory=95e9, bandwidth=2765e9, flops=459e12, links=600e9),
+  'TPU v5': Device(
+    memory=95e9,
+    bandwidth=2765e9,
+    flops=459e12,
+    links=600e9,
+    source='https://docs.cloud.google.com/tpu/docs/v5p',
+  ),
   'TPU v6 lite': Device(
-    memory=32e9, bandwidth=1640e9, flops=918e12, links=448e9
+    memory=32e9,
+    bandwidth=1638e9,
+    flops=918e12,
+    links=400e9,
+    source='https://docs.cloud.google.com/tpu/docs/v6e',
   ),
   'NVIDIA H100 80GB HBM3': Device(
-    memory=80e9, bandwidth=3.35e12, flops=989e12, links=450e9
+    memory=80e9,
+    bandwidth=3.35e12,
+    flops=989e12,
+    links=450e9,
+    source='https://www.nvidia.com/en-us/data-center/h100/',
   ),
   'NVIDIA H200': Device(
-    memory=141e9, bandwidth=4.8e12, flops=989e12, links=450e9
+    memory=141e9,
+    bandwidth=4.8e12,
+    flops=989e12,
+    links=450e9,
+    source='https://www.nvidia.com/en-us/data-center/h200/',
   ),
 }
-"""By the name that jax gives them; 'TPU v5' is v5p. From the makers' pages."""
+"""By the name that jax gives them; 'TPU v5' is v5p, the lite ones v5e, v6e."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,37 +203,6 @@ def arrays_made(text: str, shape: Sequence[int]) -> list[str]:
   return made
 
 
-def collectives(text: str) -> list[str]:
-  """What a compiled program sends between devices.
-
-  Args:
-    text: `Program.text`.
-
-  Returns:
-    A line for every array in every collective, sorted, such as
-    'all-reduce f32[3,5]': its kind, and what each device has of the result.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> text = jax.jit(jnp.sum).lower(jnp.ones((7, 5))).compile().as_text()
-    >>> collectives(text)
-    []
-    >>> collectives('%x = (f32[3]{0}, s32[2,3]{1,0}) all-to-all(%y, %z), ...')
-    ['all-to-all f32[3]', 'all-to-all s32[2,3]']
-  """
-  found = []
-  for line in text.splitlines():
-    match = re.match(
-      r'\s*(?:ROOT )?%?[\w.-]+ = (.*?) (all-reduce|all-gather|all-to-all|'
-      r'reduce-scatter|collective-\w+|ragged-all-to-all)(?:-start)?\(',
-      line,
-    )
-    if match:
-      arrays = re.findall(r'\w+\[[\d,]*\]', match[1])
-      found += [f'{match[2]} {array}' for array in arrays]
-  return sorted(found)
-
-
 def tpu(topology: str) -> list[jax.Device]:
   """The chips of a TPU that need not be there.
 
@@ -216,14 +210,17 @@ def tpu(topology: str) -> list[jax.Device]:
     topology: Such as 'v5p:2x2x1'.
 
   Raises:
-    UserError: If there is no such TPU, or no libtpu to compile for it.
+    UserError: If there is no such TPU, no libtpu to compile for it, or its
+      chips are not in `DEVICES`.
   """
   if importlib.util.find_spec('libtpu') is None:
     raise schema.UserError(
       '--topology needs libtpu: pip install "smft-jax[tpu]"'
     )
-  # Else libtpu looks for the TPU of this machine, and waits for it.
+  # Else libtpu looks for the TPU of this machine, waits for it, and complains.
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
   jax.config.update('jax_platforms', 'cpu')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
@@ -232,7 +229,14 @@ def tpu(topology: str) -> list[jax.Device]:
       f'--topology={topology} is not known; v5e:1x1, v5p:2x2x1 and v6e:1x1'
       f' are ({str(error).splitlines()[0]})'
     ) from None
-  return list(found.devices)
+  devices: list[jax.Device] = list(found.devices)
+  kind = devices[0].device_kind
+  if kind not in DEVICES:
+    raise schema.UserError(
+      f'--topology={topology} has chips of a kind, {kind!r}, whose memory and'
+      f' peak rates are not known here: take v5e, v5p or v6e'
+    )
+  return devices
 
 
 def room(device: jax.Device) -> float:

@@ -155,6 +155,8 @@ class StreamConfig:
   context_weight: float = 1.0
   answer_weight: float = 1.0
   max_documents: int | None = None  # None streams all of them
+  # Most tokens in a row; longer texts are split. None: config.base.max_length.
+  max_length: int | None = None
   # Compute what lies below the memory once per document: faster where steps see
   # a row again, for the memory of a document's hidden states.
   reuse_hidden: bool = False
@@ -170,6 +172,7 @@ class StreamConfig:
       'max_documents',
       'checkpoint_every',
     )
+    schema.at_least(2, self, 'max_length')
     schema.at_least(0, self, 'context_weight', 'answer_weight')
     if not self.context_weight and not self.answer_weight:
       raise schema.UserError(

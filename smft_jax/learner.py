@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 import dataclasses
 import time
 
@@ -16,6 +17,33 @@ from smft_jax import preemption
 from smft_jax import skips
 from smft_jax import train_step
 from smft_jax.data import batches
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
+
+
+def document_rows(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  tokenizer: tokenizers.Tokenizer,
+) -> list[batches.Encoded]:
+  """The texts of each document that is streamed, as rows."""
+  stream = experiment.stream
+  assert stream is not None
+  return [
+    batches.tokenize(
+      document.augmentations,
+      tokenizer,
+      max_length=stream.max_length or experiment.base.max_length,
+      context_weight=stream.context_weight,
+      answer_weight=stream.answer_weight,
+    )
+    for document in task.documents[: stream.max_documents]
+  ]
+
+
+def row_length(rows: Iterable[batches.Encoded]) -> int:
+  """L of the batches, one for the whole stream so that it compiles once."""
+  return batches.bucket_length(max(r.longest for r in rows), 4)
 
 
 class Learner:
@@ -34,17 +62,8 @@ class Learner:
     self._layout = base.layout
     documents = base.task.documents[: self._settings.max_documents]
     self._names = [document.id for document in documents]
-    self._rows = [
-      batches.tokenize(
-        document.augmentations,
-        base.tokenizer,
-        max_length=experiment.base.max_length,
-        context_weight=self._settings.context_weight,
-        answer_weight=self._settings.answer_weight,
-      )
-      for document in documents
-    ]
-    longest = max(rows.longest for rows in self._rows)
+    self._rows = document_rows(experiment, base.task, base.tokenizer)
+    every = list(self._rows)
     size = self._settings.batch_size
     fraction = getattr(experiment.method, 'replay_fraction', 0.0)
     self._replayed = min(max(round(fraction * size), 1), size - 1)
@@ -52,8 +71,8 @@ class Learner:
       self._replayed = 0
     if self._replayed:
       self._old = corpora.pretraining_rows(base, experiment.base.max_length)
-      longest = max(longest, self._old.longest)
-    self._length = batches.bucket_length(longest, 4)
+      every.append(self._old)
+    self._length = row_length(every)
 
   def learn(
     self,

@@ -63,7 +63,11 @@ def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
       _flat(jnp.where(mine, weights, 0)),
       dtype,
     )
-    read_TxV = sharding.add_up(read_TxV, row_axes).astype(values.dtype)
+    read_TxV = sharding.add_up(read_TxV, row_axes)
+    if row_axes:  # else XLA for TPUs adds bfloat16 numbers up
+      wide = jnp.finfo(dtype)
+      read_TxV = jax.lax.reduce_precision(read_TxV, wide.nexp, wide.nmant)
+    read_TxV = read_TxV.astype(values.dtype)
     return read_TxV.reshape(*slot_ids.shape[:-1], -1)
 
   accesses = layout.batch(slot_ids_BxLxA.shape[:-1], None)

@@ -101,9 +101,8 @@ def top_slots(layout: sharding.Layout, scores: jax.Array, t: int) -> jax.Array:
   ranking.check_t(t, num_slots)
 
   def top(scores):
-    slots = ranking.top_slots(scores, min(t, scores.size))
-    best = scores.at[slots].get(mode='fill', fill_value=0)
-    return _best(layout, slots, best, t, num_slots)
+    best = _top(scores, min(t, scores.size))
+    return _best(layout, *best, t, num_slots)
 
   return sharding.map_parts(
     layout, top, (layout.slots_N,), PartitionSpec(None), scores
@@ -122,9 +121,10 @@ def select_slots(
 ) -> tuple[jax.Array, jax.Array]:
   """`selection.select_slots`, every slot scored where its row lies.
 
-  In a large table and for a ranking that is `pointwise`, slot ids travel over
-  replicas, M in all, and candidates over the shards of the table; else counts
-  do as by `count_accesses`, and candidates as by `top_slots`.
+  For a ranking that is `pointwise`, slot ids travel over replicas, M in all,
+  and candidates over the shards of the table: the same bytes for any number of
+  slots. Else counts do as by `count_accesses`, and candidates as by
+  `top_slots`.
 
   Args:
     layout: Where arrays lie.
@@ -140,8 +140,7 @@ def select_slots(
   """
   num_slots = document_frequency.shape[0]
   ranking.check_t(t, num_slots)
-  listed = selection.lists_accesses(slot_ids.size, num_slots, t)
-  if not pointwise or not listed:
+  if not pointwise:
     counts_N = count_accesses(layout, slot_ids, num_slots, mask)
     scores_N = score(counts_N, document_frequency)
     return top_slots(layout, scores_N, t), jnp.sum(counts_N > 0)
@@ -149,23 +148,30 @@ def select_slots(
   batch_axes = layout.batch_axes(slot_ids.shape)
 
   def select(slot_ids, mask, frequency):
+    shard = frequency.size
     ids = ranking.counted_ids(slot_ids, num_slots, mask)
     ids = sharding.gather(ids, batch_axes, 0)
-    ids, _ = sharding.own(ids, row_axes, frequency.size)
-    slots_M, counts_M = selection.accessed_slots(ids, frequency.size)
-    frequency_M = frequency.at[slots_M].get(mode='clip')
+    ids, _ = sharding.own(ids, row_axes, shard)
+    most = min(t, shard)
+    listed = selection.lists_accesses(ids.size, shard, most)
+    if listed:
+      slots, counts = selection.accessed_slots(ids, shard)
+      frequency = frequency.at[slots].get(mode='clip')
+    else:
+      counts = ranking.count_accesses(ids, shard)
     # Scores hang on the sum of all counts. One entry stands for those of the
     # other devices, and is none that can be selected.
-    total = jnp.sum(counts_M)
+    total = jnp.sum(counts)
     others = sharding.add_up(total, row_axes) - total
     scores = score(
-      jnp.append(counts_M, others), jnp.append(frequency_M, frequency_M[0])
-    )
-    slots_t, best_t = selection.top_listed(
-      slots_M, scores[:-1], t, frequency.size
-    )
-    num_accessed = sharding.add_up(jnp.sum(counts_M > 0), row_axes)
-    return _best(layout, slots_t, best_t, t, num_slots), num_accessed
+      jnp.append(counts, others), jnp.append(frequency, frequency[0])
+    )[:-1]
+    if listed:
+      best = selection.top_listed(slots, scores, most, shard)
+    else:
+      best = _top(scores, most)
+    num_accessed = sharding.add_up(jnp.sum(counts > 0), row_axes)
+    return _best(layout, *best, t, num_slots), num_accessed
 
   mask = _mask(slot_ids, mask)
   return sharding.map_parts(
@@ -177,6 +183,12 @@ def select_slots(
     mask,
     document_frequency,
   )
+
+
+def _top(scores: jax.Array, t: int) -> tuple[jax.Array, jax.Array]:
+  """`ranking.top_slots`, and their scores; 0 of an unused place."""
+  slots = ranking.top_slots(scores, t)
+  return slots, scores.at[slots].get(mode='fill', fill_value=0)
 
 
 def _mask(slot_ids: jax.Array, mask: jax.Array | None) -> jax.Array:

@@ -16,6 +16,7 @@ import math
 from typing import Any, Literal
 
 import jax
+from jax.experimental import mesh_utils
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 import numpy as np
@@ -72,9 +73,11 @@ def make_mesh(
       f'a mesh of data = {data} x fsdp = {fsdp} x memory = {memory} takes'
       f' {wanted} devices, which does not divide the {len(devices)} there are.'
     )
-  return jax.make_mesh(
-    sizes, AXES, axis_types=(axis_type,) * 3, devices=devices[:wanted]
+  # `jax.make_mesh` lays an axis over a part of a torus's axis for v5e only.
+  grid = mesh_utils.create_device_mesh(
+    sizes, devices[:wanted], allow_split_physical_axes=True
   )
+  return jax.sharding.Mesh(grid, AXES, axis_types=(axis_type,) * 3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

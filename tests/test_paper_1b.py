@@ -12,11 +12,11 @@ import pytest
 from benchmarks import paper_1b
 from smft_jax import base as base_lib
 from smft_jax import cli
-from smft_jax import compile as compile_lib
 from smft_jax import compiled
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import schema
+from smft_jax import shapes
 from smft_jax import train_step
 from smft_jax.data import task
 
@@ -46,6 +46,7 @@ def test_the_config_is_that_of_the_paper(variant, t):
   assert (method.ranking, method.optimizer) == ('tf_idf', 'sgd')
   assert (method.t, method.learning_rate) == (t, 2.0)
   assert (stream.batch_size, stream.steps_per_document) == (64, 1)
+  assert stream.max_length == (64 if variant == 'facts' else 512)
   assert experiment.data.augmentations == 64
   background = experiment.background
   assert (background.document, background.num_batches) == ('batch', 1000)
@@ -57,7 +58,7 @@ def test_it_asks_for_the_data_it_needs():
 
 
 def test_it_has_the_parameters_of_the_paper():
-  params = compile_lib.state_shapes(paper_1b.load('facts'), 32768).params
+  params = shapes.state(paper_1b.load('facts'), 32768).params
   table = train_step.table(params)
   assert table.shape == (1024**2, 1024)
   without_table = paper_1b.count(params) - table.size
@@ -87,10 +88,10 @@ def tiny(monkeypatch):
     *('model.head_dim=6', 'memory.num_slots=121', 'memory.value_dim=10'),
     *('memory.num_heads=2', 'memory.k=3', 'memory.key_dim=6', 'method.t=7'),
     *('data.tokenizer_vocab_size=263', 'stream.batch_size=5'),
+    'stream.max_length=11',
   )
   experiment = parse(CONFIG, *(f'--config.{size}' for size in sizes))
   monkeypatch.setattr(paper_1b, 'load', lambda variant: experiment)
-  monkeypatch.setitem(paper_1b.LENGTHS, 'facts', 11)
   return experiment
 
 
@@ -109,7 +110,7 @@ def test_the_benchmark_times_the_step_and_writes_it_down(
 
 
 def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
-  params = compile_lib.state_shapes(tiny, tiny.data.tokenizer_vocab_size).params
+  params = shapes.state(tiny, tiny.data.tokenizer_vocab_size).params
   attention = 14 * (12 + 6 + 6) + 12 * 14
   above = attention + 3 * 14 * 19 + 2 * 14
   memory = 14 * 12 + 2 * 2 * 11 * 3 + 2 * 2 * 3 + 2 * 14 * 10

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from smft_jax import compiled
+from smft_jax import hlo
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import product_keys
@@ -23,6 +23,7 @@ from smft_jax import sharded_lookup
 from smft_jax import sharded_ranking
 from smft_jax import sharded_search
 from smft_jax import sharding
+from smft_jax import traffic
 from tests import compilation
 
 B, L, V, H, C, k, t = 4 * 3, 7, 8 * 3, 4, 5, 2, 11
@@ -246,16 +247,21 @@ RANKINGS = ranking.RANKINGS | {
 }
 
 
-# The ranking, the layout, t.
+# The ranking, the layout, t, and whether only accessed slots are listed, as in
+# a large table, if the ranking allows.
 SELECTIONS = [
-  *(('tf_idf', name, t) for name in LAYOUTS),
-  *((name, 'rows, keys', t) for name in ('kl', 'random', 'all_accessed')),
-  ('tf_idf', 'rows, keys', 400),  # most slots that are accessed, and no other
+  *(('tf_idf', name, t, True) for name in LAYOUTS),
+  *((name, 'rows, keys', t, True) for name in ('kl', 'random', 'all_accessed')),
+  # Most slots that are accessed, and no other; more than a device has.
+  *(('tf_idf', 'rows, keys', 400, listed) for listed in (True, False)),
+  *(('all_accessed', name, t, False) for name in ('rows, keys', 'dims, keys')),
 ]
 
 
-@pytest.mark.parametrize(('name', 'layout_name', 'size'), SELECTIONS)
-def test_selection_has_the_same_bits(name, layout_name, size, monkeypatch):
+@pytest.mark.parametrize(('name', 'layout_name', 'size', 'listed'), SELECTIONS)
+def test_selection_has_the_same_bits(
+  name, layout_name, size, listed, monkeypatch
+):
   layout = make_layout(layout_name)
   rng = np.random.default_rng(4)
   slot_ids = jnp.asarray(rng.integers(0, 22, (B, L, A)) ** 2, jnp.int32)
@@ -268,8 +274,8 @@ def test_selection_has_the_same_bits(name, layout_name, size, monkeypatch):
   want = selection.select_slots(
     functools.partial(score, 7), slot_ids, frequency, size, mask=mask
   )
-  # The accessed slots only, as in a large table, if the ranking allows.
-  monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', 0)
+  few = 0 if listed else N
+  monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', few)
 
   @jax.jit
   def select(slot_ids, frequency, mask, documents):
@@ -325,7 +331,7 @@ def test_update_is_in_place_and_changes_selected_rows_only(layout_name, size):
   ):
     if leaf.ndim:
       assert now.is_equivalent_to(was, leaf.ndim)
-  assert compiled.collectives(program.as_text()) == []
+  assert traffic.collectives(hlo.parse(program.as_text()), 8) == []
 
 
 def programs(layout, n):
@@ -423,19 +429,23 @@ SENT = {
 FIXED = ('search', 'read', 'read, gradient', 'row gradient', 'top', 'select')
 
 
+def arrays_sent(function, *shapes):
+  text = jax.jit(function).lower(*shapes).compile().as_text()
+  return sorted(map(str, traffic.collectives(hlo.parse(text), 8)))
+
+
 @pytest.mark.parametrize('name', SENT)
 def test_sends_what_is_expected_and_no_table(name):
   layout = make_layout(name)
   found = {
     n: {
-      what: compiled.collectives(
-        jax.jit(function).lower(*shapes).compile().as_text()
-      )
+      what: arrays_sent(function, *shapes)
       for what, (function, *shapes) in programs(layout, n).items()
       if what in SENT[name] and (n == 88 or what in FIXED)
     }
-    # All so large that the accessed slots are listed.
-    for n in ((56, 88) if name == 'rows, keys' else (88,))
+    # So few slots of a device that all are scored, and so many that only those
+    # accessed are.
+    for n in ((56, 88, 112) if name == 'rows, keys' else (88,))
   }
   assert found[88] == SENT[name]
   for what in FIXED:
