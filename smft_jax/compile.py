@@ -196,9 +196,9 @@ def lines(found: Report) -> list[str]:
     f'on {found.device}: {chips}',
     '',
     'bytes on each chip',
-    *(_row(k, n / 1e9, 'GB') for k, n in found.memory.items()),
-    _row('all', found.total / 1e9, 'GB'),
-    _row('there are', found.room / 1e9, 'GB'),
+    *(_row(k, n / 1e6, 'MB') for k, n in found.memory.items()),
+    _row('all', found.total / 1e6, 'MB'),
+    _row('there are', found.room / 1e6, 'MB'),
   ]
   if found.refusal:
     return [*told, '', f'it does not fit: {found.refusal}']
@@ -213,7 +213,7 @@ def lines(found: Report) -> list[str]:
     '',
     'a step on each chip',
     _row('operations', found.flops / 1e12, 'T'),
-    _row('memory read and written', found.accessed / 1e9, 'GB'),
+    _row('memory read and written', found.accessed / 1e6, 'MB'),
   ]
   seconds = found.seconds()
   for name, (_, rate) in found.rates().items():

@@ -221,6 +221,8 @@ def tpu(topology: str) -> list[jax.Device]:
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
+  # Nor does it take a TPU that another process must not share.
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   jax.config.update('jax_platforms', 'cpu')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
