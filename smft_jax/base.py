@@ -211,9 +211,9 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
       state, values = train_step.train_step(state, texts.at(step))
-      named = skips.rows_named(texts.rows_at(step))
-      watch.look(values, f'step {step + 1}, {named}')
-      bar.update(step + 1, tokens=texts.tokens_at(step), loss=values['loss'])
+      chosen = texts.rows_at(step)
+      watch.look(values, f'step {step + 1}, {skips.rows_named(chosen)}')
+      bar.update(step + 1, tokens=texts.tokens(chosen), loss=values['loss'])
       done = step + 1
       if done % _RECORD_EVERY == 0 or done == settings.steps:
         writer.write(

@@ -240,8 +240,8 @@ def prepare_workdir(
       many processes, if they do not share it or run different things.
   """
   resolved = config_lib.to_dict(experiment)
-  processes.check_same('the version of a package', json.dumps(versions()))
-  processes.check_same('the config', json.dumps(resolved))
+  processes.check_same('version', versions())
+  processes.check_same('config', resolved)
   found = processes.on_main('the workdir', holds_run, workdir, experiment)
   processes.on_main('the workdir', check_writable, workdir)
   processes.check_shared(workdir, 'the workdir')

@@ -101,7 +101,7 @@ def background(
       if statistics is not None:  # whole numbers, so that no order counts
         counted = jax.tree.map(jnp.add, statistics, counted)
       statistics = counted
-      bar.update(step + 1, tokens=corpus.tokens_at(step))
+      bar.update(step + 1, tokens=corpus.tokens(corpus.rows_at(step)))
       if preemption.requested() and step + 1 < settings.num_batches:
         _save(
           _unfinished(path, step + 1),
@@ -194,9 +194,9 @@ class Batches:
     """Which rows the batch of a step has, int [B]."""
     return batches.rows_at(len(self.rows), step, self.batch_size, self.seed)
 
-  def tokens_at(self, step: int) -> int:
-    """Tokens in the batch of a step, in all processes together."""
-    return int(np.sum(self.rows.lengths[self.rows_at(step)]))
+  def tokens(self, chosen: np.ndarray) -> int:
+    """Tokens in these rows."""
+    return int(np.sum(self.rows.lengths[chosen]))
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,8 +12,9 @@ A program that was started alone never gets here: all of it costs nothing then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -33,6 +34,8 @@ from smft_jax import watchdog
 
 # Seconds that a failed process waits for those that may have failed alike.
 _FAREWELL_S = 3
+# What a process says that failed.
+_FAILED = 'failed'
 # Seconds for a file to be seen on other hosts: network file systems cache.
 _SEEN_WITHIN_S = 5
 
@@ -66,9 +69,9 @@ def initialize(
   """Joins the other processes, if there are any; before any use of a device.
 
   Without arguments it does so where the surroundings say who there is: on the
-  hosts of a TPU, in a SLURM step of several tasks, in an indexed Kubernetes
-  job. Elsewhere it takes all three arguments, and without them there is only
-  this process.
+  hosts of a TPU, in a SLURM step of several tasks, in an indexed Kubernetes job
+  with the `kubernetes` package, by which JAX asks there. Elsewhere it takes all
+  three arguments, and without them there is only this process.
 
   Args:
     coordinator: HOST:PORT of process 0, as all others reach it.
@@ -93,7 +96,7 @@ def initialize(
     )
   if any(given):
     host, _, port = coordinator.rpartition(':')
-    if not host or not port.isdigit():
+    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
       raise schema.UserError(
         f'--coordinator={coordinator} is no HOST:PORT, such as 10.0.0.1:8476'
       )
@@ -130,14 +133,22 @@ def initialize(
 def surrounded() -> bool:
   """Whether the surroundings say that there are other processes."""
   env = os.environ
-  if env.get('JAX_PLATFORMS', '') != 'cpu' and any(
-    pathlib.Path(device).exists() for device in ('/dev/accel0', '/dev/vfio/0')
+  # The hosts of a TPU, also where there is one. Others have /dev/vfio, too.
+  devices = map(pathlib.Path, ('/dev/accel0', '/dev/vfio/0'))
+  if (
+    env.get('JAX_PLATFORMS', '') != 'cpu'
+    and importlib.util.find_spec('libtpu') is not None
+    and any(device.exists() for device in devices)
   ):
-    return True  # the hosts of a TPU; also where there is one
+    return True
   tasks = env.get('SLURM_STEP_NUM_TASKS', '1')
   if 'SLURM_PROCID' in env and tasks.isdigit() and int(tasks) > 1:
     return True
-  return 'KUBERNETES_SERVICE_HOST' in env and 'JOB_COMPLETION_INDEX' in env
+  return (
+    'KUBERNETES_SERVICE_HOST' in env
+    and 'JOB_COMPLETION_INDEX' in env
+    and importlib.util.find_spec('kubernetes') is not None
+  )
 
 
 def is_main() -> bool:
@@ -206,18 +217,24 @@ def on_main(what: str, function: Callable[..., Any], *args: Any) -> Any:
   return result
 
 
-def check_same(what: str, value: str) -> None:
+def check_same(what: str, value: Mapping[str, Any]) -> None:
   """Checks that all processes have the same value.
 
+  Args:
+    what: What it is called, 'config'.
+    value: JSON.
+
   Raises:
-    UserError: In all, naming the first process that differs from process 0.
+    UserError: In all, naming the first process that differs from process 0,
+      and in what.
   """
   values = exchange(what, value)
   for process, theirs in enumerate(values):
-    if theirs != values[0]:
+    differing = schema.differences(theirs, values[0], what)
+    if differing:
       raise schema.UserError(
-        f'{what} differs between processes: process {process}'
-        f' ({_host(process)}) has {theirs}, process 0 has {values[0]}'
+        f'process {process} ({_host(process)}) runs something else than'
+        f' process 0: {"; ".join(differing[:4])}'
       )
 
 
@@ -288,7 +305,10 @@ def leave(code: int) -> None:
   if code:
     _group.limit_s = min(_group.limit_s, _FAREWELL_S)
   try:
-    exchange('the end')
+    _say(_FAILED if code else None)
+    said = [_receive(process, 'the end') for process in range(_group.count)]
+    if _FAILED in said:
+      code = code or 1
   except (Lost, jax.errors.JaxRuntimeError):
     code = code or 1
   last = _group.index == 0
@@ -311,6 +331,17 @@ def _say(value: Any) -> None:
 
 
 def _hear(process: int, what: str) -> Any:
+  """`_receive`, of a process that has not failed."""
+  value = _receive(process, what)
+  if value == _FAILED:
+    raise Lost(
+      f'process {process} ({_host(process)}) failed before {what}; its own log'
+      ' says why'
+    )
+  return value
+
+
+def _receive(process: int, what: str) -> Any:
   """Waits for what a process says in the exchange under way."""
   assert _group is not None
   key = f'smft/{_group.said}/{process}'

@@ -7,6 +7,8 @@ they are, and everyone hears who is missing. The port is free again for JAX.
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 import time
 
@@ -33,7 +35,7 @@ def roll_call(
     watchdog.Lost: If some do not come in time; they are named.
 
   Example:
-    >>> roll_call('localhost:8476', 1, 0, limit_s=1.0)
+    >>> roll_call('localhost:0', 1, 0, limit_s=1.0)  # alone
   """
   host, _, port = coordinator.rpartition(':')
   deadline = time.monotonic() + limit_s
@@ -73,7 +75,7 @@ def _call(coordinator: str, port: int, count: int, deadline: float) -> str:
       else:
         verdict = _admit(server, present, count)
   for connection in present.values():
-    with connection:
+    with connection, contextlib.suppress(OSError):  # it may be gone again
       connection.sendall((verdict or 'go').encode())
   return verdict
 
@@ -82,21 +84,36 @@ def _admit(server, present: dict[int, socket.socket], count: int) -> str:
   """Takes down the next process that comes; returns why all must end."""
   try:
     connection, _ = server.accept()
+  except TimeoutError:
+    return ''
+  try:
     connection.settimeout(2)
     process, theirs = map(int, connection.recv(64).split())
-  except (TimeoutError, ValueError):
-    return ''  # nobody, or nobody of ours
-  duplicate = process in present
-  present.setdefault(process, connection)
-  if duplicate:
-    connection.close()
-    return f'mistake two processes have --process_id={process}'
+  except (OSError, ValueError):
+    connection.close()  # nobody of ours
+    return ''
+  if process in present:
+    if not _is_gone(present[process]):
+      connection.close()
+      return f'mistake two processes have --process_id={process}'
+    present[process].close()
+  present[process] = connection
   if theirs != count:
     return (
       f'mistake --num_processes differs: process {process} has {theirs},'
       f' process 0 has {count}'
     )
   return ''
+
+
+def _is_gone(connection: socket.socket) -> bool:
+  """Whether a process that came was ended since, as one that is restarted."""
+  if not select.select([connection], [], [], 0)[0]:
+    return False  # it waits, and says nothing more
+  try:
+    return not connection.recv(1, socket.MSG_PEEK)
+  except OSError:
+    return True
 
 
 def _answer(host: str, port: int, name: str, deadline: float) -> str:

@@ -99,12 +99,13 @@ def main(argv: list[str]) -> None:
     # As the file will hold it: what is not a number is null.
     results = metrics.to_json(run(experiment, task, workdir))
     metrics.write_json(path, results)
-    report.write_report(
-      workdir,
-      results,
-      config_lib.to_dict(experiment),
-      metrics.read_records(workdir),
-    )
+    if processes.is_main():
+      report.write_report(
+        workdir,
+        results,
+        config_lib.to_dict(experiment),
+        metrics.read_records(workdir),
+      )
   if processes.is_main():
     print(summary.headline(results))
     print(f'results and report.html in {workdir}')

@@ -4,6 +4,8 @@ import json
 import pathlib
 import shutil
 import signal
+import socket
+import threading
 import time
 
 import jax
@@ -15,6 +17,8 @@ from smft_jax import cli
 from smft_jax import feed
 from smft_jax import metrics
 from smft_jax import processes
+from smft_jax import roll_call
+from smft_jax import schema
 from smft_jax import train
 from smft_jax import watchdog
 from tests import many_processes
@@ -238,6 +242,10 @@ def test_a_flipped_byte_sends_all_processes_a_step_back(alone, tmp_path):
       '--coordinator=here is no HOST:PORT',
     ),
     (
+      ['--coordinator=here:70000', '--num_processes=2', '--process_id=0'],
+      '--coordinator=here:70000 is no HOST:PORT',
+    ),
+    (
       ['--coordinator=here:1', '--num_processes=2', '--process_id=2'],
       '--process_id=2 must be below --num_processes = 2',
     ),
@@ -260,7 +268,8 @@ def test_flags_that_do_not_fit_are_refused(flags, message, tmp_path, capsys):
     (
       ('--config.mesh.data=4',),
       {1: ('--config.seed=4',)},
-      'the config differs between processes: process 1 (',
+      f'process 1 ({socket.gethostname()}) runs something else than process 0:'
+      ' config.seed = 4, not 3',
     ),
     (
       ('--config.mesh.data=4',),
@@ -329,6 +338,57 @@ def test_the_surroundings_tell_of_others(environment, there, monkeypatch):
   ):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
+  monkeypatch.setattr(
+    processes.importlib.util, 'find_spec', lambda name: name == 'kubernetes'
+  )
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   assert processes.surrounded() == there
+
+
+def test_a_process_that_came_and_was_ended_may_come_again():
+  port = many_processes.free_port()
+  heard = []
+
+  def call():
+    heard.append(roll_call.roll_call(f'localhost:{port}', 3, 0, limit_s=20.0))
+
+  first = threading.Thread(target=call)
+  first.start()
+
+  def come(process):
+    while True:
+      try:
+        there = socket.create_connection(('localhost', port), timeout=5)
+      except OSError:
+        time.sleep(0.05)
+        continue
+      there.sendall(f'{process} 3'.encode())
+      return there
+
+  with come(1):
+    time.sleep(0.5)
+  with come(1) as one, come(2) as two:
+    assert [x.recv(64) for x in (one, two)] == [b'go', b'go']
+  first.join()
+  assert heard == [None]
+
+
+def test_two_processes_of_one_number_are_refused():
+  port = many_processes.free_port()
+  said = []
+
+  def come(process):
+    try:
+      roll_call.roll_call(f'localhost:{port}', 3, process, limit_s=5.0)
+    except (schema.UserError, processes.Lost) as error:
+      said.append(str(error))
+
+  threads = [threading.Thread(target=come, args=(p,)) for p in (0, 1, 1)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  # The one that came first and process 0 hear it; the other is turned away.
+  assert said.count('two processes have --process_id=1') == 2
+  assert len(said) == 3
