@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import errno
-import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -29,26 +27,19 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from smft_jax import checksum
-from smft_jax import config as config_lib
+from smft_jax import manifest
 from smft_jax import metrics
 from smft_jax import processes
 from smft_jax import schema
 
 Tree = TypeVar('Tree')
-Facts = Mapping[str, Any]
+Facts = manifest.Facts
 Shapes = Mapping[str, jax.ShapeDtypeStruct | jax.Array]
-
-# Raise it when an older program would misread what this one writes.
-FORMAT = 1
 
 _KEPT = 2
 
 # What other processes are waited for at.
 _WHAT = 'a checkpoint'
-
-
-class _Damaged(Exception):
-  """A step that does not hold what its manifest says."""
 
 
 def save(
@@ -160,7 +151,7 @@ def read_newest(
     path = folder / str(step)
     try:
       arrays, notes = _read(path, expected, owner)
-    except _Damaged as error:
+    except manifest.Damaged as error:
       logging.warning('checkpoint %s is damaged: %s', path, error)
       first = first or str(error)
       damaged.append(path)
@@ -193,16 +184,9 @@ def flatten(tree: Any) -> dict[str, jax.Array]:
 
 
 def _read(path: pathlib.Path, expected, owner: Facts | None):
-  manifest = _on_main(_read_manifest, path)
-  if manifest['format'] > FORMAT:
-    raise schema.UserError(
-      f'checkpoint {path} is of format {manifest["format"]}, and this version'
-      f' of smft_jax reads up to {FORMAT}: update it, or choose another'
-      ' --workdir'
-    )
-  if owner is not None:
-    _check_owner(path, manifest['owner'], owner)
-  stored = manifest['arrays']
+  contents = _on_main(manifest.read, path)
+  manifest.check(path, contents, owner)
+  stored = contents['arrays']
   shapes = dict(expected(stored))
   for name in sorted(shapes.keys() ^ stored.keys()):
     where = 'the model lacks' if name in stored else 'it lacks'
@@ -213,7 +197,7 @@ def _read(path: pathlib.Path, expected, owner: Facts | None):
       raise _refusal(path, f'{name} is {shape}, not {leaf.shape}')
     if dtype != str(leaf.dtype):
       raise _refusal(path, f'{name} is {dtype}, not {leaf.dtype}')
-  _on_main(_check_sizes, path, manifest['files'])
+  _on_main(manifest.check_files, path, contents['files'])
   why = ''
   try:
     arrays = ocp.load(
@@ -228,11 +212,11 @@ def _read(path: pathlib.Path, expected, owner: Facts | None):
   # A process reads what its devices need, and may be the one to find damage.
   found_by_any = [found for found in processes.exchange(_WHAT, why) if found]
   if found_by_any:
-    raise _Damaged(found_by_any[0])
+    raise manifest.Damaged(found_by_any[0])
   for name, found in checksum.checksums(arrays).items():
     if found != stored[name]['checksum']:
-      raise _Damaged(f'the bytes of array {name} are not those saved')
-  return arrays, manifest['notes']
+      raise manifest.Damaged(f'the bytes of array {name} are not those saved')
+  return arrays, contents['notes']
 
 
 def _on_main(function: Callable[..., Any], *args: Any) -> Any:
@@ -241,22 +225,13 @@ def _on_main(function: Callable[..., Any], *args: Any) -> Any:
   def tried():
     try:
       return [function(*args), '']
-    except _Damaged as error:
+    except manifest.Damaged as error:
       return [None, str(error)]
 
   result, why = processes.on_main(_WHAT, tried)
   if why:
-    raise _Damaged(why)
+    raise manifest.Damaged(why)
   return result
-
-
-def _check_sizes(path: pathlib.Path, sizes: Mapping[str, int]) -> None:
-  for name, size in sizes.items():
-    file = path / name
-    if not file.is_file():
-      raise _Damaged(f'{file} is missing')
-    if file.stat().st_size != size:
-      raise _Damaged(f'{file} has {file.stat().st_size} bytes, not {size}')
 
 
 def _write(
@@ -271,67 +246,8 @@ def _write(
   sums = checksum.checksums(arrays)
   if not processes.is_main():
     return
-  manifest = {
-    'format': FORMAT,
-    'step': step,
-    'owner': owner,
-    'notes': notes,
-    'arrays': {
-      name: {
-        'shape': leaf.shape,
-        'dtype': str(leaf.dtype),
-        'checksum': sums[name],
-      }
-      for name, leaf in arrays.items()
-    },
-    'files': {
-      file.relative_to(partial).as_posix(): file.stat().st_size
-      for file in sorted(partial.rglob('*'))
-      if file.is_file()
-    },
-  }
-  manifest = metrics.to_json(manifest)
-  metrics.write_json(
-    partial / 'manifest.json', {'digest': _digest(manifest), **manifest}
-  )
+  manifest.write(partial, step, arrays, sums, owner, notes)
   _sync(partial)
-
-
-def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
-  file = path / 'manifest.json'
-  try:
-    manifest = json.loads(file.read_text())
-    digest = manifest.pop('digest')
-  except FileNotFoundError:
-    raise _Damaged(f'{file} is missing') from None
-  except (OSError, ValueError, KeyError, AttributeError) as error:
-    raise _Damaged(f'{file} cannot be read: {error!r}') from None
-  if digest != _digest(manifest):
-    raise _Damaged(f'{file} does not hold what was written')
-  return manifest
-
-
-def _digest(manifest: Facts) -> str:
-  """A hash of the manifest without it; the same rule for every format."""
-  return hashlib.sha256(
-    json.dumps(manifest, sort_keys=True).encode()
-  ).hexdigest()
-
-
-def _check_owner(path: pathlib.Path, theirs: Facts, ours: Facts) -> None:
-  if 'config' in theirs and 'config' in ours:
-    differing = config_lib.differences(theirs['config'], ours['config'])
-    if differing:
-      raise schema.UserError(
-        f'checkpoint {path} is of another config, with'
-        f' {"; ".join(differing[:4])}: choose another --workdir'
-      )
-  for name in sorted((theirs.keys() | ours.keys()) - {'config'}):
-    if theirs.get(name) != ours.get(name):
-      raise schema.UserError(
-        f'checkpoint {path} is of another {name}, {theirs.get(name)}, not'
-        f' {ours.get(name)}: choose another --workdir'
-      )
 
 
 def _refusal(path: pathlib.Path, why: str) -> ValueError:

@@ -40,6 +40,7 @@ from smft_jax import metrics
 from smft_jax import schema
 from smft_jax import sweep_plan
 from smft_jax import sweep_table
+from smft_jax import workdirs
 from smft_jax.data import task as task_lib
 from smft_jax.pareto import analysis as pareto
 
@@ -151,7 +152,7 @@ def main(argv: list[str]) -> None:
   tasks = sweep_plan.make_tasks(to_do)
   for point in to_do:
     base_lib.check_cache(point.experiment)
-  cli.check_writable(workdir)
+  workdirs.check_writable(workdir)
   metrics.write_json(
     workdir / 'sweep.json',
     sweep_plan.record(invocation.config_file, points, report),
@@ -209,7 +210,7 @@ def _run_point(
       point.experiment, base, folder, writer, checkpoints=False, show=False
     )
   results['total_s'] = round(time.monotonic() - began, 1)
-  results['environment'] = cli.versions()
+  results['environment'] = workdirs.versions()
   results = metrics.to_json(results)
   metrics.write_json(folder / 'results.json', results)
   _free_programs()
@@ -228,10 +229,10 @@ def _prepare(
   """Makes the folder of a point that is not done, and its config.json."""
   folder = sweep_plan.folder_of(workdir, point)
   try:
-    cli.holds_run(folder, point.experiment)
+    workdirs.holds_run(folder, point.experiment)
   except schema.UserError:
     shutil.rmtree(folder)  # unfinished, and of another config
-  cli.prepare_workdir(folder, point.experiment, argv)
+  workdirs.prepare(folder, point.experiment, argv)
   (folder / 'error.txt').unlink(missing_ok=True)
 
 
@@ -282,7 +283,9 @@ def _check_workdir(
   for point in points:
     if sweep_plan.state_of(workdir, point) == 'done':
       try:
-        cli.holds_run(sweep_plan.folder_of(workdir, point), point.experiment)
+        workdirs.holds_run(
+          sweep_plan.folder_of(workdir, point), point.experiment
+        )
       except schema.UserError as error:
         raise schema.UserError(f'point {point.name!r}: {error}') from None
 

@@ -24,6 +24,7 @@ from smft_jax import metrics
 from smft_jax import processes
 from smft_jax import report
 from smft_jax import summary
+from smft_jax import workdirs
 from smft_jax.data import task as task_lib
 
 _FLAGS = {
@@ -77,7 +78,7 @@ def run(
     else:
       results = finetune.run(experiment, base, workdir, writer)
   results['total_s'] = round(time.monotonic() - began, 1)
-  results['environment'] = cli.versions()
+  results['environment'] = workdirs.versions()
   return results
 
 
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> None:
   # Before the workdir is touched: a mistake leaves nothing behind.
   task = base_lib.make_task(experiment)
   base_lib.check_cache(experiment)
-  resumes = cli.prepare_workdir(workdir, experiment, argv)
+  resumes = workdirs.prepare(workdir, experiment, argv)
   path = workdir / 'results.json'
   results = None
   if resumes:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from smft_jax import checkpoint
+from smft_jax import manifest as manifest_lib
 from smft_jax import schema
 
 
@@ -214,7 +215,7 @@ def rewrite(folder, **changes):
   path = folder / 'manifest.json'
   manifest = json.loads(path.read_text()) | changes
   del manifest['digest']
-  manifest['digest'] = checkpoint._digest(manifest)
+  manifest['digest'] = manifest_lib.digest(manifest)
   path.write_text(json.dumps(manifest))
 
 

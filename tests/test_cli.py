@@ -10,6 +10,7 @@ from smft_jax import cli
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import schema
+from smft_jax import workdirs
 from tests import test_config
 
 SOURCE = f"""
@@ -299,7 +300,7 @@ def experiment(**changes):
 
 def test_workdir_records_the_run_once_and_resumes_it(tmp_path):
   workdir = tmp_path / 'a' / 'b'
-  assert not cli.prepare_workdir(workdir, experiment(), ['--x'])
+  assert not workdirs.prepare(workdir, experiment(), ['--x'])
   text = (workdir / 'config.json').read_text()
   record = json.loads(text)
   assert config_lib.from_config_dict(record['config']) == experiment()
@@ -307,16 +308,16 @@ def test_workdir_records_the_run_once_and_resumes_it(tmp_path):
   assert {'python', 'jax', 'flax', 'optax'} <= record['versions'].keys()
   # Where the cache lies does not make it another run.
   same = experiment(base__cache_dir='elsewhere')
-  assert cli.prepare_workdir(workdir, same, ['--y'])
+  assert workdirs.prepare(workdir, same, ['--y'])
   assert (workdir / 'config.json').read_text() == text
   assert [path.name for path in workdir.iterdir()] == ['config.json']
 
 
 def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
-  cli.prepare_workdir(tmp_path / 'run', experiment())
+  workdirs.prepare(tmp_path / 'run', experiment())
   before = (tmp_path / 'run' / 'config.json').read_text()
   with pytest.raises(schema.UserError) as error:
-    cli.prepare_workdir(tmp_path / 'run', experiment(method__t=5, seed=4))
+    workdirs.prepare(tmp_path / 'run', experiment(method__t=5, seed=4))
   said = str(error.value)
   assert 'config.method.t = 17, not 5' in said
   assert 'config.seed = 3, not 4' in said
@@ -327,22 +328,22 @@ def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
 def test_workdir_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(schema.UserError, match='cannot be written') as error:
-    cli.prepare_workdir(tmp_path / 'file' / 'run', experiment())
+    workdirs.prepare(tmp_path / 'file' / 'run', experiment())
   assert '\n' not in str(error.value)
 
 
 def test_workdir_that_can_no_longer_be_written(tmp_path, monkeypatch):
-  cli.prepare_workdir(tmp_path, experiment())
+  workdirs.prepare(tmp_path, experiment())
 
   def touch(path):
     raise PermissionError(errno.EACCES, 'Permission denied', str(path))
 
   monkeypatch.setattr(pathlib.Path, 'touch', touch)
   with pytest.raises(schema.UserError, match='written: Permission denied'):
-    cli.prepare_workdir(tmp_path, experiment())
+    workdirs.prepare(tmp_path, experiment())
 
 
 def test_workdir_with_a_damaged_record(tmp_path):
   (tmp_path / 'config.json').write_text('{"config": ')
   with pytest.raises(schema.UserError, match='is damaged'):
-    cli.prepare_workdir(tmp_path, experiment())
+    workdirs.prepare(tmp_path, experiment())

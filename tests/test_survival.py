@@ -24,6 +24,7 @@ from smft_jax import checkpoint
 from smft_jax import cli
 from smft_jax import corpora
 from smft_jax import learner
+from smft_jax import manifest as manifest_lib
 from smft_jax import train
 from tests import tiny_run
 
@@ -167,7 +168,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   (made,) = bases.iterdir()
   assert steps(made / 'pretraining') == [2, 3]
   # In the middle of writing its next checkpoint, arrays there, manifest not.
-  stopped('SIGKILL', 'smft_jax.checkpoint._digest', 2)
+  stopped('SIGKILL', 'smft_jax.manifest.digest', 2)
   left = {p.name for p in (made / 'pretraining').iterdir()}
   assert left == {'2', '3', '4.partial'}
   # Background counting: what was counted is saved.
@@ -191,7 +192,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   assert steps(saved, damaged='5') == [3, 6]
   assert len(records_of(workdir, 'evaluation')) == 2
   # While the last document is saved, after what was read back.
-  stopped('SIGKILL', 'smft_jax.checkpoint._digest', 3)
+  stopped('SIGKILL', 'smft_jax.manifest.digest', 3)
   assert (saved / '9.partial').is_dir()
   said, code = ended(start(processes, 'stopped'))
   assert code == 0, said
@@ -300,7 +301,7 @@ def test_checkpoints_of_another_run_are_refused_in_one_line(root, capsys):
   newest = root / 'other' / 'checkpoints' / '9' / 'manifest.json'
   manifest = json.loads(newest.read_text()) | {'format': 99}
   del manifest['digest']
-  manifest['digest'] = checkpoint._digest(manifest)
+  manifest['digest'] = manifest_lib.digest(manifest)
   newest.write_text(json.dumps(manifest))
   assert 'is of format 99' in refused()
   # How often it is saved makes no other run.
