@@ -4,7 +4,11 @@
       --config.data.data_dir=DIR --config.data.documents_file=FILE
   python -m smft_jax.train --config=configs/paper_1b.py:documents \
       --config.data.data_dir=DIR --config.data.documents_file=FILE
+  python -m smft_jax.compile --config=configs/paper_1b.py --topology=v5e:16x16 \
+      --config.mesh.data=8 --config.mesh.memory=32
   python -m benchmarks.paper_1b --topology=v5p:2x2x1
+
+On a pod the first two take the mesh of the third and what launch/README.md says.
 
 facts (default): one step per fact of 64 wordings of it, t = 500. Rows are as
   long as the longest fact: give facts of up to 64 tokens for the paper's size.

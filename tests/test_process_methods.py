@@ -1,0 +1,45 @@
+"""Every method with two processes computes what it does with one device."""
+
+import numpy as np
+import pytest
+
+from smft_jax import methods
+from tests import many_processes
+from tests import test_processes
+
+pytestmark = pytest.mark.slow
+
+RUNS = {name: (f'--config.method.name={name}',) for name in methods.METHODS}
+RUNS['sparse_memory'] = ()
+RUNS['hidden states used again'] = ('--config.stream.reuse_hidden=True',)
+RUNS['replay beside'] = ('--config.method.replay_fraction=0.25',)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+  """One config, so that all runs share one cached base."""
+  return many_processes.write_config(tmp_path_factory.mktemp('methods'))
+
+
+@pytest.mark.parametrize('name', RUNS)
+def test_two_processes_compute_what_one_device_does(name, config, tmp_path):
+  flags = RUNS[name]
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  test_processes.succeeded(
+    many_processes.run(config, one, 1, *flags, devices=1)
+  )
+  test_processes.succeeded(
+    many_processes.run(config, two, 2, *flags, *many_processes.MESH)
+  )
+  np.testing.assert_allclose(
+    test_processes.losses_of(two), test_processes.losses_of(one), rtol=1e-4
+  )
+  mine, theirs = map(test_processes.results_of, (two, one))
+  for key in ('steps', 'tokens', 'slots_updated', 'lesson'):
+    a, b = mine[key], theirs[key]
+    if key == 'lesson':
+      a, b = a['flops'], b['flops']
+    assert a == b, key
+  assert mine['target']['after'] == pytest.approx(
+    theirs['target']['after'], rel=1e-3, abs=1e-6
+  )
