@@ -5,6 +5,8 @@
       --config.data.data_dir=DIR
   python -m smft_jax.train --config=configs/docqa.py:jsonl \
       --config.data.data_dir=DIR --config.data.documents_file=FILE
+  python -m smft_jax.train --config=configs/docqa.py:simpleqa \
+      --config.data.data_dir=DIR --config.data.documents_file=PAGES
 
 The base is that of configs/pretrain.py, made first where it is not cached.
 
@@ -18,7 +20,7 @@ squad: 7 minutes with the base cached, which takes 16 or more. Expect the loss
 import importlib.util
 import pathlib
 
-VARIANTS = ('world', 'squad', 'jsonl')
+VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa')
 
 
 def get_config(variant='world'):

@@ -38,6 +38,7 @@ from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
 from smft_jax.data import documents
+from smft_jax.data import facts
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.data import world
@@ -131,7 +132,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     ValueError: If the data cannot be read, or the model cannot be built.
   """
   check_model(experiment)
-  source = world if experiment.data.kind == 'world' else documents
+  source = {'world': world, 'facts': facts}.get(experiment.data.kind, documents)
   task = source.make_task(experiment.data)
   if experiment.stream is not None and not task.documents:
     raise config_lib.UserError(

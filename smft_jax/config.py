@@ -23,9 +23,12 @@ from smft_jax import schema
 
 if typing.TYPE_CHECKING:
   from smft_jax.data import documents
+  from smft_jax.data import facts
   from smft_jax.data import world
 
-  DataConfig = world.WorldConfig | documents.DocumentsConfig
+  DataConfig = (
+    world.WorldConfig | documents.DocumentsConfig | facts.FactsConfig
+  )
 else:
   DataConfig = Any
 MethodConfig = Any  # the `Config` of a file in `smft_jax.methods`
@@ -34,6 +37,8 @@ _DATA_KINDS = {
   'world': ('smft_jax.data.world', 'WorldConfig'),
   'squad': ('smft_jax.data.documents', 'DocumentsConfig'),
   'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
+  'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
+  'facts': ('smft_jax.data.facts', 'FactsConfig'),
 }
 
 UserError = schema.UserError

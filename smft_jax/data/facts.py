@@ -1,0 +1,116 @@
+"""Facts as statements: one fact a step, in many wordings (arXiv 2510.15103).
+
+A fact is a question with its answer, such as one of TriviaQA. It is trained on
+as statements, made by rule or by a language model, and asked in two phrasings:
+by the beginning of a statement, which training shows, and as a question, which
+it never shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from smft_jax import schema
+from smft_jax.data import problems as problems_lib
+from smft_jax.data import real_text
+from smft_jax.data import rewrites
+from smft_jax.data import sources
+from smft_jax.data import task
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FactsConfig(real_text.RealTextConfig):
+  """Which facts are streamed after a base of real text.
+
+  Attributes:
+    kind: 'facts'.
+    facts_set: Source of questions; those that the base was pretrained on are
+      left out.
+    num_facts: How many are streamed, evenly spaced over the source.
+
+  Raises:
+    UserError: A value is out of range.
+  """
+
+  kind: Literal['facts'] = 'facts'
+  facts_set: str = 'triviaqa_open:validation'
+  num_facts: int = 1000
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    schema.at_least(1, self, 'num_facts')
+
+
+def make_task(config: FactsConfig) -> task.Task:
+  """Reads the data sets and puts the experiment together.
+
+  Args:
+    config: What to read and how much of it.
+
+  Returns:
+    A task with a document for each fact.
+
+  Raises:
+    UserError: Data is missing, broken or too little; one line that names it.
+  """
+  problems = problems_lib.Problems(config.bad_input)
+  # The facts first: a file of one's own is the likeliest to be wrong.
+  facts = sources.read_questions(
+    config.facts_set, config.data_dir, problems=problems
+  )
+  known = real_text.known(config, problems)
+  rest = real_text.held_out(config, known, problems)
+  trained = {q.prompt for q in (*known.asked, *known.questions)}
+  new = [
+    f for f in facts if real_text.question(f, seen=False).prompt not in trained
+  ]
+  if config.num_facts > len(new):
+    raise schema.UserError(
+      f'config.data.num_facts = {config.num_facts} is more than the {len(new)}'
+      f' questions of {config.facts_set} that the base was not pretrained on'
+    )
+  chosen = [
+    new[i * len(new) // config.num_facts] for i in range(config.num_facts)
+  ]
+  told = real_text.read_augmentations(config, [f.id for f in chosen])
+  documents = tuple(_document(f, told.get(f.id), config) for f in chosen)
+  return dataclasses.replace(
+    rest,
+    documents=documents,
+    counts={
+      **rest.counts,
+      'documents': len(documents),
+      'document_augmentations': sum(len(d.augmentations) for d in documents),
+      **{f'skipped_{kind}': n for kind, n in problems.counts.items()},
+    },
+  )
+
+
+def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
+  statements = rewrites.fact_statements(
+    fact.question,
+    fact.answers[0],
+    count=config.augmentations,
+    # Of its own id, so that it is told alike wherever it is streamed.
+    seed=f'{config.seed}/{fact.id}',
+    with_question_form=False,
+  )
+  first = statements[0]
+  assert first.answer is not None
+  if told is not None:
+    texts = [a.text for a in told[: config.augmentations - 1]]
+    statements = [first, *(task.Text(text=t) for t in texts if t != first.text)]
+  asked = real_text.question(fact, seen=False)
+  completed = dataclasses.replace(
+    asked,
+    prompt=first.text[: first.answer[0]].rstrip(),
+    phrasing='statement',
+    seen=True,
+  )
+  return task.Document(
+    id=fact.id,
+    augmentations=tuple(statements),
+    questions=(completed, asked),
+    texts=(first,),
+  )
