@@ -16,15 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, Literal
-import urllib.parse
+from typing import Literal
 
 from smft_jax import schema
+from smft_jax.data import problems as problems_lib
 from smft_jax.data import sentences
 from smft_jax.data import sources
 from smft_jax.data import task
-
-_SQUAD_FIELDS = ('id', 'title', 'context', 'question', 'answers')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class DocumentsConfig:
       pretrained on.
     stream_set: Data set in the features of SQuAD whose validation split is
       streamed; none of these may be in `known_set`.
-    documents_file: JSON lines, see `sources.read_jsonl`; for 'jsonl' only.
+    documents_file: JSON lines, see `sources.read_documents`; for 'jsonl' only.
     num_documents: Streamed paragraphs of 'squad', spread evenly over all its
       articles; a file of documents is always streamed whole.
     num_control: Paragraphs of the same articles that are kept out of the
@@ -117,19 +115,22 @@ def make_task(config: DocumentsConfig) -> task.Task:
   Raises:
     UserError: Data is missing, broken or too little; one line that names it.
   """
+  problems = problems_lib.Problems('refuse')
   control: Sequence[_Paragraph] = ()
   # The user's own file first: it is the likeliest to be wrong, and quick.
   if config.kind == 'jsonl':
-    streamed = _file_paragraphs(config.documents_file)
-  articles = sources.read_tfds(
-    config.running_text, 'train', config.data_dir, ('text',)
+    streamed = _paragraphs(config.documents_file, config, problems, seen=False)
+  articles = sources.read_texts(
+    f'{config.running_text}:train', config.data_dir, problems=problems
   )
-  held_out = sources.read_tfds(
-    config.running_text, 'test', config.data_dir, ('text',)
+  held_out = sources.read_texts(
+    f'{config.running_text}:test', config.data_dir, problems=problems
   )
-  known = _squad_paragraphs(config.known_set, 'train', config, seen=True)
+  known = _paragraphs(f'{config.known_set}:train', config, problems, seen=True)
   if config.kind == 'squad':
-    new = _squad_paragraphs(config.stream_set, 'validation', config, seen=False)
+    new = _paragraphs(
+      f'{config.stream_set}:validation', config, problems, seen=False
+    )
     wanted = config.num_documents + config.num_control
     if wanted > len(new):
       raise schema.UserError(
@@ -148,7 +149,7 @@ def make_task(config: DocumentsConfig) -> task.Task:
     q for p in known for q in p.questions[: config.questions_per_paragraph]
   ]
   pretraining = [
-    *(task.Text(text=a['text']) for a in articles if a['text'].strip()),
+    *(task.Text(text=article.text) for article in articles),
     *(task.Text(text=p.text) for p in known),
     *(q.full_text() for q in asked),
   ]
@@ -158,7 +159,7 @@ def make_task(config: DocumentsConfig) -> task.Task:
   }
   texts = {
     f'{config.running_text.replace("/", "_")}_test': tuple(
-      task.Text(text=a['text']) for a in held_out if a['text'].strip()
+      task.Text(text=article.text) for article in held_out
     ),
     'never_seen_paragraphs': tuple(task.Text(text=p.text) for p in control),
   }
@@ -196,69 +197,34 @@ def _document(paragraph: _Paragraph, config: DocumentsConfig) -> task.Document:
   )
 
 
-def _squad_paragraphs(
-  name: str, split: str, config: DocumentsConfig, *, seen: bool
+def _paragraphs(
+  name: str,
+  config: DocumentsConfig,
+  problems: problems_lib.Problems,
+  *,
+  seen: bool,
 ) -> list[_Paragraph]:
-  """Paragraphs of a SQuAD split: articles by title, each in its own order.
-
-  TFDS stores the questions shuffled and without their place in the article.
-  Their ids begin with the time of writing, and they were written page by page:
-  the least id of a paragraph gives back its place, near enough, and does not
-  hang on the order of the files.
-  """
-  examples = sources.read_tfds(name, split, config.data_dir, _SQUAD_FIELDS)
-  found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-  for example in sorted(examples, key=lambda e: (e['title'], e['id'])):
-    found.setdefault((example['title'], example['context']), []).append(example)
-  paragraphs = []
-  places: dict[str, int] = {}
-  for (title, context), members in found.items():
-    place = places.get(title, 0)
-    places[title] = place + 1
-    paragraph_id = f'{title}/{place}'
-    paragraphs.append(
-      _Paragraph(
-        id=paragraph_id,
-        title=urllib.parse.unquote(title).replace('_', ' '),
-        text=context.strip(),
-        questions=tuple(
-          _question(m['question'], m['answers']['text'], m['id'], seen=seen)
-          for m in members
-        ),
-      )
-    )
-  return paragraphs
-
-
-def _file_paragraphs(path: str) -> list[_Paragraph]:
+  """The documents of a source, with their questions as prompts."""
   return [
     _Paragraph(
-      id=document['id'],
-      title=document['title'],
-      text=document['text'].strip(),
+      id=document.id,
+      title=document.title,
+      text=document.text,
       questions=tuple(
-        _question(
-          q['question'], q['answers'], f'{document["id"]}/{i}', seen=False
+        task.Question(
+          prompt=f'Question: {asked.question} Answer:',
+          answers=asked.answers,
+          phrasing='question',
+          seen=seen,
+          fact=asked.id,
         )
-        for i, q in enumerate(document['questions'])
+        for asked in document.questions
       ),
     )
-    for document in sources.read_jsonl(path)
+    for document in sources.read_documents(
+      name, config.data_dir, problems=problems
+    )
   ]
-
-
-def _question(
-  question: str, answers: Sequence[str], fact: str, *, seen: bool
-) -> task.Question:
-  # Annotators often agree: each answer once, the first one first.
-  distinct = dict.fromkeys(answer.strip() for answer in answers)
-  return task.Question(
-    prompt=f'Question: {question.strip()} Answer:',
-    answers=tuple(distinct),
-    phrasing='question',
-    seen=seen,
-    fact=fact,
-  )
 
 
 def _spread(paragraphs: Sequence[_Paragraph], count: int) -> list[_Paragraph]:
