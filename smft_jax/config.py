@@ -195,6 +195,7 @@ class EvaluationConfig:
   max_entries: int | None = None  # per evaluation set; None takes all
   max_answer_tokens: int = 16
   metric: Literal['recall', 'f1', 'nll'] = 'recall'  # of question sets
+  text_metric: Literal['nll', 'perplexity'] = 'nll'  # of text sets
 
   def __post_init__(self) -> None:
     schema.at_least(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from smft_jax import schema
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -130,10 +131,9 @@ def tokenize(
     tokens = np.array([*ids, eos], np.int32)
     weights = np.ones(len(tokens), np.float32)
     if text.answer is not None:
-      start, end = text.answer
-      inside = np.array([s < end and e > start for s, e in offsets] + [False])
-      ends = np.append(False, inside[:-1])
-      weights = np.where(inside | ends, answer_weight, context_weight)
+      weights = np.where(
+        _in_answer(text.answer, offsets), answer_weight, context_weight
+      )
     pieces = -(-len(tokens) // (max_length - 1))
     for piece in range(pieces):
       part = slice(
@@ -143,6 +143,58 @@ def tokenize(
       row_weights.append(np.append(np.float32(0.0), weights[part]))
       sources.append(source)
   return _encoded(row_tokens, row_weights, sources)
+
+
+def tokenize_answers(
+  texts: Sequence[task.Text],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  end: bool,
+) -> Encoded:
+  """Encodes texts whose answers alone have a loss: one row each.
+
+  A text too long for a row loses the tokens at its start, never a part of its
+  answer: the row is a beginning and then its last `max_length - 1` tokens.
+
+  Args:
+    texts: What to encode, each with an answer.
+    tokenizer: Whose ids to use.
+    max_length: Most tokens in a row, at least 2.
+    end: Whether rows have an end, which counts with an answer that it follows.
+
+  Returns:
+    Exactly one row per text. Loss weights are 1 at the tokens of the answer
+    and at the one after it, and 0 elsewhere.
+
+  Raises:
+    UserError: `max_length` leaves no room for an answer.
+
+  Example:
+    >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto'])
+    >>> text = task.Text(text='Ada lives in Porto', answer=(13, 18))
+    >>> rows = tokenize_answers([text], tokenizer, max_length=4, end=True)
+    >>> rows.longest, rows.loss_weights.tolist()
+    (4, [0.0, 0.0, 1.0, 1.0])
+  """
+  row_tokens: list[np.ndarray] = []
+  row_weights: list[np.ndarray] = []
+  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+  for text, (ids, offsets) in zip(texts, encodings, strict=True):
+    assert text.answer is not None
+    length = len(ids) + end
+    tokens = np.array([*ids, tokenizer.eos_id], np.int32)[:length]
+    counted = _in_answer(text.answer, offsets)[:length]
+    first = max(0, length - (max_length - 1))
+    if counted[:first].any():
+      least = length - int(np.argmax(counted)) + 1
+      raise schema.UserError(
+        f'max_length = {max_length} must be at least {least}, to hold the'
+        f' answer {text.text[slice(*text.answer)][:40]!r}'
+      )
+    row_tokens.append(np.append(np.int32(tokenizer.bos_id), tokens[first:]))
+    row_weights.append(np.append(np.float32(0.0), counted[first:]))
+  return _encoded(row_tokens, row_weights, np.arange(len(row_tokens)))
 
 
 def tokenize_prompts(
@@ -259,6 +311,18 @@ def bucket_length(longest: int, multiple: int = 8) -> int:
     (24, 24)
   """
   return -(-longest // multiple) * multiple
+
+
+def _in_answer(
+  answer: task.Span, offsets: Sequence[tuple[int, int]]
+) -> np.ndarray:
+  """Which tokens are of the answer or next after it, with an end as the last.
+
+  A token that is partly answer is of the answer.
+  """
+  start, end = answer
+  inside = np.array([s < end and e > start for s, e in offsets] + [False])
+  return inside | np.append(False, inside[:-1])
 
 
 def _encoded(
