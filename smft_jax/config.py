@@ -127,6 +127,7 @@ class BaseConfig:
   weight_decay: float = 0.0
   warmup_steps: int = 0
   max_length: int
+  packed: bool = False  # short texts share rows of max_length
   checkpoint_every: int = 500
   cache_dir: str = ''  # '' means ~/.cache/smft_jax
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+import contextlib
 import dataclasses
 import time
 
@@ -80,6 +81,9 @@ class Learner:
     index: int,
     watch: skips.Watch | None = None,
     first: int = 0,
+    waiting: Callable[
+      [], contextlib.AbstractContextManager
+    ] = contextlib.nullcontext,
   ):
     """Takes the steps on one document.
 
@@ -91,6 +95,7 @@ class Learner:
       index: Its place in the stream.
       watch: Looks at every step; None for nobody.
       first: Steps on it that were taken before.
+      waiting: What batches are made within, such as `Progress.waiting`.
 
     Returns:
       The state after it, and numbers: the last step's `loss`, `slots_accessed`
@@ -103,7 +108,8 @@ class Learner:
     hidden = self._hidden(state, index)
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
-      batch, chosen, size = self._batch(index, step)
+      with waiting():
+        batch, chosen, size = self._batch(index, step)
       tokens += size
       state, values = train_step.train_step(
         state, batch, None if hidden is None else hidden[chosen]

@@ -80,12 +80,13 @@ def results_of(workdir):
   """results.json, without what differs from run to run."""
   values = json.loads((workdir / 'results.json').read_text())
   values['lesson'].pop('wall_s')
-  return {k: v for k, v in values.items() if k not in ('wall_s', 'total_s')}
+  times = ('wall_s', 'total_s', 'input_wait_s')
+  return {k: v for k, v in values.items() if k not in times}
 
 
 def records_of(workdir, *events):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  times = ('time', 'wall_s', 'lesson_s')
+  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
   return [
     {k: v for k, v in record.items() if k not in times}
     for record in map(json.loads, lines)

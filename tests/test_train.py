@@ -48,13 +48,14 @@ def read(path):
   """A JSON file, without what differs from run to run."""
   values = json.loads(path.read_text())
   values.get('lesson', {}).pop('wall_s', None)
-  return {k: v for k, v in values.items() if k not in ('wall_s', 'total_s')}
+  times = ('wall_s', 'total_s', 'input_wait_s')
+  return {k: v for k, v in values.items() if k not in times}
 
 
 def events(workdir):
   """Lines of metrics.jsonl, without times."""
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  times = ('time', 'wall_s', 'lesson_s')
+  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
   return [
     {k: v for k, v in json.loads(line).items() if k not in times}
     for line in lines

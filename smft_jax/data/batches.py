@@ -1,14 +1,16 @@
 """Texts to rows of token ids, and rows to batches: numpy, and no state.
 
 A row is a beginning-of-sequence token and then part or all of one text; rows
-are padded, not packed, because access counts are per text. A batch is a pure
-function of the step, so that a resumed run sees what it would have seen.
+are padded, not packed, because access counts are per text (for pretraining,
+which counts none, see `packing`). A batch is a pure function of the step, so
+that a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +31,15 @@ class Batch(NamedTuple):
       padding.
     ranked: bool [B, L]; True at the tokens whose accesses rank slots; None
       where those are all of `mask`.
+    segments: int32 [B, L]; which text of its row a token is of, from 1, and 0
+      at padding; None where a row has one text.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   loss_weights: np.ndarray
   ranked: np.ndarray | None = None
+  segments: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,13 +50,16 @@ class Encoded:
     tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
     loss_weights: float32 [total], as in `Batch`.
     starts: int64 [rows + 1].
-    sources: int64 [rows]; index of the text that the row is part of.
+    sources: int64 [rows]; index of the text that the row is part of, or begins
+      with.
+    segments: int32 [total], as in `Batch`.
   """
 
   tokens: np.ndarray
   loss_weights: np.ndarray
   starts: np.ndarray
   sources: np.ndarray
+  segments: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.sources)
@@ -70,11 +78,15 @@ class Encoded:
     """The rows with these indices, in this order, repeats allowed."""
     rows = np.asarray(rows, np.int64)
     parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
-    return _encoded(
+    taken = _encoded(
       [self.tokens[part] for part in parts],
       [self.loss_weights[part] for part in parts],
       self.sources[rows],
     )
+    if self.segments is None:
+      return taken
+    segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
+    return dataclasses.replace(taken, segments=np.concatenate(segments))
 
 
 def tokenize(
@@ -232,7 +244,11 @@ def pad(rows: Encoded, length: int, pad_id: int) -> Batch:
   tokens[mask] = rows.tokens
   loss_weights = np.zeros(mask.shape, np.float32)
   loss_weights[mask] = rows.loss_weights
-  return Batch(tokens, mask, loss_weights)
+  segments = None
+  if rows.segments is not None:
+    segments = np.zeros(mask.shape, np.int32)
+    segments[mask] = rows.segments
+  return Batch(tokens, mask, loss_weights, segments=segments)
 
 
 def batch_at(
@@ -296,11 +312,15 @@ def rows_at(num_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
     )
   first, last = step * batch_size, (step + 1) * batch_size
   epochs = range(first // num_rows, (last - 1) // num_rows + 1)
-  order = np.concatenate(
-    [np.random.default_rng([seed, e]).permutation(num_rows) for e in epochs]
-  )
+  order = np.concatenate([_epoch(num_rows, seed, epoch) for epoch in epochs])
   start = first - epochs[0] * num_rows
   return order[start : start + batch_size]
+
+
+# Each batch asks for the order of its epoch, which takes long for many rows.
+@functools.lru_cache(maxsize=4)
+def _epoch(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 def bucket_length(longest: int, multiple: int = 8) -> int:
