@@ -194,14 +194,15 @@ def _document(
     texts = dict.fromkeys([document.text, *(a.text for a in told)])
     augmentations = tuple(task.Text(text=text) for text in texts)
   else:
+    made = rewrites.rewrites(
+      document.text,
+      title=document.title,
+      count=config.augmentations,
+      # Of its own id, so that it is retold alike wherever it is streamed.
+      seed=f'{config.seed}/{document.id}',
+    )
     augmentations = tuple(
-      rewrites.rewrites(
-        document.text,
-        title=document.title,
-        count=config.augmentations,
-        # Of its own id, so that it is retold alike wherever it is streamed.
-        seed=f'{config.seed}/{document.id}',
-      )
+      task.Text(text=one.text, answer=one.answer) for one in made
     )
   return task.Document(
     id=document.id,

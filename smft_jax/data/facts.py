@@ -14,8 +14,8 @@ from typing import Literal
 from smft_jax import schema
 from smft_jax.data import problems as problems_lib
 from smft_jax.data import real_text
-from smft_jax.data import rewrites
 from smft_jax.data import sources
+from smft_jax.data import statements
 from smft_jax.data import task
 
 
@@ -88,7 +88,7 @@ def make_task(config: FactsConfig) -> task.Task:
 
 
 def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
-  statements = rewrites.fact_statements(
+  wordings = statements.fact_statements(
     fact.question,
     fact.answers[0],
     count=config.augmentations,
@@ -96,21 +96,33 @@ def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
     seed=f'{config.seed}/{fact.id}',
     with_question_form=False,
   )
-  first = statements[0]
-  assert first.answer is not None
-  if told is not None:
-    texts = [a.text for a in told[: config.augmentations - 1]]
-    statements = [first, *(task.Text(text=t) for t in texts if t != first.text)]
   asked = real_text.question(fact, seen=False)
-  completed = dataclasses.replace(
-    asked,
-    prompt=first.text[: first.answer[0]].rstrip(),
-    phrasing='statement',
-    seen=True,
-  )
+  questions = [asked]
+  # One that asks before it tells, so that its beginning can be completed.
+  shown = next((w for w in wordings if _asks_first(w, fact.question)), None)
+  if shown is not None:
+    prompt = shown.text[: _start(shown)].rstrip()
+    questions.insert(
+      0,
+      dataclasses.replace(
+        asked, prompt=prompt, phrasing='statement', seen=True
+      ),
+    )
+  if told is not None:
+    kept = [shown or wordings[0], *(task.Text(text=a.text) for a in told)]
+    wordings = kept[: config.augmentations]
   return task.Document(
     id=fact.id,
-    augmentations=tuple(statements),
-    questions=(completed, asked),
-    texts=(first,),
+    augmentations=tuple(wordings),
+    questions=tuple(questions),
+    texts=(wordings[0],),
   )
+
+
+def _asks_first(statement: task.Text, question: str) -> bool:
+  return question.strip() in statement.text[: _start(statement)]
+
+
+def _start(statement: task.Text) -> int:
+  assert statement.answer is not None
+  return statement.answer[0]

@@ -56,7 +56,7 @@ class RealTextConfig:
   """
 
   seed: int = 0
-  data_dir: str = ''
+  data_dir: str
   running_text: str = 'wikitext2:train'
   held_out_text: str = 'wikitext2:test'
   known_set: str = 'squad_train44:train'
