@@ -1,6 +1,10 @@
 """Files of augmentations: what is read, and what the program finds wrong."""
 
+import contextlib
+import io
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -9,6 +13,7 @@ import pytest
 from smft_jax import schema
 from smft_jax.data import augment
 
+_GUIDE = pathlib.Path(__file__).parent.parent / 'docs' / 'augmentations.md'
 _GOOD = b'{"source": "a", "text": "b"}\n'
 
 
@@ -158,8 +163,8 @@ def test_check_without_sources(files):
   )
   report = augment.check(path, least=2)
   assert report.problems[1:] == (
-    f"{path}:4: 'tower' has 1 texts, and 2 are wanted",
-    f"{path}:5: 'towr' has 1 texts, and 2 are wanted",
+    f"{path}:4: 'tower' has 1 of the 2 texts that are wanted",
+    f"{path}:5: 'towr' has 1 of the 2 texts that are wanted",
   )
 
 
@@ -169,13 +174,13 @@ def test_check_against_sources(files):
   assert report.problems == (
     f"{path}:3: 'emma' has the same text in line 1",
     f"{path}:5: {sources} has no id 'towr'; did you mean 'tower'?",
-    f"{sources}:1: 'seine' has 0 texts, and 1 are wanted",
+    f"{sources}:1: 'seine' has 0 of the 1 texts that are wanted",
   )
   assert 'sources: 2 of 3' in report.counts
   assert 'fewest of a source: 0 (seine)' in report.counts
   report = augment.check(path, sources=sources, least=2)
   assert report.problems[3:] == (
-    f"{sources}:2: 'tower' has 1 texts, and 2 are wanted",
+    f"{sources}:2: 'tower' has 1 of the 2 texts that are wanted",
   )
   assert len(augment.check(path, sources=sources, least=0).problems) == 2
 
@@ -257,3 +262,44 @@ def test_the_program_runs_as_a_module_and_without_jax(files):
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert done.stdout.split() == ['False']
+
+
+def _blocks(language):
+  guide = _GUIDE.read_text()
+  return re.findall(rf'^```{language}\n(.*?)^```', guide, re.M | re.S)
+
+
+def test_the_guide_shows_what_the_program_prints(capsys, monkeypatch, tmp_path):
+  facts, rewrites = _blocks('json')
+  (tmp_path / 'facts.jsonl').write_text(facts)
+  (tmp_path / 'rewrites.jsonl').write_text(rewrites)
+  monkeypatch.chdir(tmp_path)
+  (command,) = _blocks('bash')
+  words = command.split()
+  assert words[:3] == ['python', '-m', 'smft_jax.data.augment']
+  assert augment.main(words[3:]) == 2
+  assert capsys.readouterr().out in _blocks('text')
+
+
+def test_the_guide_shows_what_the_rules_make():
+  codes = _blocks('python')
+  assert len(codes) == 2
+  for code in codes:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+      exec(compile(code, _GUIDE.name, 'exec'), {})
+    assert printed.getvalue() in _blocks('text')
+
+
+def test_the_prompts_of_the_guide_ask_for_lines_that_can_be_read(tmp_path):
+  forms = [
+    line
+    for b in _blocks('text')
+    for line in b.splitlines()
+    if line.startswith('{"source": "{id}"')
+  ]
+  assert len(forms) == 3
+  file = tmp_path / 'a.jsonl'
+  file.write_text('\n'.join(forms).replace('<the kind>', 'timeline'))
+  kinds = [made.kind for made in augment.read(str(file))['{id}']]
+  assert kinds == ['paraphrase', 'scene', 'timeline']

@@ -136,8 +136,8 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
     for (source, _), (number, _) in texts.items():
       named.setdefault(source, number)
   too_few = [
-    f'{sources or path}:{number}: {source!r} has {per_source[source]} texts,'
-    f' and {least} are wanted'
+    f'{sources or path}:{number}: {source!r} has {per_source[source]} of the'
+    f' {least} texts that are wanted'
     for source, number in named.items()
     if per_source[source] < least
   ]
