@@ -136,8 +136,8 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
     for (source, _), (number, _) in texts.items():
       named.setdefault(source, number)
   too_few = [
-    f'{sources or path}:{number}: {source!r} has {per_source[source]} texts,'
-    f' and {least} are wanted'
+    f'{sources or path}:{number}: {source!r} has {per_source[source]} of the'
+    f' {least} texts that are wanted'
     for source, number in named.items()
     if per_source[source] < least
   ]
@@ -286,7 +286,7 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
 
 def _values(line: bytes) -> dict[str, Any]:
   """The JSON object of a line."""
-  if len(line) > _MAX_LINE:
+  if len(line.removesuffix(b'\n')) > _MAX_LINE:
     raise ValueError(f'the line is longer than {_MAX_LINE // 2**20} MiB')
   try:
     # A byte order mark, as some editors put in front of a file, is no error.
