@@ -51,7 +51,7 @@ def table(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
   reached = min(max(gains) for gains in learned.values())
   before = some['metrics_before'][asked]['nll']
   lines = [
-    f'At a loss of {before - reached:.3f} on the answers ({before:.3f} before):',
+    f'At a loss of {before - reached:.3f} on the answers, {before:.3f} before:',
     '',
     '| method | points | lowest loss | best F1 | '
     + ' | '.join(f'{n}, {some["held_out"][n]["metric"]}' for n in held_out)

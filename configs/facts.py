@@ -4,7 +4,7 @@
   python -m smft_jax.sweep --config=configs/facts.py:compare \
       --config.data.data_dir=DIR
 
-The base is that of configs/pretrain.py:facts, made first where it is not cached.
+The base is that of configs/pretrain.py:facts, made first where none is cached.
 
 facts (default): the paper's fact task (arXiv 2510.15103) at the size of two
   cores: each step has 16 statements of one fact, padded, t = 500, SGD.

@@ -26,9 +26,7 @@ if typing.TYPE_CHECKING:
   from smft_jax.data import facts
   from smft_jax.data import world
 
-  DataConfig = (
-    world.WorldConfig | documents.DocumentsConfig | facts.FactsConfig
-  )
+  DataConfig = world.WorldConfig | documents.DocumentsConfig | facts.FactsConfig
 else:
   DataConfig = Any
 MethodConfig = Any  # the `Config` of a file in `smft_jax.methods`

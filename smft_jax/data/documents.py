@@ -34,7 +34,7 @@ class DocumentsConfig(real_text.RealTextConfig):
     documents_file: Source of documents, see `sources.read_documents`; for
       'jsonl' and 'simpleqa' only.
     chunk_chars: Longest piece that is learned at once, in characters; longer
-      documents are cut at paragraphs and sentences.
+      documents of a file are cut at paragraphs and sentences.
     num_documents: Streamed paragraphs of 'squad', spread evenly over all its
       articles; a file of documents is always streamed whole.
     num_control: Paragraphs of the same articles that are kept out of the
@@ -91,7 +91,9 @@ def make_task(config: DocumentsConfig) -> task.Task:
         ' base is pretrained on: stream documents that it has not seen'
       )
   rest = real_text.held_out(config, known, problems)
-  cut = [c for d in streamed for c in _cut(d, config.chunk_chars)]
+  cut = streamed
+  if config.kind != 'squad':  # which is cut into paragraphs as it is
+    cut = [c for d in streamed for c in _cut(d, config.chunk_chars)]
   told = real_text.read_augmentations(config, [c.id for c in cut])
   documents = tuple(_document(c, told.get(c.id), config) for c in cut)
   never_seen = _questions(control)

@@ -120,7 +120,9 @@ def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
 
 
 def _asks_first(statement: task.Text, question: str) -> bool:
-  return question.strip() in statement.text[: _start(statement)]
+  before = statement.text[: _start(statement)]
+  # A space, as stands between a prompt and what is written after it.
+  return question.strip() in before and before.endswith(' ')
 
 
 def _start(statement: task.Text) -> int:
