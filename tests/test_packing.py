@@ -300,7 +300,7 @@ def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
   assert all(batch.segments.max() > 1 for batch in seen)
   # Accesses are counted by text where facts are learned, replay included.
   assert corpora.pretraining_rows(base, 29).segments is None
-  batch, _, _ = learner.Learner(experiment, base)._batch(0, 0)
+  batch, _, _ = learner.Learner(experiment, base).batch(0, 0)
   assert batch.ranked is not None
   assert batch.segments is None
   # What a step is compiled for is what it gets.
