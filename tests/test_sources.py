@@ -184,8 +184,8 @@ _QUESTION = {'id': 'q', 'question': 'Who?', 'answer': 'Ada'}
   [
     ({'question': '', 'answer': 'a'}, 'empty', "'question' is empty"),
     ({'question': 'b', 'answer': []}, 'no_answer', "'answer' has no answer"),
-    (b'{"question": "caf\xe9"}', 'bad_utf8', "'utf-8' codec can't decode"),
-    (b'{"question": "b"', 'not_json', 'not JSON: '),
+    (b'{"question": "caf\xe9"}', 'bad_utf8', 'not UTF-8 at byte'),
+    (b'{"question": "b"', 'not_json', 'not JSON'),
     (b'[' + b' ' * (4 * 2**20) + b']', 'too_long', 'the line is longer than 4'),
     (
       {'query': 'b', 'answer': 'a'},

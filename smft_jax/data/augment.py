@@ -15,17 +15,17 @@ import argparse
 import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
-import json
-import pathlib
 import sys
 from typing import Any, NoReturn
 
 from smft_jax import schema
+from smft_jax.data import json_lines
+from smft_jax.data import problems as problems_lib
+from smft_jax.data import rows
 
 DEFAULT_KIND = 'rewrite'
 
 _NOTHING = 'holds no augmentation; each line is {"source": ..., "text": ...}'
-_MAX_LINE = 4 * 2**20  # bytes
 # To look for the nearest of many ids takes long, and few are read.
 _MAX_HINTS = 20
 
@@ -75,10 +75,10 @@ def read(path: str) -> dict[str, list[Augmentation]]:
       as described; the message names file and line.
   """
   found: dict[str, list[Augmentation]] = {}
-  for number, line in _lines(path):
+  for number, line in json_lines.numbered(path):
     try:
       made = _augmentation(line)
-    except ValueError as error:
+    except (ValueError, problems_lib.Fault) as error:
       raise schema.UserError(f'{path}:{number}: {error}') from error
     found.setdefault(made.source, []).append(made)
   if not found:
@@ -108,7 +108,7 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
   problems = []
   hints: dict[str, str] = {}
   lines = duplicates = 0
-  for number, line in _lines(path):
+  for number, line in json_lines.numbered(path):
     lines += 1
     try:
       made = _augmentation(line)
@@ -124,7 +124,7 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
           f'{made.source!r} has the same text in line {texts[key][0]}'
         )
       texts[key] = (number, made.kind)
-    except ValueError as error:
+    except (ValueError, problems_lib.Fault) as error:
       problems.append(f'{path}:{number}: {error}')
   if not lines:
     problems.append(f'{path} {_NOTHING}')
@@ -236,14 +236,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _augmentation(line: bytes) -> Augmentation:
   """Checks one line."""
-  values = _values(line)
+  values = json_lines.parse(line)
   kind = values.get('kind', DEFAULT_KIND)
   if not isinstance(kind, str) or not kind or kind.split() != [kind]:
     fitting = f", such as '{'-'.join(kind.split())}'" if _is_text(kind) else ''
     raise ValueError(f'kind {kind!r} must be a word without spaces{fitting}')
   return Augmentation(
-    source=_need_text(values, 'source'),
-    text=_need_text(values, 'text').strip(),
+    source=rows.text(values, 'source'),
+    text=rows.text(values, 'text').strip(),
     kind=kind,
   )
 
@@ -252,72 +252,17 @@ def _ids(path: str) -> tuple[dict[str, int], list[str]]:
   """The line of each id, and what is wrong with the file."""
   ids: dict[str, int] = {}
   problems = []
-  for number, line in _lines(path):
+  for number, line in json_lines.numbered(path):
     try:
-      name = _need_text(_values(line), 'id')
+      name = rows.text(json_lines.parse(line), 'id')
       if name in ids:
         raise ValueError(f'id {name!r} is that of line {ids[name]}')
       ids[name] = number
-    except ValueError as error:
+    except (ValueError, problems_lib.Fault) as error:
       problems.append(f'{path}:{number}: {error}')
   if not ids:
     problems.append(f'{path} holds no id; each line is {{"id": ...}}')
   return ids, problems
-
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-  """The lines of a file that are not blank, by number; long ones cut short."""
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    there = file.parent.iterdir() if file.parent.is_dir() else ()
-    hint = _did_you_mean(file.name, sorted(entry.name for entry in there))
-    raise schema.UserError(f'there is no file {path}{hint}')
-  number = 0
-  # Bytes, so that a line with bad UTF-8 can be told by its number.
-  with file.open('rb') as stream:
-    while line := stream.readline(_MAX_LINE + 1):
-      number += 1
-      end = line
-      while end and not end.endswith(b'\n'):
-        end = stream.readline(_MAX_LINE)
-      if line.strip():
-        yield number, line
-
-
-def _values(line: bytes) -> dict[str, Any]:
-  """The JSON object of a line."""
-  if len(line.removesuffix(b'\n')) > _MAX_LINE:
-    raise ValueError(f'the line is longer than {_MAX_LINE // 2**20} MiB')
-  try:
-    # A byte order mark, as some editors put in front of a file, is no error.
-    values = json.loads(line.rstrip().decode('utf-8-sig'))
-  except UnicodeDecodeError as error:
-    raise ValueError(f'not UTF-8 at byte {error.start + 1}') from error
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f'not JSON at character {error.pos + 1}: {error.msg}'
-    ) from error
-  except RecursionError as error:
-    raise ValueError('not JSON that can be read: nested too deep') from error
-  if not isinstance(values, dict):
-    raise ValueError('not a JSON object, which is {"key": "value", ...}')
-  return values
-
-
-def _need_text(values: dict[str, Any], key: str) -> str:
-  if key not in values:
-    hint = _did_you_mean(key, values) or f'; there is {", ".join(values)}'
-    raise ValueError(f'{key!r} is missing{hint if values else ""}')
-  value = values[key]
-  if not _is_text(value):
-    found = repr(value)
-    found = found if len(found) <= 60 else f'{found[:57]}...'
-    raise ValueError(f'{key!r} must be text that is not empty, not {found}')
-  try:
-    value.encode()
-  except UnicodeEncodeError as error:
-    raise ValueError(f'{key!r} has half a character (a surrogate)') from error
-  return value
 
 
 def _is_text(value: Any) -> bool:

@@ -44,20 +44,27 @@ def read_lines(
     ...     print(row.id(), row.fields)
     facts:1 {'text': 'It rains.'}
   """
-  file = _existing(path)
-  with file.open('rb') as stream:
+  stem = pathlib.Path(path).stem
+  for number, line in numbered(path):
+    place = f'{path}:{number}'
+    try:
+      fields = parse(line)
+    except problems_lib.Fault as fault:
+      problems.report(fault.kind, place, fault.what)
+      continue
+    yield rows.Row(place=place, default_id=f'{stem}:{number}', fields=fields)
+
+
+def numbered(path: str) -> Iterator[tuple[int, bytes]]:
+  """The lines of a file that are not blank, counted from 1; long ones cut.
+
+  Raises:
+    UserError: The file is missing.
+  """
+  with _existing(path).open('rb') as stream:
     for number, line in enumerate(_lines(stream), start=1):
-      if not line.strip():
-        continue
-      place = f'{path}:{number}'
-      try:
-        fields = _parsed(line)
-      except problems_lib.Fault as fault:
-        problems.report(fault.kind, place, fault.what)
-        continue
-      yield rows.Row(
-        place=place, default_id=f'{file.stem}:{number}', fields=fields
-      )
+      if line.strip():
+        yield number, line
 
 
 def read_texts(
@@ -125,8 +132,17 @@ def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
       line = stream.readline(MAX_LINE_BYTES)
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-  """Checks one line."""
+def parse(line: bytes) -> dict[str, Any]:
+  """The JSON object of a line.
+
+  Raises:
+    Fault: The line is longer than `MAX_LINE_BYTES`, not UTF-8, not JSON, or not
+      an object.
+
+  Example:
+    >>> parse(b'{"text": "It rains."}')
+    {'text': 'It rains.'}
+  """
   if len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
     raise problems_lib.Fault(
       'too_long',
@@ -134,16 +150,29 @@ def _parsed(line: bytes) -> dict[str, Any]:
       ' several documents',
     )
   try:
-    fields = json.loads(line.decode('utf-8-sig'))
+    # A byte order mark, as some editors put in front of a file, is no error.
+    fields = json.loads(line.rstrip().decode('utf-8-sig'))
     if b'\\u' in line:  # '\ud800' alone is JSON, but no text
       json.dumps(fields, ensure_ascii=False).encode()
-  except UnicodeError as error:
+  except UnicodeDecodeError as error:
     raise problems_lib.Fault(
-      'bad_utf8', problems_lib.shortened(error)
+      'bad_utf8', f'not UTF-8 at byte {error.start + 1}'
     ) from error
-  except (ValueError, RecursionError) as error:
+  except UnicodeEncodeError as error:
+    raise problems_lib.Fault(
+      'bad_utf8', 'a text has half a character (a surrogate)'
+    ) from error
+  except json.JSONDecodeError as error:
+    raise problems_lib.Fault(
+      'not_json', f'not JSON at character {error.pos + 1}: {error.msg}'
+    ) from error
+  except ValueError as error:  # a number of thousands of digits
     raise problems_lib.Fault(
       'not_json', f'not JSON: {problems_lib.shortened(error)}'
+    ) from error
+  except RecursionError as error:
+    raise problems_lib.Fault(
+      'not_json', 'not JSON that can be read: nested too deep'
     ) from error
   if not isinstance(fields, dict):
     raise problems_lib.Fault(
