@@ -5,7 +5,8 @@ the end-of-sequence token. Likelihoods are of tokens given all that stands
 before them in their row, in nats.
 - `recall` (= exact match) and `f1` of answers: see `scores.score`.
 - `nll` of questions: mean negative log-likelihood per token of the canonical
-  answers and the ends after them.
+  answers and the ends after them. A space before an answer counts if it is
+  part of the answer's first token, not if it is a token of its own.
 - `nll`, `perplexity`, `word_perplexity` and `bits_per_byte` of texts, the ends
   after them included: see `scores.text_scores`.
 - `accuracy` and `accuracy_unnormalized` of choices: see `scores.accuracy`.

@@ -5,6 +5,7 @@ float64 that reads one row at a time, without padding or batches, and what is
 made of them is written here once more, as its definition says it.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -22,6 +23,10 @@ from tests import test_transformer
 
 COUNT = 1000
 REL = 1e-6
+# The decoder that reads one row at a time needs minutes for all of them.
+COUNTS = pytest.mark.parametrize(
+  'count', [50, pytest.param(COUNT, marks=pytest.mark.slow)]
+)
 MODEL = {
   'model_dim': 16,
   'num_layers': 1,
@@ -100,7 +105,7 @@ def test_recall_and_f1_are_those_of_torchmetrics(data_dir):
   assert 100 * own['f1'] == pytest.approx(float(whole.compute()['f1']), rel=REL)
 
 
-def choices_of(data_dir):
+def choices_of(data_dir, count=COUNT):
   examples = sources.read_tfds('hellaswag_text', 'validation', data_dir, ())
   return [
     task.Choice(
@@ -108,7 +113,7 @@ def choices_of(data_dir):
       endings=tuple(example['endings']),
       label=int(example['label']),
     )
-    for example in examples[: 10 * COUNT : 10]
+    for example in examples[: 10 * count : 10]
   ]
 
 
@@ -165,35 +170,37 @@ def nats_by_hand(logits_of, row, count):
   return math.fsum(nats[len(nats) - count :])
 
 
-def nats_after(made, logits_of, prompt, rest, end):
-  """Of what follows a prompt in a row that may have lost its start."""
-  tokenizer = made.tokenizer
-  ids = [*tokenizer.encode(prompt + rest), *([tokenizer.eos_id] * end)]
-  count = len(ids) - len(tokenizer.encode(prompt))
-  row = [tokenizer.bos_id, *ids[-(made.max_length - 1) :]]
-  return nats_by_hand(logits_of, row, count), count, len(ids) + 1
+def nats_of(made, logits_of, ids, count):
+  """Of the last tokens of a row that may have lost its start."""
+  row = [made.tokenizer.bos_id, *ids[-(made.max_length - 1) :]]
+  return nats_by_hand(logits_of, row, count), len(ids) + 1 > made.max_length
 
 
-def test_log_likelihoods_and_accuracy_of_choices(data_dir):
-  choices = choices_of(data_dir)
+@COUNTS
+def test_log_likelihoods_and_accuracy_of_choices(data_dir, count):
+  choices = choices_of(data_dir, count)
   made, params, logits_of = make_evaluator([c.prompt for c in choices], 224)
+  encode = made.tokenizer.encode
   expected, cut = [], 0
   for choice in choices:
-    found = [
-      nats_after(made, logits_of, choice.prompt, f' {ending}', end=False)
-      for ending in choice.endings
-    ]
-    expected.append([-nats for nats, _, _ in found])
-    cut += any(length > made.max_length for _, _, length in found)
-  assert COUNT / 50 < cut < COUNT / 2
+    prompt_length = len(encode(choice.prompt))
+    expected.append([])
+    for ending in choice.endings:
+      ids = encode(f'{choice.prompt} {ending}')
+      nats, lost = nats_of(made, logits_of, ids, len(ids) - prompt_length)
+      expected[-1].append(-nats)
+      cut += lost
+  assert len(choices) == count
+  assert 0 < cut < 2 * count  # of four times as many
   sums = made.log_likelihoods(params, choices)
   np.testing.assert_allclose(sums, expected, rtol=REL)
   found = made.choices(params, choices)
   assert found == pytest.approx(accuracy_by_hand(expected, choices), rel=REL)
 
 
-def test_nll_of_answers(data_dir):
-  examples = sources.read_tfds('gsm8k', 'test', data_dir, ())[:COUNT]
+@COUNTS
+def test_nll_of_answers(data_dir, count):
+  examples = sources.read_tfds('gsm8k', 'test', data_dir, ())[:count]
   questions = [
     task.Question(
       prompt=f'Question: {example["question"]} Answer:',
@@ -205,27 +212,38 @@ def test_nll_of_answers(data_dir):
     for index, example in enumerate(examples)
   ]
   made, params, logits_of = make_evaluator(
-    [question.full_text().text for question in questions], 600
+    [question.full_text().text for question in questions], 0
   )
-  nats, tokens, cut = [], 0, 0
+  tokenizer = made.tokenizer
+  rows, spaces = [], 0
   for question in questions:
-    sum_, count, length = nats_after(
-      made, logits_of, question.prompt, f' {question.answers[0]}', end=True
-    )
-    nats.append(sum_)
-    tokens += count
-    cut += length > made.max_length
-  assert cut > 0
-  assert len(nats) == COUNT
+    prompt_length = len(tokenizer.encode(question.prompt))
+    ids = tokenizer.encode(f'{question.prompt} {question.answers[0]}')
+    # A space that is a token of its own is before the answer, not in it.
+    own_space = tokenizer.decode([ids[prompt_length]]) == ' '
+    spaces += own_space
+    answer_length = len(ids) - prompt_length - own_space
+    rows.append(([*ids, tokenizer.eos_id], answer_length + 1))
+  # The least that holds every answer.
+  made = dataclasses.replace(made, max_length=1 + max(n for _, n in rows))
+  nats, cut = [], 0
+  for ids, answer_length in rows:
+    one, lost = nats_of(made, logits_of, ids, answer_length)
+    nats.append(one)
+    cut += lost
+  assert len(nats) == count
+  assert 0 < cut < count / 2
+  assert 0 < spaces < count / 2
   assert made.answer_nll(params, questions) == pytest.approx(
-    math.fsum(nats) / tokens, rel=REL
+    math.fsum(nats) / sum(n for _, n in rows), rel=REL
   )
 
 
-def test_scores_of_texts(data_dir):
+@COUNTS
+def test_scores_of_texts(data_dir, count):
   articles = sources.read_tfds('wikitext2', 'test', data_dir, ())
   lines = [line for a in articles for line in a['text'].split('\n')]
-  texts = [task.Text(text=line) for line in lines if line.strip()][:COUNT]
+  texts = [task.Text(text=line) for line in lines if line.strip()][:count]
   made, params, logits_of = make_evaluator([t.text for t in texts], 128)
   tokenizer, nats, tokens, split = made.tokenizer, [], 0, 0
   for text in texts:
@@ -237,8 +255,8 @@ def test_scores_of_texts(data_dir):
       nats.append(nats_by_hand(logits_of, row, end - start))
     tokens += len(ids)
     split += pieces > 1
-  assert len(texts) == COUNT
-  assert COUNT / 10 < split < COUNT
+  assert len(texts) == count
+  assert count / 10 < split < count
   total = math.fsum(nats)
   # Every line here has a space at both ends: an empty piece each.
   words = sum(len(t.text.split()) + 2 for t in texts)
