@@ -36,7 +36,7 @@ def get_config(variant='world'):
     config.stream = dict(steps_per_document=16, batch_size=32)
     config.method.update(dict(t=300, learning_rate=30.0))
   else:
-    config.background = dict(document='sequence', num_batches=64, batch_size=16)
+    config.background = dict(document='sequence', num_batches=128, batch_size=8)
     config.stream = dict(steps_per_document=4, batch_size=8)
     # Cubed idf: running text reads most slots, and idf alone spares too few.
     config.method.update(

@@ -29,8 +29,8 @@ def get_config(variant='facts'):
   """Sparse memory finetuning on single facts."""
   config = _config('pretrain').get_config('facts')
   config.data.num_facts = 300 if variant == 'compare' else 1000
-  config.background = dict(document='sequence', num_batches=64, batch_size=16)
-  config.stream = dict(steps_per_document=1, batch_size=16, max_length=64)
+  config.background = dict(document='sequence', num_batches=128, batch_size=8)
+  config.stream = dict(steps_per_document=1, batch_size=16)
   config.evaluation.every_documents = config.data.num_facts
   config.method = dict(
     name='sparse_memory',

@@ -102,8 +102,8 @@ def _real_text(config, kind):
   config.base.update(
     dict(
       steps=1500,
-      batch_size=16,
-      max_length=256,
+      batch_size=8,
+      max_length=512,
       packed=True,
       learning_rate=3e-3,
       value_learning_rate=1.2e-2,

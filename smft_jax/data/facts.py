@@ -28,6 +28,8 @@ class FactsConfig(real_text.RealTextConfig):
     facts_set: Source of questions; those that the base was pretrained on are
       left out.
     num_facts: How many are streamed, evenly spaced over the source.
+    max_chars: Longest question with its answer that is streamed, in characters:
+      batches are as long as their longest row, all of them.
 
   Raises:
     UserError: A value is out of range.
@@ -36,10 +38,11 @@ class FactsConfig(real_text.RealTextConfig):
   kind: Literal['facts'] = 'facts'
   facts_set: str = 'triviaqa_open:validation'
   num_facts: int = 1000
+  max_chars: int = 160
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    schema.at_least(1, self, 'num_facts')
+    schema.at_least(1, self, 'num_facts', 'max_chars')
 
 
 def make_task(config: FactsConfig) -> task.Task:
@@ -65,13 +68,17 @@ def make_task(config: FactsConfig) -> task.Task:
   new = [
     f for f in facts if real_text.question(f, seen=False).prompt not in trained
   ]
-  if config.num_facts > len(new):
+  short = [
+    f for f in new if len(f.question) + len(f.answers[0]) <= config.max_chars
+  ]
+  if config.num_facts > len(short):
     raise schema.UserError(
-      f'config.data.num_facts = {config.num_facts} is more than the {len(new)}'
-      f' questions of {config.facts_set} that the base was not pretrained on'
+      f'config.data.num_facts = {config.num_facts} is more than the'
+      f' {len(short)} questions of {config.facts_set} that are not longer than'
+      f' config.data.max_chars = {config.max_chars} and not pretrained on'
     )
   chosen = [
-    new[i * len(new) // config.num_facts] for i in range(config.num_facts)
+    short[i * len(short) // config.num_facts] for i in range(config.num_facts)
   ]
   told = real_text.read_augmentations(config, [f.id for f in chosen])
   documents = tuple(_document(f, told.get(f.id), config) for f in chosen)
@@ -81,6 +88,7 @@ def make_task(config: FactsConfig) -> task.Task:
     counts={
       **rest.counts,
       'documents': len(documents),
+      'facts_too_long': len(new) - len(short),
       'document_augmentations': sum(len(d.augmentations) for d in documents),
       **{f'skipped_{kind}': n for kind, n in problems.counts.items()},
     },
