@@ -9,7 +9,7 @@ world (default): people it knows facts about; about 6 minutes on two cores.
   never saw.
 squad, jsonl, simpleqa, facts: WikiText-2, SQuAD paragraphs, and questions of
   Natural Questions, TriviaQA and GSM8K with their answers, by a byte-level BPE,
-  read by TFDS from `data_dir`; the same base for all, 1500 steps of 4096 tokens.
+  read by TFDS from `data_dir`; one base for all, 1500 steps of 4096 tokens.
 """
 
 from ml_collections import config_dict

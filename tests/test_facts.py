@@ -84,10 +84,10 @@ def test_facts_are_evenly_spaced(folder, files):
   with pytest.raises(schema.UserError, match='more than the 7 questions of'):
     facts.make_task(config(folder, files, num_facts=8))
 
-  task = facts.make_task(config(folder, files, num_facts=1, max_chars=15))
+  task = facts.make_task(config(folder, files, num_facts=1, max_chars=16))
   assert task.counts['facts_too_long'] == 0
   with pytest.raises(schema.UserError, match='the 0 questions of'):
-    facts.make_task(config(folder, files, num_facts=1, max_chars=14))
+    facts.make_task(config(folder, files, num_facts=1, max_chars=15))
 
 
 def test_held_out_sets_are_named_after_their_sources(folder, files):
