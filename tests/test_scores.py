@@ -68,7 +68,7 @@ def test_scores_are_those_of_torchmetrics():
 
   for number in range(101):
     answer, accepted = phrase(0), [phrase(1) for _ in range(3)]
-    scores = text.SQuAD()(
+    found = text.SQuAD()(
       [{'prediction_text': answer, 'id': str(number)}],
       [
         {
@@ -78,9 +78,9 @@ def test_scores_are_those_of_torchmetrics():
       ],
     )
     exact = 100 * scores.exact_match(answer, accepted)
-    assert exact == pytest.approx(float(scores['exact_match']))
+    assert exact == pytest.approx(float(found['exact_match']))
     f1 = 100 * scores.f1_score(answer, accepted)
-    assert f1 == pytest.approx(float(scores['f1']), rel=1e-5)
+    assert f1 == pytest.approx(float(found['f1']), rel=1e-5)
 
 
 def test_scores_are_means():
