@@ -252,7 +252,7 @@ SELDOM = ('--config.evaluation.every_documents=3',)
 
 def spoil(patch, bad):
   """Makes the loss of some (document, step) not a number."""
-  batch_of = learner.Learner._batch
+  batch_of = learner.Learner.batch
 
   def spoiled(self, index, step):
     batch, chosen, tokens = batch_of(self, index, step)
@@ -260,7 +260,7 @@ def spoil(patch, bad):
       batch.loss_weights[...] = np.nan
     return batch, chosen, tokens
 
-  patch.setattr(learner.Learner, '_batch', spoiled)
+  patch.setattr(learner.Learner, 'batch', spoiled)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(
