@@ -8,7 +8,7 @@
       --config.mesh.data=8 --config.mesh.memory=32
   python -m benchmarks.paper_1b --topology=v5p:2x2x1
 
-On a pod the first two take the mesh of the third and what launch/README.md says.
+On a pod the first two take the mesh of the third, as launch/README.md says.
 
 facts (default): one step per fact of 64 wordings of it, t = 500. Rows are as
   long as the longest fact: give facts of up to 64 tokens for the paper's size.
