@@ -4,13 +4,23 @@ import numpy as np
 import pytest
 
 from smft_jax import methods
+from smft_jax import metrics
 from tests import many_processes
 from tests import test_processes
 
 pytestmark = pytest.mark.slow
 
+
+def losses_of(workdir):
+  """Losses of the stream; only the first run makes the base."""
+  records = metrics.read_records(workdir)
+  return [r['loss'] for r in records if r['event'] == 'stream']
+
+
 RUNS = {name: (f'--config.method.name={name}',) for name in methods.METHODS}
 RUNS['sparse_memory'] = ()
+# Experts stand beside a dense layer, which the tiny model has none of.
+RUNS['experts'] += ('--config.model.memory_placement=beside',)
 RUNS['hidden states used again'] = ('--config.stream.reuse_hidden=True',)
 RUNS['replay beside'] = ('--config.method.replay_fraction=0.25',)
 
@@ -31,15 +41,10 @@ def test_two_processes_compute_what_one_device_does(name, config, tmp_path):
   test_processes.succeeded(
     many_processes.run(config, two, 2, *flags, *many_processes.MESH)
   )
-  np.testing.assert_allclose(
-    test_processes.losses_of(two), test_processes.losses_of(one), rtol=1e-4
-  )
+  np.testing.assert_allclose(losses_of(two), losses_of(one), rtol=1e-4)
   mine, theirs = map(test_processes.results_of, (two, one))
-  for key in ('steps', 'tokens', 'slots_updated', 'lesson'):
-    a, b = mine[key], theirs[key]
-    if key == 'lesson':
-      a, b = a['flops'], b['flops']
-    assert a == b, key
+  for key in ('steps', 'tokens', 'slots_updated'):
+    assert mine[key] == theirs[key], key
   assert mine['target']['after'] == pytest.approx(
     theirs['target']['after'], rel=1e-3, abs=1e-6
   )

@@ -161,7 +161,12 @@ def test_the_steps_compared_train_the_same_model():
 
 @pytest.mark.usefixtures('small')
 @pytest.mark.parametrize(
-  'module', [lookup_benchmark, search_benchmark, update_step]
+  'module',
+  [
+    lookup_benchmark,
+    pytest.param(search_benchmark, marks=pytest.mark.slow),
+    pytest.param(update_step, marks=pytest.mark.slow),
+  ],
 )
 def test_benchmarks_write_numbers_and_a_plot(
   module, monkeypatch, tmp_path, capsys
