@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from smft_jax.data import chunks as chunks_lib
-from smft_jax.data import sources
+from tests import real_data
 
 
 def _pieces(text, max_chars):
@@ -68,9 +68,7 @@ def test_all_of_a_text_is_in_its_chunks(max_chars):
 
 
 def test_chunks_of_real_pages(data_dir):
-  examples = sources.read_tfds(
-    'squad/v1.1', 'validation', data_dir, ('title', 'context')
-  )
+  examples = real_data.examples('squad/v1.1', 'validation', data_dir)
   pages = {}
   for example in examples:
     pages.setdefault(example['title'], {})[example['context']] = None

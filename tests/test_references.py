@@ -16,9 +16,9 @@ import pytest
 
 from smft_jax import evaluate
 from smft_jax import scores
-from smft_jax.data import sources
 from smft_jax.data import task
 from smft_jax.data import tokenizers
+from tests import real_data
 from tests import test_transformer
 
 COUNT = 1000
@@ -37,7 +37,7 @@ MODEL = {
 
 
 def squad_questions(data_dir):
-  examples = sources.read_tfds('squad/v1.1', 'validation', data_dir, ())
+  examples = real_data.examples('squad/v1.1', 'validation', data_dir)
   return [
     task.Question(
       prompt=example['question'],
@@ -106,7 +106,7 @@ def test_recall_and_f1_are_those_of_torchmetrics(data_dir):
 
 
 def choices_of(data_dir, count=COUNT):
-  examples = sources.read_tfds('hellaswag_text', 'validation', data_dir, ())
+  examples = real_data.examples('hellaswag_text', 'validation', data_dir)
   return [
     task.Choice(
       prompt=example['context'],
@@ -200,7 +200,7 @@ def test_log_likelihoods_and_accuracy_of_choices(data_dir, count):
 
 @COUNTS
 def test_nll_of_answers(data_dir, count):
-  examples = sources.read_tfds('gsm8k', 'test', data_dir, ())[:count]
+  examples = real_data.examples('gsm8k', 'test', data_dir)[:count]
   questions = [
     task.Question(
       prompt=f'Question: {example["question"]} Answer:',
@@ -241,7 +241,7 @@ def test_nll_of_answers(data_dir, count):
 
 @COUNTS
 def test_scores_of_texts(data_dir, count):
-  articles = sources.read_tfds('wikitext2', 'test', data_dir, ())
+  articles = real_data.examples('wikitext2', 'test', data_dir)
   lines = [line for a in articles for line in a['text'].split('\n')]
   texts = [task.Text(text=line) for line in lines if line.strip()][:count]
   made, params, logits_of = make_evaluator([t.text for t in texts], 128)

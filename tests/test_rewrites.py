@@ -7,7 +7,7 @@ import pytest
 
 from smft_jax.data import rewrites as rewrites_lib
 from smft_jax.data import sentences
-from smft_jax.data import sources
+from tests import real_data
 
 _TEXT = (
   'The Grey Tower was built in 1889. It is 97.5 m high, and Ada Keller drew it.'
@@ -157,9 +157,7 @@ def test_rewrites_refuse_to_make_none():
 
 
 def test_rewrites_of_real_paragraphs(data_dir):
-  examples = sources.read_tfds(
-    'squad/v1.1', 'validation', data_dir, ('title', 'context')
-  )
+  examples = real_data.examples('squad/v1.1', 'validation', data_dir)
   paragraphs = sorted({(e['title'], e['context']) for e in examples})
   for title, text in random.Random(0).sample(paragraphs, 101):
     made = rewrites_lib.rewrites(text, title=title, count=97, seed='s')

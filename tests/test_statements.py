@@ -5,9 +5,9 @@ import random
 import pytest
 
 from smft_jax.data import declarative
-from smft_jax.data import sources
 from smft_jax.data import statements
 from smft_jax.data import task
+from tests import real_data
 
 
 def _declared(question, answer):
@@ -194,8 +194,8 @@ def test_what_is_no_fact(question, answer, count, said):
 
 
 def test_statements_of_real_facts(data_dir):
-  examples = sources.read_tfds(
-    'natural_questions_open', 'validation', data_dir, ('question', 'answer')
+  examples = real_data.examples(
+    'natural_questions_open', 'validation', data_dir
   )
   declared = 0
   for example in random.Random(0).sample(examples, 211):
