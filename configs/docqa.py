@@ -5,6 +5,8 @@
       --config.data.data_dir=DIR
   python -m smft_jax.train --config=configs/docqa.py:jsonl \
       --config.data.data_dir=DIR --config.data.documents_file=FILE
+  python -m smft_jax.train --config=configs/docqa.py:simpleqa \
+      --config.data.data_dir=DIR --config.data.documents_file=PAGES
 
 The base is that of configs/pretrain.py, made first where it is not cached.
 
@@ -18,7 +20,7 @@ squad: 7 minutes with the base cached, which takes 16 or more. Expect the loss
 import importlib.util
 import pathlib
 
-VARIANTS = ('world', 'squad', 'jsonl')
+VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa')
 
 
 def get_config(variant='world'):
@@ -34,7 +36,7 @@ def get_config(variant='world'):
     config.stream = dict(steps_per_document=16, batch_size=32)
     config.method.update(dict(t=300, learning_rate=30.0))
   else:
-    config.background = dict(document='sequence', num_batches=64, batch_size=16)
+    config.background = dict(document='sequence', num_batches=128, batch_size=8)
     config.stream = dict(steps_per_document=4, batch_size=8)
     # Cubed idf: running text reads most slots, and idf alone spares too few.
     config.method.update(

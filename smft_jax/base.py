@@ -3,7 +3,8 @@
 A base is a folder named by a hash of all that it depends on (pretraining texts,
 model, memory, training, seed), so a changed config makes another one:
 
-  tokenizer.json  pretraining/STEP  params/STEP  background-*.npz
+  tokenizer.json  tokens-*.npz  pretraining/STEP  params/STEP
+  background-*.npz
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from smft_jax import sharding
 from smft_jax import skips
 from smft_jax import train_step
 from smft_jax import transformer
-from smft_jax.data import batches
 from smft_jax.data import documents
+from smft_jax.data import facts
+from smft_jax.data import packing
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.data import world
@@ -131,7 +133,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     ValueError: If the data cannot be read, or the model cannot be built.
   """
   check_model(experiment)
-  source = world if experiment.data.kind == 'world' else documents
+  source = {'world': world, 'facts': facts}.get(experiment.data.kind, documents)
   task = source.make_task(experiment.data)
   if experiment.stream is not None and not task.documents:
     raise config_lib.UserError(
@@ -183,10 +185,11 @@ def _make_cache(root: pathlib.Path) -> None:
 def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   """Trains every parameter on the pretraining texts; resumes where it was."""
   settings = experiment.base
-  logging.info('tokenizing %d pretraining texts', len(task.pretraining))
-  rows = batches.tokenize(
-    task.pretraining, tokenizer, max_length=experiment.base.max_length
+  rows = corpora.tokenized(
+    folder, task.pretraining, tokenizer, settings.max_length
   )
+  if settings.packed:
+    rows = packing.pack(rows, settings.max_length, experiment.seed)
   texts = corpora.Batches(
     rows=rows,
     batch_size=settings.batch_size,
@@ -197,8 +200,9 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   state = train_step.init_state(model, pretraining_method(experiment))
   saved, owner = folder / 'pretraining', {'config': _parts(experiment)}
   found = resume.restore(saved, state, owner)
+  waited_s = 0.0  # by the runs that this one resumes
   if found:
-    state = found[0]
+    state, waited_s = found[0], found[1].get('input_wait_s', 0.0)
   start = int(state.step)
   watch = skips.Watch(
     'pretraining',
@@ -210,22 +214,25 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
   with metrics.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
-      state, values = train_step.train_step(state, texts.at(step))
-      chosen = texts.rows_at(step)
+      with bar.waiting():
+        batch, chosen = texts.at(step), texts.rows_at(step)
+      state, values = train_step.train_step(state, batch)
       watch.look(values, f'step {step + 1}, {skips.rows_named(chosen)}')
       bar.update(step + 1, tokens=texts.tokens(chosen), loss=values['loss'])
       done = step + 1
+      input_wait_s = round(waited_s + bar.waited_s, 3)
       if done % _RECORD_EVERY == 0 or done == settings.steps:
         writer.write(
           'pretrain',
           step=done,
           loss=float(values['loss']),
           steps_skipped=int(state.skipped),
+          input_wait_s=input_wait_s,
         )
       stop = watch.exceeded or preemption.requested()
       last = done == settings.steps
       if stop or last or done % settings.checkpoint_every == 0:
-        resume.save(saved, state, owner)
+        resume.save(saved, state, owner, {'input_wait_s': input_wait_s})
       if stop and not last:
         watch.finish()
         preemption.check()
@@ -335,7 +342,9 @@ def _parts(experiment: config_lib.Experiment) -> dict[str, Any]:
   """What of the config makes the base."""
   config = config_lib.to_dict(experiment)
   parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
-  parts['base'] = {k: v for k, v in parts['base'].items() if k != 'cache_dir'}
+  parts['base'].pop('cache_dir')
+  if not experiment.base.packed:  # bases from before it was a choice are these
+    parts['base'].pop('packed')
   return parts
 
 

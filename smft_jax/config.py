@@ -23,9 +23,10 @@ from smft_jax import schema
 
 if typing.TYPE_CHECKING:
   from smft_jax.data import documents
+  from smft_jax.data import facts
   from smft_jax.data import world
 
-  DataConfig = world.WorldConfig | documents.DocumentsConfig
+  DataConfig = world.WorldConfig | documents.DocumentsConfig | facts.FactsConfig
 else:
   DataConfig = Any
 MethodConfig = Any  # the `Config` of a file in `smft_jax.methods`
@@ -34,6 +35,8 @@ _DATA_KINDS = {
   'world': ('smft_jax.data.world', 'WorldConfig'),
   'squad': ('smft_jax.data.documents', 'DocumentsConfig'),
   'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
+  'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
+  'facts': ('smft_jax.data.facts', 'FactsConfig'),
 }
 
 UserError = schema.UserError
@@ -122,6 +125,7 @@ class BaseConfig:
   weight_decay: float = 0.0
   warmup_steps: int = 0
   max_length: int
+  packed: bool = False  # short texts share rows of max_length
   checkpoint_every: int = 500
   cache_dir: str = ''  # '' means ~/.cache/smft_jax
 
@@ -190,6 +194,7 @@ class EvaluationConfig:
   max_entries: int | None = None  # per evaluation set; None takes all
   max_answer_tokens: int = 16
   metric: Literal['recall', 'f1', 'nll'] = 'recall'  # of question sets
+  text_metric: Literal['nll', 'perplexity'] = 'nll'  # of text sets
 
   def __post_init__(self) -> None:
     schema.at_least(

@@ -1,4 +1,7 @@
-"""The texts that a run knows beside its documents: background and replay."""
+"""The texts that a run knows beside its documents: background and replay.
+
+Texts are encoded once a base: their rows lie in its folder, `tokens-*.npz`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import hashlib
 import json
 import pathlib
 import typing
+import zipfile
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,9 +30,26 @@ from smft_jax import schema
 from smft_jax import sharding
 from smft_jax.data import batches
 from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
 
 if typing.TYPE_CHECKING:
   from smft_jax import base as base_lib
+
+# Raise it where `batches.tokenize` changes: rows that are stored do not.
+_TOKENS_FORMAT = 1
+
+# What is stored of rows.
+_ARRAYS = ('tokens', 'loss_weights', 'starts', 'sources')
+
+# What reading a damaged archive may raise.
+_DAMAGE = (
+  OSError,
+  KeyError,
+  ValueError,
+  EOFError,
+  RuntimeError,
+  zipfile.BadZipFile,
+)
 
 
 def background(
@@ -80,8 +102,8 @@ def background(
     )
   # Another order than pretraining's: the corpus, not the very batches.
   corpus = Batches(
-    rows=batches.tokenize(
-      texts, base.tokenizer, max_length=experiment.base.max_length
+    rows=tokenized(
+      base.folder, texts, base.tokenizer, experiment.base.max_length
     ),
     batch_size=settings.batch_size,
     seed=experiment.seed + 1,
@@ -202,9 +224,62 @@ class Batches:
 @functools.lru_cache(maxsize=1)
 def pretraining_rows(base: base_lib.Base, max_length: int) -> batches.Encoded:
   """What a base was trained on, as rows; runs that share it share them."""
-  return batches.tokenize(
-    base.task.pretraining, base.tokenizer, max_length=max_length
+  return tokenized(
+    base.folder, base.task.pretraining, base.tokenizer, max_length
   )
+
+
+def tokenized(
+  folder: pathlib.Path,
+  texts: Sequence[task_lib.Text],
+  tokenizer: tokenizers.Tokenizer,
+  max_length: int,
+) -> batches.Encoded:
+  """Texts as rows with weights of 1, from a base's folder or made for it.
+
+  The file is named by a hash of all that the rows depend on. It is no harm if a
+  process does not see what process 0 wrote: it makes the same rows.
+
+  Args:
+    folder: The base's, where the rows are kept.
+    texts: What to encode.
+    tokenizer: As for `batches.tokenize`.
+    max_length: As for `batches.tokenize`.
+
+  Returns:
+    What `batches.tokenize` gives.
+  """
+  parts = [_TOKENS_FORMAT, tokenizer.fingerprint(), max_length]
+  contents = json.dumps([*parts, *(text.text for text in texts)])
+  digest = hashlib.sha256(contents.encode()).hexdigest()
+  path = folder / f'tokens-{digest[:16]}.npz'
+  rows = _load_rows(path)
+  if rows is None:
+    logging.info('tokenizing %d texts', len(texts))
+    rows = batches.tokenize(texts, tokenizer, max_length=max_length)
+    if processes.is_main():
+      _save_rows(path, rows)
+  return rows
+
+
+def _load_rows(path: pathlib.Path) -> batches.Encoded | None:
+  """The rows of a file; None if it is not there, or damaged."""
+  if not path.exists():
+    return None
+  try:
+    with open(path, 'rb') as file, np.load(file) as arrays:
+      return batches.Encoded(**{name: arrays[name] for name in _ARRAYS})
+  except _DAMAGE as error:
+    logging.warning('%s is damaged, and made again: %s', path, error)
+    return None
+
+
+def _save_rows(path: pathlib.Path, rows: batches.Encoded) -> None:
+  """Writes a file so that it is there whole or not at all."""
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('wb') as file:
+    np.savez(file, **{name: getattr(rows, name) for name in _ARRAYS})
+  partial.replace(path)
 
 
 def _corpus_key(name: str, texts: Sequence[task_lib.Text]) -> str:

@@ -1,23 +1,22 @@
-"""What a model knows: recall, F1 and likelihood of answers and texts.
+"""What a model knows: its answers, what it finds likely, what it prefers.
 
 Definitions. An answer is what greedy decoding writes after the prompt, up to
-the end-of-sequence token. Both it and the accepted answers are normalised as
-SQuAD does: lower case, no punctuation, no articles, single spaces.
-- `recall` (= exact match): share of questions whose answer equals an accepted
-  one.
-- `f1`: mean over questions of the best token-overlap F1 with an accepted one.
-- `nll`: mean negative log-likelihood in nats per token; for questions, of the
-  tokens of the canonical answer and the end after it.
+the end-of-sequence token. Likelihoods are of tokens given all that stands
+before them in their row, in nats.
+- `recall` (= exact match) and `f1` of answers: see `scores.score`.
+- `nll` of questions: mean negative log-likelihood per token of the canonical
+  answers and the ends after them. A space before an answer counts if it is
+  part of the answer's first token, not if it is a token of its own.
+- `nll`, `perplexity`, `word_perplexity` and `bits_per_byte` of texts, the ends
+  after them included: see `scores.text_scores`.
+- `accuracy` and `accuracy_unnormalized` of choices: see `scores.accuracy`.
 """
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Sequence
 import dataclasses
 import functools
-import re
-import string
 
 from flax import nnx
 import jax
@@ -27,68 +26,13 @@ import numpy as np
 from smft_jax import feed
 from smft_jax import memory
 from smft_jax import preemption
+from smft_jax import scores
 from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
 from smft_jax.data import task
 from smft_jax.data import tokenizers
-
-_ARTICLES = re.compile(r'\b(a|an|the)\b')
-_PUNCTUATION = str.maketrans('', '', string.punctuation)
-
-
-def normalize_answer(answer: str) -> str:
-  """SQuAD normalisation: lower case, no punctuation or articles.
-
-  Example:
-    >>> normalize_answer('The  Eiffel Tower!')
-    'eiffel tower'
-  """
-  answer = answer.lower().translate(_PUNCTUATION)
-  return ' '.join(_ARTICLES.sub(' ', answer).split())
-
-
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
-  """1.0 if the answer equals an accepted one after normalisation, else 0.0.
-
-  Example:
-    >>> exact_match('lisbon.', ['Porto', 'Lisbon'])
-    1.0
-  """
-  answer = normalize_answer(answer)
-  return float(any(answer == normalize_answer(a) for a in accepted))
-
-
-def f1_score(answer: str, accepted: Sequence[str]) -> float:
-  """The best F1 of token overlap with an accepted answer, as SQuAD defines it.
-
-  Example:
-    >>> round(f1_score('city of Lisbon', ['Lisbon']), 3)
-    0.5
-  """
-
-  def score(reference: str) -> float:
-    got = normalize_answer(answer).split()
-    want = normalize_answer(reference).split()
-    if not got or not want:
-      return float(got == want)
-    common = collections.Counter(got) & collections.Counter(want)
-    overlap = sum(common.values())
-    return 2 * overlap / (len(got) + len(want))
-
-  return max(score(reference) for reference in accepted)
-
-
-def score(
-  answers: Sequence[str], questions: Sequence[task.Question]
-) -> dict[str, float]:
-  """`recall` and `f1` of given answers, one per question."""
-  pairs = list(zip(answers, questions, strict=True))
-  return {
-    'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
-    'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
-  }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +43,8 @@ class Evaluator:
     graphdef: The model, a `transformer.Transformer`.
     tokenizer: Its tokenizer.
     batch_size: Rows per forward pass.
-    max_length: Most tokens in a row of text; longer texts are split.
+    max_length: Most tokens in a row. Longer texts are split; what stands
+      before an answer or an ending loses its first tokens.
     max_answer_tokens: Longest answer that is decoded.
   """
 
@@ -143,29 +88,78 @@ class Evaluator:
   def answer_nll(
     self, params: nnx.State, questions: Sequence[task.Question]
   ) -> float:
-    """Nats per token of the canonical answers, ends included."""
-    return self._nll(params, [q.full_text() for q in questions], 0.0)
+    """Nats per token of the canonical answers, ends included.
+
+    Raises:
+      UserError: An answer is longer than a row.
+    """
+    rows = batches.tokenize_answers(
+      [question.full_text() for question in questions],
+      self.tokenizer,
+      max_length=self.max_length,
+      end=True,
+    )
+    nats, tokens = self._nats(params, rows)
+    return nats / tokens
 
   def text_nll(self, params: nnx.State, texts: Sequence[task.Text]) -> float:
     """Nats per token of the texts, ends included."""
-    return self._nll(params, texts, 1.0)
+    return self.text_scores(params, texts)['nll']
 
-  def _nll(self, params, texts, context_weight):
-    rows = batches.tokenize(
-      texts,
+  def text_scores(
+    self, params: nnx.State, texts: Sequence[task.Text]
+  ) -> dict[str, float]:
+    """`scores.text_scores` of the texts, ends included in nats and tokens."""
+    rows = batches.tokenize(texts, self.tokenizer, max_length=self.max_length)
+    return scores.text_scores(*self._nats(params, rows), texts)
+
+  def choices(
+    self, params: nnx.State, choices: Sequence[task.Choice]
+  ) -> dict[str, float]:
+    """`scores.accuracy` of what the model finds likeliest."""
+    return scores.accuracy(self.log_likelihoods(params, choices), choices)
+
+  def log_likelihoods(
+    self, params: nnx.State, choices: Sequence[task.Choice]
+  ) -> list[np.ndarray]:
+    """How likely each ending is after its prompt.
+
+    Returns:
+      For each choice a float64 array [endings]: the log-likelihoods in nats,
+      summed over the tokens past the prompt, of the prompt, a space and the
+      ending. No end is counted.
+
+    Raises:
+      UserError: An ending is longer than a row.
+    """
+    rows = batches.tokenize_answers(
+      [text for choice in choices for text in choice.full_texts()],
       self.tokenizer,
       max_length=self.max_length,
-      context_weight=context_weight,
+      end=False,
     )
+    nats = [
+      np.asarray(_row_nats(self.graphdef, params, batch), np.float64)[:count]
+      for batch, count in self._padded(params, rows)
+    ]
+    ends = np.cumsum([len(choice.endings) for choice in choices])
+    return np.split(-np.concatenate(nats), ends[:-1])
+
+  def _nats(self, params, rows: batches.Encoded) -> tuple[float, float]:
+    """Weighted sum of the negative log-likelihoods, and of the weights."""
     sums = np.zeros(2)
+    for batch, _ in self._padded(params, rows):
+      sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
+    return float(sums[0]), float(sums[1])
+
+  def _padded(self, params, rows: batches.Encoded):
+    """Batches of all rows, and how many rows of each count."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     for here, count, length in self._batches(rows, layout):
       batch = batches.pad(rows.take(here), length, self.tokenizer.pad_id)
       mine = feed.rows_here(layout, self.batch_size)
       batch.loss_weights[mine >= count] = 0.0
-      batch = feed.assemble(layout, batch, self.batch_size)
-      sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
-    return float(sums[0] / sums[1])
+      yield feed.assemble(layout, batch, self.batch_size), count
 
   def _batches(self, rows: batches.Encoded, layout: sharding.Layout | None):
     """Parts of `batch_size` rows, the last filled up by repeating its last row.
@@ -197,3 +191,11 @@ def _nll_sums(graphdef, params, batch):
   logits = nnx.merge(graphdef, params)(batch.tokens, batch.mask)
   nll = train_step.token_nll(logits, batch.tokens)
   return jnp.sum(nll * batch.loss_weights), jnp.sum(batch.loss_weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_nats(graphdef, params, batch):
+  model = nnx.merge(graphdef, params)
+  nll = train_step.token_nll(model(batch.tokens, batch.mask), batch.tokens)
+  sums = jnp.sum(nll * batch.loss_weights, axis=1)
+  return sharding.constrain_whole(memory.layout_of(model), sums)

@@ -7,6 +7,8 @@ What is measured is in `measurements`, what a lesson costs in `lesson`:
 - `wall_s`: median over documents of the seconds that these steps took,
   batches included, measurements not; the first document compiles and is left
   out where there are others.
+
+`input_wait_s` is how many seconds of the stream went into making batches.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def run(
   saves = _saves(experiment, base, state, workdir / 'checkpoints')
   found = saves.restore(state)
   if found is None:
-    spent = {'tokens': 0, 'wall_s': 0.0, 'lesson_s': 0.0}
+    spent = {'tokens': 0, 'wall_s': 0.0, 'lesson_s': 0.0, 'input_wait_s': 0.0}
     start = first = 0
     writer.truncate(lambda r: r['event'] in ('evaluation', 'stream'))
     _evaluated(writer, 0, before)
@@ -89,6 +91,7 @@ def run(
   )
   tokens, began = spent['tokens'], time.monotonic() - spent['wall_s']
   lesson_s = spent['lesson_s']
+  input_wait_s = waited_s = spent.get('input_wait_s', 0.0)
   student = learner.Learner(experiment, base)
   watch = skips.Watch(
     'the stream',
@@ -117,11 +120,12 @@ def run(
     'stream', total, 'document', start=start, stream=stream
   ) as bar:
     for index in range(start, total):
-      state, values = student.learn(state, index, watch, first)
+      state, values = student.learn(state, index, watch, first, bar.waiting)
       done, first = divmod(int(state.step), each)
       tokens += values.pop('tokens')
       values['lesson_s'] = lesson_s = round(values['lesson_s'] + lesson_s, 4)
       wall_s = round(time.monotonic() - began, 3)
+      input_wait_s = round(waited_s + bar.waited_s, 4)
       if not first:
         lesson_s = 0.0
         bar.update(done, tokens=tokens - spent['tokens'], loss=values['loss'])
@@ -133,12 +137,18 @@ def run(
           tokens=tokens,
           steps_skipped=int(state.skipped),
           wall_s=wall_s,
+          input_wait_s=input_wait_s,
         )
       stop = watch.exceeded or preemption.requested()
       every = experiment.stream.checkpoint_every or total
       # Before it is measured, which may take long and can be done again.
       if checkpoints and (stop or is_measured(done) or done % every == 0):
-        notes = {'tokens': tokens, 'wall_s': wall_s, 'lesson_s': lesson_s}
+        notes = {
+          'tokens': tokens,
+          'wall_s': wall_s,
+          'lesson_s': lesson_s,
+          'input_wait_s': input_wait_s,
+        }
         saves.save(state, notes)
       if stop:
         watch.finish()
@@ -158,6 +168,7 @@ def run(
     'steps': steps,
     'steps_skipped': int(state.skipped),
     'wall_s': round(time.monotonic() - began, 1),
+    'input_wait_s': input_wait_s,
     'tokens': tokens,
     **_changed(base.params, state.params),
     'state_hash': background_lib.fingerprint(state.params),

@@ -145,6 +145,56 @@ def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
   return rotated.astype(x.dtype)
 
 
+def positions_of(
+  mask: jax.Array, segments: jax.Array | None = None
+) -> jax.Array:
+  """Places of tokens, from 0 at the first of their row or of their segment.
+
+  Args:
+    mask: bool [B, L], False at padding, which takes no place.
+    segments: int32 [B, L], numbers of the texts in a row, one after another and
+      each without a gap; None where a row has one text.
+
+  Returns:
+    int32 [B, L].
+
+  Example:
+    >>> segments = jnp.array([[1, 1, 1, 2, 2, 0]])
+    >>> positions_of(segments > 0).tolist()
+    [[0, 1, 2, 3, 4, 4]]
+    >>> positions_of(segments > 0, segments).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+  """
+  positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+  if segments is None:
+    return positions
+  before = jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
+  begins = jnp.where(segments != before, positions, 0)
+  return positions - jax.lax.cummax(begins, axis=1)
+
+
+def causal(mask: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+  """What each token attends to: real tokens up to itself, of its segment.
+
+  Args:
+    mask: As for `positions_of`.
+    segments: As for `positions_of`.
+
+  Returns:
+    bool [B, L, L], by the token that attends and the one attended to.
+
+  Example:
+    >>> segments = jnp.array([[1, 2, 2]])
+    >>> causal(segments > 0, segments).astype(int).tolist()
+    [[[1, 0, 0], [0, 1, 0], [0, 1, 1]]]
+  """
+  columns = jnp.arange(mask.shape[1])
+  attend = (columns[:, None] >= columns[None, :])[None] & mask[:, None, :]
+  if segments is not None:
+    attend &= segments[:, :, None] == segments[:, None, :]
+  return attend
+
+
 class Projection(nnx.Module):
   """A matrix from one group of axes to another, such as [D] to [H, K].
 

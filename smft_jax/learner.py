@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+import contextlib
 import dataclasses
 import time
 
@@ -80,6 +81,9 @@ class Learner:
     index: int,
     watch: skips.Watch | None = None,
     first: int = 0,
+    waiting: Callable[
+      [], contextlib.AbstractContextManager
+    ] = contextlib.nullcontext,
   ):
     """Takes the steps on one document.
 
@@ -91,6 +95,7 @@ class Learner:
       index: Its place in the stream.
       watch: Looks at every step; None for nobody.
       first: Steps on it that were taken before.
+      waiting: What batches are made within, such as `Progress.waiting`.
 
     Returns:
       The state after it, and numbers: the last step's `loss`, `slots_accessed`
@@ -103,7 +108,8 @@ class Learner:
     hidden = self._hidden(state, index)
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
-      batch, chosen, size = self._batch(index, step)
+      with waiting():
+        batch, chosen, size = self.batch(index, step)
       tokens += size
       state, values = train_step.train_step(
         state, batch, None if hidden is None else hidden[chosen]
@@ -126,14 +132,22 @@ class Learner:
 
   def flops(self, state: train_step.TrainState) -> int:
     """Operations of the matrix products in the steps on a document."""
-    batch, chosen, _ = self._batch(0, 0)
+    batch, chosen, _ = self.batch(0, 0)
     hidden = self._hidden(state, 0)
     hidden = None if hidden is None else hidden[chosen]
     step = flops.matmul_flops(train_step.train_step, state, batch, hidden)
     return step * self._settings.steps_per_document
 
-  def _batch(self, index: int, step: int):
-    """The batch of a step on a document, its rows of it, and its tokens."""
+  def batch(self, index: int, step: int):
+    """What a step on a document takes; it depends on the arguments alone.
+
+    Args:
+      index: The document's place in the stream.
+      step: Which step on it, from 0.
+
+    Returns:
+      The batch, which texts of the document it has, and how many tokens.
+    """
     rows = self._rows[index]
     whole = self._settings.batch_size
     size = whole - self._replayed

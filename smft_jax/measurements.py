@@ -1,6 +1,6 @@
 """What is measured of a model before, along and after the stream.
 
-Sets of questions and texts, by name:
+Sets of questions, texts and choices, by name:
 - `target`: questions on the streamed documents in phrasings that training
   showed; where there are none, the loss on the documents themselves;
 - `target_unseen_phrasing`: questions in phrasings that it never showed;
@@ -25,6 +25,7 @@ from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import evaluate
 from smft_jax import metrics
+from smft_jax import scores
 from smft_jax import transfer
 from smft_jax.data import task as task_lib
 
@@ -60,7 +61,9 @@ class Measurements:
     evaluator: Measures parameters.
     questions: Question sets by name.
     texts: Text sets by name.
+    choices: Sets of choices by name.
     metric: Headline metric of question sets: 'recall', 'f1' or 'nll'.
+    text_metric: Headline metric of text sets: 'nll' or 'perplexity'.
     documents: The streamed documents.
     about: For each target question the index of its document, by set.
   """
@@ -68,7 +71,9 @@ class Measurements:
   evaluator: evaluate.Evaluator
   questions: dict[str, tuple[task_lib.Question, ...]]
   texts: dict[str, tuple[task_lib.Text, ...]]
+  choices: dict[str, tuple[task_lib.Choice, ...]]
   metric: str
+  text_metric: str
   documents: tuple[task_lib.Document, ...]
   about: dict[str, np.ndarray]
 
@@ -78,11 +83,13 @@ class Measurements:
     for name, questions in self.questions.items():
       answers[name] = self.evaluator.answers(params, questions)
       measured[name] = {
-        **evaluate.score(answers[name], questions),
+        **scores.score(answers[name], questions),
         'nll': self.evaluator.answer_nll(params, questions),
       }
     for name, texts in self.texts.items():
-      measured[name] = {'nll': self.evaluator.text_nll(params, texts)}
+      measured[name] = self.evaluator.text_scores(params, texts)
+    for name, choices in self.choices.items():
+      measured[name] = self.evaluator.choices(params, choices)
     return Measured(
       metrics=measured,
       answers=answers,
@@ -97,7 +104,7 @@ class Measurements:
       for index, (answer, question) in zip(
         self.about[name], pairs, strict=True
       ):
-        right[index].append(evaluate.exact_match(answer, question.answers))
+        right[index].append(scores.exact_match(answer, question.answers))
     return [float(np.mean(one)) if one else None for one in right]
 
   def take_in_context(self, params, before: Measured) -> Measured:
@@ -114,14 +121,14 @@ class Measurements:
       )
       for name, about in self.about.items()
     }
-    # No row is split: an answer is measured with all that stands before it.
+    # No prompt is cut: an answer is measured with all that stands before it.
     evaluator = dataclasses.replace(
       self.evaluator,
       max_length=2**20,
       batch_size=max(1, self.evaluator.batch_size // 8),
     )
     read = dataclasses.replace(
-      self, questions=questions, texts={}, evaluator=evaluator
+      self, questions=questions, texts={}, choices={}, evaluator=evaluator
     ).take(params)
     return Measured(
       metrics={**before.metrics, **read.metrics},
@@ -131,7 +138,9 @@ class Measurements:
 
   def headline(self, name: str) -> str:
     """The metric that stands for a set."""
-    return self.metric if name in self.questions else 'nll'
+    if name in self.questions:
+      return self.metric
+    return 'accuracy' if name in self.choices else self.text_metric
 
   def compare(self, before: dict, after: dict) -> dict[str, Any]:
     """Metrics before and after, as results.json has them."""
@@ -208,6 +217,7 @@ def _of_base(
   questions = {name: tuple(draw(qs)) for name, qs in task.questions.items()}
   questions |= {name: tuple(q for q, _ in p) for name, p in targets.items()}
   texts = {name: tuple(draw(entries)) for name, entries in task.texts.items()}
+  choices = {name: tuple(draw(cs)) for name, cs in task.choices.items()}
   if documents and 'target' not in targets:
     texts['target'] = tuple(draw([t for d in documents for t in d.texts]))
   sets = Measurements(
@@ -220,7 +230,9 @@ def _of_base(
     ),
     questions=questions,
     texts=texts,
+    choices=choices,
     metric=settings.metric,
+    text_metric=settings.text_metric,
     documents=documents,
     about={name: np.array([i for _, i in p]) for name, p in targets.items()},
   )

@@ -7,7 +7,8 @@ processes the first one writes and shows, and all others do nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import errno
 import io
 import json
@@ -215,6 +216,9 @@ class Progress:
   Values are looked at only when a line is due, so that a loss still being
   computed on a device does not make the loop wait.
 
+  Attributes:
+    waited_s: seconds so far within `waiting`.
+
   Args:
     phase: what is going on, 'pretrain'.
     total: steps in the whole phase.
@@ -245,6 +249,7 @@ class Progress:
     self._every_s = every_s or (0.1 if self._is_terminal else 5.0)
     self._step, self._tokens = start, 0
     self._began = clock()
+    self.waited_s = 0.0
     # (time, step, tokens) when the first step was done.
     self._first: tuple[float, int, int] | None = None
     self._shown_at, self._shown_step = -math.inf, -1
@@ -267,10 +272,26 @@ class Progress:
     if now - self._shown_at >= self._every_s or step >= self._total:
       self._show(now)
 
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts the time within as waiting for input.
+
+    A device may compute meanwhile what it was given before, so that this is the
+    most that the phase would be faster by if input took no time.
+    """
+    began = self._clock()
+    try:
+      yield
+    finally:
+      self.waited_s += self._clock() - began
+
   def close(self) -> None:
     """Ends the line, with the time the phase took."""
     now = self._clock()
     took = f'{self._phase} took {duration(now - self._began)}'
+    if self.waited_s:
+      share = self.waited_s / (now - self._began)
+      took += f', {share:.1%} of it waiting for input'
     if self._is_terminal:
       if self._shown_step != self._step:
         self._show(now)

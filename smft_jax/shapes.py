@@ -24,6 +24,7 @@ from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
+from smft_jax.data import packing
 from smft_jax.data import tokenizers
 from smft_jax.data import world
 
@@ -97,9 +98,10 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   if stream is not None:
     found += learner.document_rows(experiment, task, tokenizer)
   if stream is None or replays:
-    found.append(
-      batches.tokenize(task.pretraining, tokenizer, max_length=longest)
-    )
+    old = batches.tokenize(task.pretraining, tokenizer, max_length=longest)
+    if stream is None and experiment.base.packed:
+      old = packing.pack(old, longest, experiment.seed)
+    found.append(old)
   return tokenizer.vocab_size, learner.row_length(found)
 
 
@@ -167,12 +169,14 @@ def batch(
   """
   settings = experiment.stream or experiment.base
   replays = getattr(experiment.method, 'replay_fraction', 0.0) > 0
+  packed = experiment.stream is None and experiment.base.packed
   shape = settings.batch_size, length
   return batches.Batch(
     tokens=_split(shape, jnp.int32, layout),
     mask=_split(shape, jnp.bool_, layout),
     loss_weights=_split(shape, jnp.float32, layout),
     ranked=_split(shape, jnp.bool_, layout) if replays else None,
+    segments=_split(shape, jnp.int32, layout) if packed else None,
   )
 
 

@@ -150,8 +150,9 @@ def train_step(
   Args:
     state: Donated: the table is updated in place.
     batch: tokens int32 [B, L], mask bool [B, L] (False at padding),
-      loss_weights float32 [B, L] and ranked, bool [B, L] or None: the tokens
-      whose accesses rank the slots, if not all.
+      loss_weights float32 [B, L]; ranked, bool [B, L] or None: the tokens
+      whose accesses rank the slots, if not all; segments, int32 [B, L] or
+      None: numbers of the texts that share a row.
     hidden: [B, L, D], what `hidden_below_memory` gave for the batch, in place
       of computing it again; only where nothing but values trains.
 
@@ -219,9 +220,10 @@ def loss_and_accesses(
     memory.SlotWeights,
     init=perturbations,
   )
-  # Models that know of no `hidden` can be trained all the same.
-  reused = {} if hidden is None else {'hidden': hidden}
-  logits, slot_ids, weights = forward(batch.tokens, batch.mask, **reused)
+  # Models that know of neither can be trained all the same.
+  given = {'hidden': hidden, 'segments': batch.segments}
+  more = {name: array for name, array in given.items() if array is not None}
+  logits, slot_ids, weights = forward(batch.tokens, batch.mask, **more)
   nll = token_nll(logits, batch.tokens)
   total = jnp.sum(batch.loss_weights)
   loss = jnp.sum(nll * batch.loss_weights) / jnp.maximum(total, 1e-6)

@@ -107,6 +107,7 @@ class Transformer(nnx.Module):
     tokens: jax.Array,
     mask: jax.Array | None = None,
     hidden: jax.Array | None = None,
+    segments: jax.Array | None = None,
   ) -> jax.Array:
     """Logits of every next token.
 
@@ -116,42 +117,48 @@ class Transformer(nnx.Module):
         no position; None where all tokens are real.
       hidden: [B, L, D], what `below_memory` gave for these tokens, in place of
         computing it again.
+      segments: int32 [B, L], numbers of the texts that share a row, 0 at
+        padding: each has the logits that it has alone. None where a row has
+        one text.
 
     Returns:
       Logits [B, L, T].
     """
     if hidden is None:
-      hidden = self.below_memory(tokens, mask)
+      hidden = self.below_memory(tokens, mask, segments)
     above = self.blocks[self._num_below() :]
-    return self._logits(self._run(above, hidden, mask))
+    return self._logits(self._run(above, hidden, mask, segments))
 
   def below_memory(
-    self, tokens: jax.Array, mask: jax.Array | None = None
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    segments: jax.Array | None = None,
   ) -> jax.Array:
     """What enters the lowest block with memory: no change of values moves it.
 
     Args:
       tokens: As for a call.
       mask: As for a call.
+      segments: As for a call.
 
     Returns:
       Hidden states [B, L, D]; without memory, what leaves the last block.
     """
     below = self.blocks[: self._num_below()]
-    return self._run(below, self._embed(tokens), mask)
+    return self._run(below, self._embed(tokens), mask, segments)
 
   def _num_below(self) -> int:
     config = self.config
     return min(config.memory_layers, default=config.num_layers)
 
-  def _run(self, blocks, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+  def _run(self, blocks, x: jax.Array, mask, segments) -> jax.Array:
     """Hidden states [B, L, D] after some of the blocks."""
     x = self._split(x)
     if mask is None:
       mask = jnp.ones(x.shape[:2], bool)
-    positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
-    columns = jnp.arange(x.shape[1])
-    attend = (columns[:, None] >= columns[None, :])[None] & mask[:, None, :]
+    positions = layers.positions_of(mask, segments)
+    attend = layers.causal(mask, segments)
     for block in blocks:
       x, _ = block(x, self._pool(), positions, attend)
     return x

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from smft_jax import schema
 from smft_jax.data import batches
 from smft_jax.data import task
 from smft_jax.data import tokenizers
@@ -89,6 +90,45 @@ def test_long_texts_are_split_and_nothing_is_lost(tokenizer, max_length):
     lengths = [len(piece) for piece, _ in mine]
     assert max(lengths) - min(lengths) <= 1
     assert len(mine) == -(-(len(tokens) - 1) // (max_length - 1))
+
+
+@pytest.mark.parametrize('end', [False, True])
+def test_rows_of_answers_are_those_of_texts_where_they_fit(tokenizer, end):
+  answered = _TEXTS[:2]
+  whole = batches.tokenize(
+    answered, tokenizer, max_length=64, context_weight=0.0
+  )
+  rows = batches.tokenize_answers(answered, tokenizer, max_length=64, end=end)
+  assert rows.sources.tolist() == [0, 1]
+  assert rows.tokens.dtype == np.int32
+  assert rows.loss_weights.dtype == np.float32
+  for r in range(2):
+    tokens, weights = _row(whole, r)
+    length = len(tokens) - (not end)
+    assert _row(rows, r) == (tokens[:length], weights[:length])
+  # Answer : [Cape Town] and perhaps an end
+  assert _row(rows, 1)[1] == [0, 0, 0, 1, 1, *([1] if end else [])]
+
+
+@pytest.mark.parametrize('end', [False, True])
+def test_a_long_row_of_an_answer_loses_its_first_tokens(tokenizer, end):
+  text = task.Text(text='Ada Keller lives in Cape Town', answer=(20, 29))
+  tokens = tokenizer.encode(text.text) + [2] * end
+  least = 3 + end  # with its beginning
+  for max_length in range(least, 10):
+    rows = batches.tokenize_answers(
+      [text, text], tokenizer, max_length=max_length, end=end
+    )
+    kept = tokens[-(max_length - 1) :]
+    counted = [0] * (len(kept) - 2 - end) + [1] * (2 + end)
+    assert _row(rows, 0) == ([1, *kept], [0, *counted])
+    assert _row(rows, 1) == _row(rows, 0)
+  for max_length in range(least):
+    said = f'max_length = {max_length} must be at least {least}.*Cape Town'
+    with pytest.raises(schema.UserError, match=said):
+      batches.tokenize_answers(
+        [text], tokenizer, max_length=max_length, end=end
+      )
 
 
 def test_no_texts_give_no_rows(tokenizer):

@@ -10,7 +10,11 @@ import jax
 import pytest
 
 from benchmarks import harness
+from benchmarks import input_pipeline
 from benchmarks import plot
+from smft_jax import base
+from smft_jax import config as config_lib
+from tests import tiny_run
 
 SVG = '{http://www.w3.org/2000/svg}'
 
@@ -214,3 +218,22 @@ def test_finish_writes_numbers_and_a_plot(tmp_path, capsys):
   said = capsys.readouterr().out
   assert re.search(r'a / b: 1.5x \(goal <= 2x\): holds', said)
   assert re.search(r'memory: 3 MB \(goal >= 4 MB\): DOES NOT HOLD', said)
+
+
+def test_batches_of_the_input_pipeline_are_those_of_a_run():
+  experiment = config_lib.from_config_dict(tiny_run.make())
+  task = base.make_task(experiment)
+  tokenizer = input_pipeline.tokenizer_of(experiment, task)
+  rows, made_s, read_s = input_pipeline.rows_of(task.pretraining, tokenizer, 29)
+  assert made_s > 0
+  assert read_s > 0
+  padded, packed, stream = input_pipeline.cases(
+    experiment, task, tokenizer, rows
+  )
+  assert padded.tokens() < packed.tokens()
+  for case, size in ((padded, 7), (packed, 7), (stream, 5)):
+    make = case.maker()
+    batches = [make() for _ in range(7)]
+    assert all(len(batch.tokens) == size for batch in batches)
+    assert len({batch.tokens.tobytes() for batch in batches}) > 1
+    assert (batches[0].segments is not None) == (case is packed)

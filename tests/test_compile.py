@@ -141,7 +141,7 @@ def test_the_step_is_that_of_a_run(method, base):
     begin_document = state.method.begin_document
     if begin_document is not None:
       state.extras.update(begin_document(0, 3))
-    batch, *_ = learner.Learner(experiment, base)._batch(0, 0)
+    batch, *_ = learner.Learner(experiment, base).batch(0, 0)
     got = shapes.step(experiment)
     assert described(got) == described((state, batch, None))
     # On a mesh it can be traced, for which all has to be there.

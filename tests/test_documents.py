@@ -152,7 +152,7 @@ def test_the_seed_changes_only_the_retellings(folder):
   two = documents.make_task(_config(folder, seed=1))
   assert one.pretraining == two.pretraining
   for a, b in zip(one.documents, two.documents, strict=True):
-    assert a.augmentations[:2] == b.augmentations[:2]
+    assert a.augmentations[0] == b.augmentations[0]
     assert a.augmentations != b.augmentations
     assert dataclasses.replace(a, augmentations=b.augmentations) == b
 
@@ -171,9 +171,9 @@ def test_too_many_documents(folder):
   documents.make_task(_config(folder, num_documents=16, num_control=5))
 
 
-def test_a_known_set_needs_a_train_split(folder):
+def test_a_known_set_needs_the_split_that_is_named(folder):
   with pytest.raises(schema.UserError) as raised:
-    documents.make_task(_config(folder, known_set='squad/v1.1', num_control=0))
+    documents.make_task(_config(folder, known_set='squad/v1.1:train'))
   assert "no split 'train'" in _one_line(raised)
 
 
@@ -233,7 +233,10 @@ def test_a_file_of_ones_own(folder, tmp_path):
   assert first.questions[0].prompt == 'Question: What is Lisbon? Answer:'
   assert first.questions[0].answers == ('a port',)
   assert not first.questions[0].seen
-  assert [t.text for t in second.augmentations] == ['One sentence only']
+  assert [t.text for t in second.augmentations] == [
+    'One sentence only',
+    'As the text says: “One sentence only”',
+  ]
   assert second.questions == ()
   assert set(task.questions) == {'known'}
   assert set(task.texts) == {'wikitext2_test'}

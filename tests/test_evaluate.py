@@ -1,7 +1,9 @@
-"""What a model knows: scores by hand, answers and losses by plain loops."""
+"""What a model knows: answers, losses and preferences by plain loops."""
 
+import dataclasses
 import functools
 import itertools
+import math
 
 from flax import nnx
 import jax
@@ -9,8 +11,14 @@ import numpy as np
 import pytest
 
 from smft_jax import evaluate
+from smft_jax import measurements
+from smft_jax import schema
+from smft_jax import scores
+from smft_jax import sharding
+from smft_jax.data import batches
 from smft_jax.data import task
 from smft_jax.data import tokenizers
+from tests import test_sharded_step
 from tests import test_transformer
 
 TEXTS = (
@@ -74,65 +82,17 @@ QUESTIONS = tuple(
     ('Ada Keller', 'Keller'),
   )
 )
-
-
-@pytest.mark.parametrize(
-  ('answer', 'normal'),
-  [
-    ('The  Eiffel-Tower!', 'eiffeltower'),
-    ('a cat, an owl and the dog.', 'cat owl and dog'),
-    ('theatre', 'theatre'),
-    ('U.S.A.', 'usa'),
-    ('the', ''),
-  ],
+CHOICES = tuple(
+  task.Choice(prompt=prompt, endings=tuple(endings), label=label)
+  for prompt, label, *endings in (
+    ('Ada Keller was born in', 0, 'Lisbon', 'San Remo.', 'marine biology'),
+    ('The river is', 1, 'Boris', 'cold'),
+    ('Where was', 3, 'Oslo', 'Ada Keller born?', 'it', 'Meyer', 'the river'),
+    # Nine tokens and a beginning: with some endings more than eleven.
+    ('Question: Where in San Remo was Ada Keller', 2, 'cold', 'in', 'born?'),
+    ('Boris', 1, 'Meyer', 'Meyer study in Oslo'),
+  )
 )
-def test_normalize_answer(answer, normal):
-  assert evaluate.normalize_answer(answer) == normal
-
-
-@pytest.mark.parametrize(
-  ('answer', 'accepted', 'exact', 'f1'),
-  [
-    ('Lisbon', ['lisbon'], 1, 1),
-    ('the Lisbon.', ['Porto', 'Lisbon'], 1, 1),
-    ('city of Lisbon', ['Lisbon'], 0, 1 / 2),
-    ('San Remo in Italy', ['Remo', 'San Remo'], 0, 2 / 3),
-    ('a b b c', ['b b b'], 0, 2 * 2 / 6),  # the article goes
-    ('Porto', ['Lisbon'], 0, 0),
-    ('', ['Lisbon'], 0, 0),
-    ('', ['the'], 1, 1),
-    ('Lisbon', ['the'], 0, 0),
-  ],
-)
-def test_exact_match_and_f1_by_hand(answer, accepted, exact, f1):
-  assert evaluate.exact_match(answer, accepted) == exact
-  assert evaluate.f1_score(answer, accepted) == pytest.approx(f1)
-
-
-@pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
-def test_scores_are_those_of_torchmetrics():
-  text = pytest.importorskip('torchmetrics.text')
-  words = ['Lisbon', 'the', 'a', 'San', 'Remo', 'U.S.', 'of', '!', 'lisbon']
-  random = np.random.default_rng(0)
-
-  def phrase(least):
-    return ' '.join(random.choice(words, random.integers(least, 6)))
-
-  for number in range(101):
-    answer, accepted = phrase(0), [phrase(1) for _ in range(3)]
-    scores = text.SQuAD()(
-      [{'prediction_text': answer, 'id': str(number)}],
-      [
-        {
-          'answers': {'text': accepted, 'answer_start': [0, 0, 0]},
-          'id': str(number),
-        }
-      ],
-    )
-    exact = 100 * evaluate.exact_match(answer, accepted)
-    assert exact == pytest.approx(float(scores['exact_match']))
-    f1 = 100 * evaluate.f1_score(answer, accepted)
-    assert f1 == pytest.approx(float(scores['f1']), rel=1e-5)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -179,17 +139,106 @@ def nll_by_hand(evaluator, params, row, weights):
   return np.array([nll @ weights, sum(weights)])
 
 
-def test_answer_nll_is_that_of_the_answer_and_its_end(evaluator, params):
-  made = evaluator(batch_size=3, max_length=29)
-  tokenizer, total = made.tokenizer, np.zeros(2)
+# Eleven cuts the start of two questions.
+@pytest.mark.parametrize('max_length', [29, 11])
+def test_answer_nll_is_that_of_the_answer_and_its_end(
+  evaluator, params, max_length
+):
+  made = evaluator(batch_size=3, max_length=max_length)
+  tokenizer, total, cut = made.tokenizer, np.zeros(2), 0
   for question in QUESTIONS:
-    prompt = [tokenizer.bos_id, *tokenizer.encode(question.prompt)]
+    prompt = tokenizer.encode(question.prompt)
     answer = [*tokenizer.encode(question.answers[0]), tokenizer.eos_id]
-    weights = [0.0] * (len(prompt) - 1) + [1.0] * len(answer)
-    total += nll_by_hand(made, params, prompt + answer, weights)
+    kept = (prompt + answer)[-(max_length - 1) :]
+    cut += len(kept) < len(prompt + answer)
+    weights = [0.0] * (len(kept) - len(answer)) + [1.0] * len(answer)
+    total += nll_by_hand(made, params, [tokenizer.bos_id, *kept], weights)
+  assert cut == (3 if max_length == 11 else 0)
   assert made.answer_nll(params, QUESTIONS) == pytest.approx(
     total[0] / total[1], rel=1e-5
   )
+
+
+def test_answers_of_short_rows_are_measured_as_texts_are(evaluator, params):
+  """Not a bit differs from rows that may be split, where none is."""
+  made = evaluator(batch_size=3, max_length=29)
+  rows = batches.tokenize(
+    [question.full_text() for question in QUESTIONS],
+    made.tokenizer,
+    max_length=29,
+    context_weight=0.0,
+  )
+  nats, tokens = made._nats(params, rows)
+  assert made.answer_nll(params, QUESTIONS) == nats / tokens
+
+
+def likelihood_by_hand(evaluator, params, prompt, ending):
+  tokenizer = evaluator.tokenizer
+  ids = tokenizer.encode(ending)
+  kept = (tokenizer.encode(prompt) + ids)[-(evaluator.max_length - 1) :]
+  weights = [0.0] * (len(kept) - len(ids)) + [1.0] * len(ids)
+  row = [tokenizer.bos_id, *kept]
+  return -nll_by_hand(evaluator, params, row, weights)[0]
+
+
+def test_log_likelihoods_are_sums_over_the_endings(evaluator, params):
+  made = evaluator(batch_size=3)
+  found = made.log_likelihoods(params, CHOICES)
+  for sums, choice in zip(found, CHOICES, strict=True):
+    expected = [
+      likelihood_by_hand(made, params, choice.prompt, ending)
+      for ending in choice.endings
+    ]
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+  longer = evaluator(batch_size=3, max_length=29)
+  uncut = longer.log_likelihoods(params, CHOICES)
+  cut = [i for i in range(len(CHOICES)) if not np.allclose(uncut[i], found[i])]
+  assert cut == [3]
+
+
+def test_choices_are_made_by_likelihood(evaluator, params):
+  made = evaluator(batch_size=3)
+  sums = made.log_likelihoods(params, CHOICES)
+  found = made.choices(params, CHOICES)
+  assert found == scores.accuracy(sums, CHOICES)
+  preferred = [
+    dataclasses.replace(choice, label=int(np.argmax(one)))
+    for choice, one in zip(CHOICES, sums, strict=True)
+  ]
+  assert made.choices(params, preferred)['accuracy_unnormalized'] == 1.0
+
+
+def test_an_ending_that_no_row_holds_is_refused(evaluator, params):
+  made = evaluator(batch_size=3, max_length=4)
+  with pytest.raises(schema.UserError, match=r'at least 5.*Meyer study'):
+    made.choices(params, CHOICES[-1:])
+
+
+def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
+  layout = sharding.make_layout(sharding.make_mesh(2, 2, 2), 'rows', 'heads')
+  found = []
+  for here in (None, layout):
+    model = test_transformer.make_model(
+      vocab_size=tokenizer.vocab_size,
+      memory=dataclasses.replace(test_sharded_step.MEMORY, layout=here),
+      memory_layers=(1,),
+    )
+    graphdef, params = nnx.split(model)
+    made = evaluate.Evaluator(
+      graphdef=graphdef,
+      tokenizer=tokenizer,
+      batch_size=4,
+      max_length=11,
+      max_answer_tokens=1,
+    )
+    found.append(np.concatenate(made.log_likelihoods(params, CHOICES)))
+  np.testing.assert_allclose(*found, rtol=1e-5)
+  tokens = np.ones((4, 3), np.int32)
+  batch = batches.Batch(tokens, tokens > 0, tokens.astype(np.float32))
+  sums = evaluate._row_nats(graphdef, params, batch)
+  assert sums.shape == (4,)
+  assert len(sums.sharding.device_set) == 8
+  assert sums.is_fully_replicated
 
 
 def test_text_nll_counts_every_token_of_a_split_text_once(evaluator, params):
@@ -210,6 +259,55 @@ def test_text_nll_counts_every_token_of_a_split_text_once(evaluator, params):
   )
 
 
+def test_text_scores_are_of_all_tokens_words_and_bytes(evaluator, params):
+  made = evaluator(batch_size=3)
+  texts = [task.Text(text=text) for text in TEXTS]
+  found = made.text_scores(params, texts)
+  assert found['nll'] == made.text_nll(params, texts)
+  tokens = sum(len(made.tokenizer.encode(text)) + 1 for text in TEXTS)
+  nats = found['nll'] * tokens
+  words, size = len(' '.join(TEXTS).split()), len(''.join(TEXTS))
+  assert found['perplexity'] == pytest.approx(math.exp(nats / tokens))
+  assert found['word_perplexity'] == pytest.approx(math.exp(nats / words))
+  assert found['bits_per_byte'] == pytest.approx(nats / size / math.log(2))
+
+
+@pytest.mark.parametrize('metric', ['nll', 'perplexity'])
+def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
+  texts = tuple(task.Text(text=text) for text in TEXTS)
+  sets = measurements.Measurements(
+    evaluator=evaluator(batch_size=3),
+    questions={},
+    texts={'target': texts, 'held': texts[:2]},
+    choices={'endings': CHOICES},
+    metric='recall',
+    text_metric=metric,
+    documents=(),
+    about={},
+  )
+  before = sets.take(params).metrics
+  assert before['held'] == sets.evaluator.text_scores(params, texts[:2])
+  assert before['endings'] == sets.evaluator.choices(params, CHOICES)
+  after = {
+    name: {key: 3 * value for key, value in measured.items()}
+    for name, measured in before.items()
+  }
+  before['endings']['accuracy'] = after['endings']['accuracy'] = 0.25
+  found = sets.compare(before, after)
+  assert found['target']['metric'] == metric
+  assert found['target']['before'] == before['target'][metric]
+  assert found['held_out']['held']['relative_drop'] == pytest.approx(2)
+  assert found['held_out']['endings'] == {
+    'metric': 'accuracy',
+    'before': 0.25,
+    'after': 0.25,
+    'relative_drop': 0.0,
+  }
+  # No questions are read in context here, and what is known stands.
+  known = sets.take(params)
+  assert sets.take_in_context(params, known).metrics == known.metrics
+
+
 def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):
   one, three = evaluator(batch_size=1), evaluator(batch_size=3)
   texts = [task.Text(text=text) for text in TEXTS]
@@ -220,10 +318,3 @@ def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):
     alone = getattr(one, measure)(params, entries)
     together = getattr(three, measure)(params, entries)
     assert together == pytest.approx(alone, rel=1e-6)
-
-
-def test_scores_are_means():
-  said = ['in Lisbon', 'Remo', 'biology', 'warm', 'river', 'Oslo', '']
-  found = evaluate.score(said, QUESTIONS)
-  assert found['recall'] == pytest.approx(3 / 7)
-  assert found['f1'] == pytest.approx((3 + 2 / 3 + 2 / 3) / 7)

@@ -193,6 +193,32 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end():
   assert len(lines) == 5 + 1 + 1
 
 
+def test_the_share_of_time_that_input_took_is_told_at_the_end():
+  out, clock = io.StringIO(), Clock()
+  with metrics.Progress('pretrain', 4, stream=out, clock=clock) as progress:
+    for step in range(1, 5):
+      with progress.waiting():
+        clock.now += 0.25
+      clock.now += 49.75
+      progress.update(step)
+  assert progress.waited_s == 1.0
+  last = out.getvalue().splitlines()[-1]
+  assert last == 'pretrain took 3m20s, 0.5% of it waiting for input'
+
+
+def test_time_of_input_that_fails_counts_too():
+  clock = Clock()
+  progress = metrics.Progress('x', 4, stream=io.StringIO(), clock=clock)
+
+  def read():
+    clock.now += 2.0
+    raise OSError('gone')
+
+  with pytest.raises(OSError, match='gone'), progress.waiting():
+    read()
+  assert progress.waited_s == 2.0
+
+
 def test_progress_of_a_resumed_phase_counts_only_its_own_steps():
   out, clock = io.StringIO(), Clock()
   progress = metrics.Progress(

@@ -57,3 +57,20 @@ def test_retellings_use_the_sentences_of_the_text():
 def test_retellings_refuse_to_make_none():
   with pytest.raises(ValueError, match='count must be at least 1'):
     sentences.retellings('One.', title='', count=0, seed='s')
+
+
+@pytest.mark.parametrize(
+  'text',
+  [' One is.  "Two!" \n Three', 'One.', '  ', '', 'Dr. No.\x1fYes. \u2003 No.'],
+)
+def test_between_the_spans_is_only_space(text):
+  spans = sentences.sentence_spans(text)
+  last = 0
+  for start, end in spans:
+    assert last <= start < end
+    assert not text[last:start].strip()
+    assert text[start:end] == text[start:end].strip()
+    last = end
+  assert not text[last:].strip()
+  parts = [text[start:end] for start, end in spans]
+  assert parts == sentences.split_sentences(text)

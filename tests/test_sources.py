@@ -1,14 +1,12 @@
-"""Data sets read from files, and what is said when they cannot be."""
+"""Sources by name: four shapes, told by their fields; bad rows; real sets."""
 
-import pathlib
-import random
-import subprocess
-import sys
+import json
 
 import pytest
 import small_tfds
 
 from smft_jax import schema
+from smft_jax.data import problems as problems_lib
 from smft_jax.data import sources
 
 
@@ -19,200 +17,304 @@ def folder(tmp_path_factory):
   return root
 
 
-def _one_line(raised):
-  message = str(raised.value)
-  assert '\n' not in message
-  return message
+@pytest.fixture(name='write')
+def _write(tmp_path):
+  """Writes rows as JSON lines, bytes as they are; returns the path."""
+
+  def write(*rows, name='mine.jsonl'):
+    lines = [
+      row if isinstance(row, bytes) else json.dumps(row).encode()
+      for row in rows
+    ]
+    file = tmp_path / name
+    file.write_bytes(b'\n'.join(lines))
+    return str(file)
+
+  return write
 
 
-def test_text_is_decoded_all_the_way_down(folder):
-  examples = sources.read_tfds(
-    'squad/v1.1', 'validation', str(folder), ('answers',)
+def _refuse():
+  return problems_lib.Problems('refuse')
+
+
+def _refused(read, *arguments):
+  with pytest.raises(schema.UserError) as raised:
+    read(*arguments, problems=_refuse())
+  assert '\n' not in str(raised.value)
+  return str(raised.value)
+
+
+def test_texts_of_a_data_set_and_of_a_file_read_alike(folder, write):
+  texts = sources.read_texts('wikitext2:test', str(folder), problems=_refuse())
+  assert [t.id for t in texts] == ['wikitext2:test:0', 'wikitext2:test:1']
+  assert texts[0].text == ' \n = A0 = \n \n The <unk> of 0 @-@ ends . '
+  exported = write(*({'title': t.title, 'text': t.text} for t in texts))
+  read = sources.read_texts(exported, problems=_refuse())
+  assert [(t.title, t.text) for t in read] == [(t.title, t.text) for t in texts]
+  assert [t.id for t in read] == ['mine:1', 'mine:2']
+
+
+def test_blank_lines_of_running_text_are_no_problem(write):
+  path = write({'text': ''}, {'text': ' = A = \n'}, {'text': ' \n'})
+  texts = sources.read_texts(path, problems=_refuse())
+  assert [(t.id, t.text) for t in texts] == [('mine:2', ' = A = \n')]
+
+
+def test_questions_in_other_words(write):
+  path = write(
+    {'question': ' Who? ', 'answer': ['Ada', 'Ada K.']},
+    {'problem': 'When?', 'answer': '1863', 'metadata': '{}'},
+    {
+      'question_id': 'tc_2',
+      'question': 'Where?',
+      'answer': {'aliases': ['Roma', 'Rome'], 'value': 'Rome'},
+    },
+    {'question': 'How many?', 'answer': 'Half is <<8/2=4>>4.\n#### 4'},
+    name='mine.json',
   )
-  assert len(examples) == 42
-  example = next(e for e in examples if e['id'] == '030-Abbey')
-  assert example['answers']['text'] == ['1903', '1903', 'sea']
-  assert 'Café' in example['context']
-
-
-def test_the_newest_version_is_read(tmp_path):
-  for version in ('9.0.0', '10.0.0', '1.9.9'):
-    examples = [{'title': 't', 'text': version}]
-    small_tfds.write(
-      tmp_path, 'notes', {'train': examples}, small_tfds.TEXT, version=version
-    )
-  read = sources.read_tfds('notes', 'train', str(tmp_path), ('text',))
-  assert [e['text'] for e in read] == ['10.0.0']
-
-
-@pytest.mark.parametrize(
-  ('name', 'split', 'field', 'said'),
-  [
-    ('wikitext3', 'test', 'text', "did you mean 'wikitext2'?"),
-    # A name that TFDS knows, and would go and download.
-    ('squad/v2.0', 'validation', 'id', "did you mean 'squad/v1.1'?"),
-    ('squad', 'validation', 'id', "did you mean 'squad/v1.1'?"),
-    ('zzz', 'test', 'text', 'there is squad_train44, wikitext2, squad/v1.1'),
-    ('wikitext2', 'tset', 'text', "did you mean 'test'?"),
-    ('wikitext2', 'test', 'txt', "no field 'txt'; did you mean 'text'?"),
-  ],
-)
-def test_names_that_are_not_there(folder, name, split, field, said):
-  before = sorted(folder.rglob('*'))
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds(name, split, str(folder), (field,))
-  assert said in _one_line(raised)
-  assert str(folder) in str(raised.value)
-  assert sorted(folder.rglob('*')) == before
-
-
-def test_a_data_dir_that_is_not_there(folder):
-  wrong = folder.parent / f'{folder.name}x'
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('wikitext2', 'test', str(wrong), ('text',))
-  message = _one_line(raised)
-  assert 'config.data.data_dir' in message
-  assert f'did you mean {folder.name!r}' in message
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('wikitext2', 'test', '', ('text',))
-  assert '--config.data.data_dir=FOLDER' in _one_line(raised)
-
-
-def _damaged(tmp_path, damage):
-  examples = [
-    {'title': f't{i}', 'text': random.Random(i).randbytes(2000).hex()}
-    for i in range(53)
+  assert sources.read_questions(path, problems=_refuse()) == [
+    sources.QuestionAnswer(
+      id='mine:1', question='Who?', answers=('Ada', 'Ada K.')
+    ),
+    sources.QuestionAnswer(id='mine:2', question='When?', answers=('1863',)),
+    sources.QuestionAnswer(
+      id='mine:3', question='Where?', answers=('Rome', 'Roma')
+    ),
+    sources.QuestionAnswer(
+      id='mine:4', question='How many?', answers=('4',), working='Half is 4.'
+    ),
   ]
-  folder = small_tfds.write(
-    tmp_path, 'notes', {'train': examples}, small_tfds.TEXT
+
+
+def test_paragraphs_of_squad(folder):
+  documents = sources.read_documents(
+    'squad/v1.1', str(folder), problems=_refuse()
   )
-  damage(folder / 'notes-train.array_record-00000-of-00001')
-  return folder
+  assert [d.id for d in documents][5:9] == [
+    'Abbey/5', 'Abbey/6', 'Museum/0', 'Museum/1'
+  ]  # fmt: skip
+  assert len(documents) == 21
+  last = documents[-1]
+  assert (last.id, last.title) == ('Rhine_%C3%89tude/6', 'Rhine Étude')
+  assert last.text.startswith('Rhine_%C3%89tude 6 opened in 1906.')
+  assert [q.id for q in last.questions] == [
+    '060-Rhine_%C3%89tude', '061-Rhine_%C3%89tude'
+  ]  # fmt: skip
+  assert last.questions[1].answers == ('1906', 'sea')
 
 
-def _truncate(share):
-  def damage(file):
-    data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * share)])
-
-  return damage
-
-
-def _flip_a_bit(file):
-  data = bytearray(file.read_bytes())
-  data[len(data) // 3] ^= 1
-  file.write_bytes(data)
+def test_an_export_of_squad_reads_as_the_data_set_does(folder, write):
+  examples = small_tfds.squad_examples(
+    small_tfds.STREAM_TITLES, 7, shuffle_seed=5
+  )
+  assert sources.read_documents(
+    write(*examples), problems=_refuse()
+  ) == sources.read_documents('squad/v1.1', str(folder), problems=_refuse())
 
 
-def _cut_info(file):
-  info = file.parent / 'dataset_info.json'
-  info.write_text(info.read_text()[:40])
+def test_squad_without_ids_keeps_its_order(write):
+  rows = [
+    {'title': 'T', 'context': f'c{i}', 'question': 'q', 'answers': ['a']}
+    for i in range(11)
+  ]
+  documents = sources.read_documents(write(*rows), problems=_refuse())
+  assert [d.text for d in documents] == [f'c{i}' for i in range(11)]
+
+
+def test_documents_of_ones_own(write):
+  path = write(
+    {
+      'id': 'a',
+      'title': 'Lisbon',
+      'text': ' A port. ',
+      'questions': [{'question': 'What?', 'answers': ['a port', 'port']}],
+    },
+    {'text': 'One sentence only', 'questions': None, 'context': 'other'},
+  )
+  assert sources.read_documents(path, problems=_refuse()) == [
+    sources.SourceDocument(
+      id='a',
+      title='Lisbon',
+      text='A port.',
+      questions=(
+        sources.QuestionAnswer(
+          id='a/0', question='What?', answers=('a port', 'port')
+        ),
+      ),
+    ),
+    sources.SourceDocument(
+      id='mine:2', title='', text='One sentence only', questions=()
+    ),
+  ]
+
+
+def test_a_folder_of_texts(tmp_path):
+  (tmp_path / 'b.txt').write_text('B.')
+  (tmp_path / 'a.txt').write_text(' A. ')
+  path = str(tmp_path)
+  texts = sources.read_texts(path, problems=_refuse())
+  assert [(t.id, t.text) for t in texts] == [('a', ' A. '), ('b', 'B.')]
+  documents = sources.read_documents(f'{path}/a.txt', problems=_refuse())
+  assert [(d.id, d.text) for d in documents] == [('a', 'A.')]
+
+
+def test_choices(write):
+  row = {
+    'ind': 3,
+    'activity_label': 'Tea',
+    'ctx_a': 'She boils water.',
+    'ctx_b': 'she',
+    'endings': ['pours it.', 'flies.'],
+    'label': '0',
+  }
+  (choice,) = sources.read_choices(write(row), problems=_refuse())
+  assert choice == sources.MultipleChoice(
+    id='mine:1',
+    prompt='Tea: She boils water. She',
+    endings=('pours it.', 'flies.'),
+    label=0,
+  )
+
+
+_QUESTION = {'id': 'q', 'question': 'Who?', 'answer': 'Ada'}
 
 
 @pytest.mark.parametrize(
-  'damage',
+  ('row', 'kind', 'said'),
   [
-    _truncate(0),
-    _truncate(0.5),
-    _truncate(0.99),
-    _flip_a_bit,
-    pathlib.Path.unlink,
-    _cut_info,
-    lambda file: (file.parent / 'dataset_info.json').unlink(),
+    ({'question': '', 'answer': 'a'}, 'empty', "'question' is empty"),
+    ({'question': 'b', 'answer': []}, 'no_answer', "'answer' has no answer"),
+    (b'{"question": "caf\xe9"}', 'bad_utf8', 'not UTF-8 at byte'),
+    (b'{"question": "b"', 'not_json', 'not JSON'),
+    (b'[' + b' ' * (4 * 2**20) + b']', 'too_long', 'the line is longer than 4'),
+    (
+      {'query': 'b', 'answer': 'a'},
+      'wrong_form',
+      "'question' or 'problem' is missing; there is query, answer",
+    ),
+    (_QUESTION, 'duplicate_id', "id 'q' is that of "),
   ],
-  ids=['empty', 'half', 'end', 'bit', 'no file', 'info', 'no info'],
 )
-def test_damaged_files(tmp_path, damage):
-  folder = _damaged(tmp_path, damage)
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('notes', 'train', str(tmp_path), ('text',))
-  message = _one_line(raised)
-  assert str(folder) in message
-  assert 'cut short or damaged' in message
+def test_a_bad_row_is_refused_or_skipped(write, row, kind, said):
+  last = {'question': 'Where?', 'answer': 'Here'}
+  path = write(_QUESTION, row, last)
+  assert _refused(sources.read_questions, path).startswith(f'{path}:2: {said}')
+  problems = problems_lib.Problems('skip')
+  read = sources.read_questions(path, problems=problems)
+  assert [q.id for q in read] == ['q', 'mine:3']
+  assert problems.counts == {kind: 1}
 
 
-def test_undamaged_files(tmp_path):
-  _damaged(tmp_path, lambda file: None)
-  assert len(sources.read_tfds('notes', 'train', str(tmp_path), ())) == 53
+def test_an_id_of_a_row_that_was_skipped_is_free(write):
+  path = write(_QUESTION | {'answer': []}, _QUESTION)
+  problems = problems_lib.Problems('skip')
+  assert len(sources.read_questions(path, problems=problems)) == 1
+  assert problems.counts == {'no_answer': 1}
 
 
-def test_an_empty_data_set(tmp_path):
-  small_tfds.write(tmp_path, 'notes', {'train': []}, small_tfds.TEXT)
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('notes', 'train', str(tmp_path), ('text',))
-  assert 'holds no example' in _one_line(raised)
-
-
-def test_another_file_format(tmp_path):
-  folder = _damaged(tmp_path, lambda file: None)
-  info = folder / 'dataset_info.json'
-  info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('notes', 'train', str(tmp_path), ('text',))
-  assert '--file_format=array_record' in _one_line(raised)
-
-
-def test_text_that_is_not_utf8_is_not_let_through(tmp_path):
-  examples = [{'title': 't', 'text': b'caf\xe9 ' * 20000}]
+def test_bad_examples_of_a_data_set_are_told_by_index(tmp_path):
+  examples = [{'title': 't', 'text': text} for text in ('a', ' ', 'c')]
   small_tfds.write(tmp_path, 'notes', {'train': examples}, small_tfds.TEXT)
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_tfds('notes', 'train', str(tmp_path), ('text',))
-  assert 'utf-8' in _one_line(raised)
+  said = _refused(sources.read_documents, 'notes:train', str(tmp_path))
+  assert said == "notes:train, example 1: 'text' is empty"
+  problems = problems_lib.Problems('skip')
+  read = sources.read_documents('notes', str(tmp_path), problems=problems)
+  assert [d.id for d in read] == ['notes:train:0', 'notes:train:2']
 
 
-def test_reading_brings_in_no_tensorflow_and_importing_no_tfds(folder):
-  code = f"""
-import sys
-from smft_jax.data import documents, sources
-print('tensorflow_datasets' in sys.modules)
-sources.read_tfds('wikitext2', 'test', {str(folder)!r}, ('text',))
-print('tensorflow' in sys.modules)
-"""
-  done = subprocess.run(
-    [sys.executable, '-c', code], capture_output=True, text=True, check=True
-  )
-  assert done.stdout.split() == ['False', 'False']
+def test_a_document_stays_if_its_question_is_skipped(write):
+  good = {'question': 'b', 'answers': ['c']}
+  bad = {'question': 'b', 'answers': []}
+  path = write({'id': 'a', 'text': 'b', 'questions': [bad, good]})
+  said = _refused(sources.read_documents, path)
+  assert said == f"{path}:1, question 0: 'answers' has no answer"
+  problems = problems_lib.Problems('skip')
+  (document,) = sources.read_documents(path, problems=problems)
+  assert [q.id for q in document.questions] == ['a/1']
+  assert problems.counts == {'no_answer': 1}
 
 
-_GOOD = b'{"id": "a", "text": "b"}\n'
+def test_a_paragraph_stays_if_its_question_is_skipped(write):
+  row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': {'text': []}}
+  path = write(row)
+  problems = problems_lib.Problems('skip')
+  (document,) = sources.read_documents(path, problems=problems)
+  assert (document.id, document.questions) == ('T/0', ())
+  assert problems.counts == {'no_answer': 1}
+
+
+@pytest.mark.parametrize('questions', [{}, ['c'], 'c', 3])
+def test_questions_of_another_form(write, questions):
+  path = write({'text': 'b', 'questions': questions})
+  said = _refused(sources.read_documents, path)
+  assert said.startswith(f"{path}:1: 'questions' must be a list of")
 
 
 @pytest.mark.parametrize(
-  ('content', 'said'),
+  ('read', 'said'),
   [
-    (_GOOD + b'{"id": "b", "text": "c"\n', ':2: '),
-    (b'\n' + _GOOD + b'["b"]', ':3: a document is'),
-    (_GOOD + b'{"id": "a", "text": "c"}', ":2: id 'a' is that of line 1"),
-    (b'{"id": "a", "text": " "}', ":1: 'text' must be text that is not empty"),
-    (b'{"id": 3, "text": "b"}', ":1: 'id' must be text"),
-    (b'{"id": "a", "txt": "b"}', ":1: 'text' is missing; did you mean 'txt'?"),
-    (b'{"id": "a", "text": "b", "title": 3}', ":1: 'title' must be text"),
-    (b'{"id": "a", "text": "b", "questions": {}}', ':1: questions must be a'),
-    (b'{"id": "a", "text": "b", "questions": ["c"]}', ':1: a question is'),
-    (
-      b'{"id": "a", "text": "b", "questions": [{"question": "c"}]}',
-      ":1: answers of 'c' must be a list",
-    ),
-    (
-      b'{"id": "a", "text": "b", "questions": [{"question": "c",'
-      b' "answers": ["d", ""]}]}',
-      ":1: answers of 'c' must be a list",
-    ),
-    (b'{"id": "a", "text": "caf\xe9"}', ':1: '),
-    (b'', ' holds no document'),
-    (b'\n \n', ' holds no document'),
+    (sources.read_texts, "'text' is missing; there is answers, "),
+    (sources.read_choices, "'activity_label' is missing; there is "),
   ],
 )
-def test_bad_lines(tmp_path, content, said):
-  file = tmp_path / 'mine.jsonl'
-  file.write_bytes(content)
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_jsonl(str(file))
-  assert f'{file}{said}' in _one_line(raised)
+def test_rows_of_another_shape(folder, read, said):
+  message = _refused(read, 'squad/v1.1', str(folder))
+  assert message.startswith(f'squad/v1.1:validation, example 0: {said}')
 
 
-def test_a_file_that_is_not_there(tmp_path):
-  (tmp_path / 'mine.jsonl').write_bytes(_GOOD)
-  with pytest.raises(schema.UserError) as raised:
-    sources.read_jsonl(str(tmp_path / 'mime.jsonl'))
-  assert "did you mean 'mine.jsonl'?" in _one_line(raised)
+@pytest.mark.parametrize('policy', ['refuse', 'skip'])
+def test_nothing_to_skip(folder, tmp_path, write, policy):
+  problems = problems_lib.Problems(policy)
+  empty = write(b'', b' ')
+  wrong = write(_QUESTION, name='mine.csv')
+  (tmp_path / 'none').mkdir()
+  for name, said in (
+    (empty, 'holds no question that can be read; bad rows: 0'),
+    (wrong, 'is a file of an unknown kind'),
+    (f'{empty}.jsonl', "did you mean 'mine.jsonl'?"),
+    (f'{tmp_path}/none', 'holds no .txt file'),
+    ('squad/v2.0', "did you mean 'squad/v1.1'?"),
+    ('squad/v1.1:train', "has no split 'train'"),
+    ('wikitext2', 'has the splits train, test'),
+  ):
+    with pytest.raises(schema.UserError) as raised:
+      sources.read_questions(name, str(folder), problems=problems)
+    assert said in str(raised.value)
+
+
+def test_nothing_left(write):
+  problems = problems_lib.Problems('skip')
+  problems.report('empty', 'elsewhere:1', 'no text')
+  with pytest.raises(schema.UserError, match='bad rows: 2'):
+    sources.read_questions(write({'a': 1}, b'{'), problems=problems)
+
+
+# The real data sets: one split of each shape and form.
+
+
+@pytest.mark.parametrize(
+  ('read', 'name', 'count', 'first'),
+  [
+    (sources.read_texts, 'wikitext2:validation', 60, 'Homarus gammarus'),
+    (sources.read_texts, 'tiny_shakespeare:test', 1, "rance ta'en"),
+    (sources.read_questions, 'natural_questions_open', 3610, 'Jason Flemyng'),
+    (sources.read_questions, 'nq_open_train_part', 8757, 'South Korea'),
+    (sources.read_questions, 'triviaqa_open:train_part', 8837, 'Carl Faberge'),
+    (sources.read_questions, 'simpleqa:test', 4326, "answers=('1863',)"),
+    (sources.read_questions, 'gsm8k:test', 1319, "answers=('50',), working="),
+    (sources.read_documents, 'squad_train44', 2429, '2008_Sichuan_earthquake'),
+    (sources.read_documents, 'squad/v1.1:validation', 2067, '1973_oil_crisis'),
+    (sources.read_choices, 'hellaswag_text', 10042, 'Ice fishing: A man is'),
+  ],
+)  # fmt: skip
+def test_real_data_sets(data_dir, read, name, count, first):
+  found = read(name, data_dir, problems=_refuse())
+  assert len(found) == count
+  assert len({item.id for item in found}) == count
+  assert first in repr(found[0])
+
+
+def test_real_solutions_have_one_answer_and_no_marks(data_dir):
+  found = sources.read_questions('gsm8k:test', data_dir, problems=_refuse())
+  assert not any('<<' in q.working or '####' in q.working for q in found)
+  assert all(q.working and len(q.answers) == 1 for q in found)

@@ -80,12 +80,13 @@ def results_of(workdir):
   """results.json, without what differs from run to run."""
   values = json.loads((workdir / 'results.json').read_text())
   values['lesson'].pop('wall_s')
-  return {k: v for k, v in values.items() if k not in ('wall_s', 'total_s')}
+  times = ('wall_s', 'total_s', 'input_wait_s')
+  return {k: v for k, v in values.items() if k not in times}
 
 
 def records_of(workdir, *events):
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  times = ('time', 'wall_s', 'lesson_s')
+  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
   return [
     {k: v for k, v in record.items() if k not in times}
     for record in map(json.loads, lines)
@@ -251,7 +252,7 @@ SELDOM = ('--config.evaluation.every_documents=3',)
 
 def spoil(patch, bad):
   """Makes the loss of some (document, step) not a number."""
-  batch_of = learner.Learner._batch
+  batch_of = learner.Learner.batch
 
   def spoiled(self, index, step):
     batch, chosen, tokens = batch_of(self, index, step)
@@ -259,7 +260,7 @@ def spoil(patch, bad):
       batch.loss_weights[...] = np.nan
     return batch, chosen, tokens
 
-  patch.setattr(learner.Learner, '_batch', spoiled)
+  patch.setattr(learner.Learner, 'batch', spoiled)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(

@@ -232,6 +232,47 @@ def test_padding_changes_nothing_for_the_real_tokens(side):
   )
 
 
+@pytest.mark.parametrize('columns', [slice(0, 4), slice(4, 9)])
+def test_texts_that_share_a_row_do_not_see_each_other(columns):
+  graphdef, params = nnx.split(make_model(**WITH_MEMORY))
+  tokens = tokens_of(2, 11)
+  segments = jnp.array([[1] * 4 + [2] * 5 + [0] * 2] * 2, jnp.int32)
+
+  @jax.jit
+  def forward(params, tokens):
+    model = nnx.merge(graphdef, params)
+    hidden = model.below_memory(tokens, segments > 0, segments)
+    return (
+      model(tokens, segments > 0, segments=segments),
+      model(tokens, segments > 0, hidden, segments),
+    )
+
+  before, reused = forward(params, tokens)
+  np.testing.assert_allclose(reused, before, rtol=1e-5, atol=1e-5)
+  changed = tokens.at[:, columns].set((tokens[:, columns] + 1) % 23)
+  after, _ = forward(params, changed)
+  mine = np.zeros(11, bool)
+  mine[columns] = True
+  real = np.asarray(segments[0] > 0)
+  np.testing.assert_array_equal(after[:, ~mine & real], before[:, ~mine & real])
+  assert np.all(np.any(after[:, mine] != before[:, mine], axis=-1))
+
+
+def test_one_text_in_a_row_is_as_without_segments():
+  graphdef, params = nnx.split(make_model(**WITH_MEMORY))
+  tokens = tokens_of(2, 7)
+  mask = jnp.arange(7)[None] < jnp.array([7, 5])[:, None]
+
+  @jax.jit
+  def forward(params, tokens, segments):
+    return nnx.merge(graphdef, params)(tokens, mask, segments=segments)
+
+  np.testing.assert_array_equal(
+    forward(params, tokens, mask.astype(jnp.int32))[mask],
+    forward(params, tokens, None)[mask],
+  )
+
+
 def greedy_without_cache(model, prompt, count, eos_id):
   """One row at a time, by whole forward passes; the padding is to the right."""
   row, out = list(prompt), []

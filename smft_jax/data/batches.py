@@ -1,18 +1,21 @@
 """Texts to rows of token ids, and rows to batches: numpy, and no state.
 
 A row is a beginning-of-sequence token and then part or all of one text; rows
-are padded, not packed, because access counts are per text. A batch is a pure
-function of the step, so that a resumed run sees what it would have seen.
+are padded, not packed, because access counts are per text (for pretraining,
+which counts none, see `packing`). A batch is a pure function of the step, so
+that a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
+from smft_jax import schema
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -28,12 +31,15 @@ class Batch(NamedTuple):
       padding.
     ranked: bool [B, L]; True at the tokens whose accesses rank slots; None
       where those are all of `mask`.
+    segments: int32 [B, L]; which text of its row a token is of, from 1, and 0
+      at padding; None where a row has one text.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   loss_weights: np.ndarray
   ranked: np.ndarray | None = None
+  segments: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,13 +50,16 @@ class Encoded:
     tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
     loss_weights: float32 [total], as in `Batch`.
     starts: int64 [rows + 1].
-    sources: int64 [rows]; index of the text that the row is part of.
+    sources: int64 [rows]; index of the text that the row is part of, or begins
+      with.
+    segments: int32 [total], as in `Batch`.
   """
 
   tokens: np.ndarray
   loss_weights: np.ndarray
   starts: np.ndarray
   sources: np.ndarray
+  segments: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.sources)
@@ -69,11 +78,15 @@ class Encoded:
     """The rows with these indices, in this order, repeats allowed."""
     rows = np.asarray(rows, np.int64)
     parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
-    return _encoded(
+    taken = _encoded(
       [self.tokens[part] for part in parts],
       [self.loss_weights[part] for part in parts],
       self.sources[rows],
     )
+    if self.segments is None:
+      return taken
+    segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
+    return dataclasses.replace(taken, segments=np.concatenate(segments))
 
 
 def tokenize(
@@ -130,10 +143,9 @@ def tokenize(
     tokens = np.array([*ids, eos], np.int32)
     weights = np.ones(len(tokens), np.float32)
     if text.answer is not None:
-      start, end = text.answer
-      inside = np.array([s < end and e > start for s, e in offsets] + [False])
-      ends = np.append(False, inside[:-1])
-      weights = np.where(inside | ends, answer_weight, context_weight)
+      weights = np.where(
+        _in_answer(text.answer, offsets), answer_weight, context_weight
+      )
     pieces = -(-len(tokens) // (max_length - 1))
     for piece in range(pieces):
       part = slice(
@@ -143,6 +155,58 @@ def tokenize(
       row_weights.append(np.append(np.float32(0.0), weights[part]))
       sources.append(source)
   return _encoded(row_tokens, row_weights, sources)
+
+
+def tokenize_answers(
+  texts: Sequence[task.Text],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  end: bool,
+) -> Encoded:
+  """Encodes texts whose answers alone have a loss: one row each.
+
+  A text too long for a row loses the tokens at its start, never a part of its
+  answer: the row is a beginning and then its last `max_length - 1` tokens.
+
+  Args:
+    texts: What to encode, each with an answer.
+    tokenizer: Whose ids to use.
+    max_length: Most tokens in a row, at least 2.
+    end: Whether rows have an end, which counts with an answer that it follows.
+
+  Returns:
+    Exactly one row per text. Loss weights are 1 at the tokens of the answer
+    and at the one after it, and 0 elsewhere.
+
+  Raises:
+    UserError: `max_length` leaves no room for an answer.
+
+  Example:
+    >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto'])
+    >>> text = task.Text(text='Ada lives in Porto', answer=(13, 18))
+    >>> rows = tokenize_answers([text], tokenizer, max_length=4, end=True)
+    >>> rows.longest, rows.loss_weights.tolist()
+    (4, [0.0, 0.0, 1.0, 1.0])
+  """
+  row_tokens: list[np.ndarray] = []
+  row_weights: list[np.ndarray] = []
+  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+  for text, (ids, offsets) in zip(texts, encodings, strict=True):
+    assert text.answer is not None
+    length = len(ids) + end
+    tokens = np.array([*ids, tokenizer.eos_id], np.int32)[:length]
+    counted = _in_answer(text.answer, offsets)[:length]
+    first = max(0, length - (max_length - 1))
+    if counted[:first].any():
+      least = length - int(np.argmax(counted)) + 1
+      raise schema.UserError(
+        f'max_length = {max_length} must be at least {least}, to hold the'
+        f' answer {text.text[slice(*text.answer)][:40]!r}'
+      )
+    row_tokens.append(np.append(np.int32(tokenizer.bos_id), tokens[first:]))
+    row_weights.append(np.append(np.float32(0.0), counted[first:]))
+  return _encoded(row_tokens, row_weights, np.arange(len(row_tokens)))
 
 
 def tokenize_prompts(
@@ -180,7 +244,11 @@ def pad(rows: Encoded, length: int, pad_id: int) -> Batch:
   tokens[mask] = rows.tokens
   loss_weights = np.zeros(mask.shape, np.float32)
   loss_weights[mask] = rows.loss_weights
-  return Batch(tokens, mask, loss_weights)
+  segments = None
+  if rows.segments is not None:
+    segments = np.zeros(mask.shape, np.int32)
+    segments[mask] = rows.segments
+  return Batch(tokens, mask, loss_weights, segments=segments)
 
 
 def batch_at(
@@ -244,11 +312,15 @@ def rows_at(num_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
     )
   first, last = step * batch_size, (step + 1) * batch_size
   epochs = range(first // num_rows, (last - 1) // num_rows + 1)
-  order = np.concatenate(
-    [np.random.default_rng([seed, e]).permutation(num_rows) for e in epochs]
-  )
+  order = np.concatenate([_epoch(num_rows, seed, epoch) for epoch in epochs])
   start = first - epochs[0] * num_rows
   return order[start : start + batch_size]
+
+
+# Each batch asks for the order of its epoch, which takes long for many rows.
+@functools.lru_cache(maxsize=4)
+def _epoch(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 def bucket_length(longest: int, multiple: int = 8) -> int:
@@ -259,6 +331,18 @@ def bucket_length(longest: int, multiple: int = 8) -> int:
     (24, 24)
   """
   return -(-longest // multiple) * multiple
+
+
+def _in_answer(
+  answer: task.Span, offsets: Sequence[tuple[int, int]]
+) -> np.ndarray:
+  """Which tokens are of the answer or next after it, with an end as the last.
+
+  A token that is partly answer is of the answer.
+  """
+  start, end = answer
+  inside = np.array([s < end and e > start for s, e in offsets] + [False])
+  return inside | np.append(False, inside[:-1])
 
 
 def _encoded(

@@ -1,104 +1,67 @@
-"""Real documents: a base that knows some text, and a stream of new pages.
+"""Real documents as a stream: pages cut into chunks, a chunk after a chunk.
 
-The base is pretrained on running text (WikiText-2) and on the paragraphs of
-some SQuAD articles, with a few of their questions so that it knows what a
-question looks like. The stream is paragraphs of articles that are in neither.
-What is trained on of a streamed paragraph are retellings of it by rule
-(`data.sentences`); its questions are never trained on.
-
-WikiText is taken as it was published, with ` = Title = ` headings, `<unk>`, `
-@-@ ` and spaces around punctuation: its loss is then that of the known corpus
-and no rule of ours stands between. Its articles are one Text each, longer than
-any sequence; `data.batches` splits them.
+Streamed are paragraphs of SQuAD articles, pages for SimpleQA's questions, or
+documents of one's own, none of them pretrained on. What is trained on of a
+chunk are its retellings, by rule or by a language model; its questions are
+never trained on. What the base knows and what is held out: `data.real_text`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
-from typing import Any, Literal
-import urllib.parse
+from typing import Literal
 
 from smft_jax import schema
-from smft_jax.data import sentences
+from smft_jax.data import chunks
+from smft_jax.data import problems as problems_lib
+from smft_jax.data import real_text
+from smft_jax.data import rewrites
 from smft_jax.data import sources
 from smft_jax.data import task
 
-_SQUAD_FIELDS = ('id', 'title', 'context', 'question', 'answers')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DocumentsConfig:
-  """Which documents a base is made of, and which are streamed after it.
+class DocumentsConfig(real_text.RealTextConfig):
+  """Which documents are streamed after a base of real text.
 
   Attributes:
     kind: 'squad' streams paragraphs of `stream_set`, 'jsonl' the documents of
-      `documents_file`, in its order. The base is the same.
-    seed: What the retellings are drawn from.
-    data_dir: The TFDS data directory, with data sets in array_record format.
-    running_text: Data set with a `text` field; its train split is pretrained
-      on, its test split is held out.
-    known_set: Data set in the features of SQuAD whose train split is
-      pretrained on.
-    stream_set: Data set in the features of SQuAD whose validation split is
-      streamed; none of these may be in `known_set`.
-    documents_file: JSON lines, see `sources.read_jsonl`; for 'jsonl' only.
+      `documents_file`, in its order, and 'simpleqa' those of them whose id is
+      that of a question of `questions_set`, which is then asked.
+    stream_set: Source of documents with questions, for 'squad' only.
+    questions_set: Source of questions, for 'simpleqa' only.
+    documents_file: Source of documents, see `sources.read_documents`; for
+      'jsonl' and 'simpleqa' only.
+    chunk_chars: Longest piece that is learned at once, in characters; longer
+      documents of a file are cut at paragraphs and sentences.
     num_documents: Streamed paragraphs of 'squad', spread evenly over all its
       articles; a file of documents is always streamed whole.
     num_control: Paragraphs of the same articles that are kept out of the
       stream and only measured; for 'squad' only.
-    questions_per_paragraph: Questions of each known paragraph that are
-      pretrained on.
-    num_known_questions: How many of those are asked again, as held-out set.
-    augmentations: Retellings of a streamed document that training may see.
-    tokenizer_vocab_size: Size of the byte-level BPE, trained on what the base
-      is pretrained on.
 
   Raises:
     UserError: A value is out of range.
   """
 
-  kind: Literal['squad', 'jsonl'] = 'squad'
-  seed: int = 0
-  data_dir: str
-  running_text: str = 'wikitext2'
-  known_set: str = 'squad_train44'
-  stream_set: str = 'squad/v1.1'
+  kind: Literal['squad', 'jsonl', 'simpleqa'] = 'squad'
+  stream_set: str = 'squad/v1.1:validation'
+  questions_set: str = 'simpleqa:test'
   documents_file: str = ''
+  chunk_chars: int = 2000
   num_documents: int = 200
   num_control: int = 100
-  questions_per_paragraph: int = 1
-  num_known_questions: int = 300
-  augmentations: int = 16
-  tokenizer_vocab_size: int = 8192
 
   def __post_init__(self) -> None:
-    schema.at_least(1, self, 'num_documents', 'augmentations')
-    schema.at_least(
-      0,
-      self,
-      'seed',
-      'num_control',
-      'questions_per_paragraph',
-      'num_known_questions',
-    )
-    # 256 bytes and the special tokens are the least that spells any text.
-    schema.at_least(260, self, 'tokenizer_vocab_size')
-    if self.kind == 'jsonl' and not self.documents_file:
+    super().__post_init__()
+    schema.at_least(1, self, 'num_documents')
+    schema.at_least(0, self, 'num_control')
+    schema.at_least(100, self, 'chunk_chars')
+    if self.kind != 'squad' and not self.documents_file:
       raise schema.UserError(
-        "documents_file is empty, and kind = 'jsonl' streams the documents in"
-        ' it: give the path of a file of JSON lines'
+        f'documents_file is empty, and kind = {self.kind!r} streams the'
+        ' documents in it: give the path of a file of JSON lines'
       )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Paragraph:
-  """A paragraph of an article and its questions, ordered by id."""
-
-  id: str
-  title: str
-  text: str
-  questions: tuple[task.Question, ...]
 
 
 def make_task(config: DocumentsConfig) -> task.Task:
@@ -108,28 +71,60 @@ def make_task(config: DocumentsConfig) -> task.Task:
     config: What to read and how much of it.
 
   Returns:
-    A task whose evaluation sets are the texts 'wikitext2_test' (named after
-    `running_text`) and 'never_seen_paragraphs', and the questions 'known'
-    (asked in pretraining) and 'never_seen' (of the paragraphs that are never
-    seen). A set without members is left out. It depends only on the config
-    and the data, not on the order of examples in the files.
+    A task with a document for each chunk, which is called 'ID/0', 'ID/1' where
+    a document was cut. Beside the sets of `real_text.held_out`, of 'squad' the
+    texts 'never_seen_paragraphs' and the questions on them, 'never_seen', are
+    measured. It depends only on the config and the data, not on the order of
+    examples in the files.
 
   Raises:
     UserError: Data is missing, broken or too little; one line that names it.
   """
-  control: Sequence[_Paragraph] = ()
-  # The user's own file first: it is the likeliest to be wrong, and quick.
-  if config.kind == 'jsonl':
-    streamed = _file_paragraphs(config.documents_file)
-  articles = sources.read_tfds(
-    config.running_text, 'train', config.data_dir, ('text',)
+  problems = problems_lib.Problems(config.bad_input)
+  # What is streamed first: a file of one's own is the likeliest to be wrong.
+  streamed, control = _streamed(config, problems)
+  known = real_text.known(config, problems)
+  for document in (*streamed, *control):
+    if document.text in known.documents:
+      raise schema.UserError(
+        f'document {document.id!r} is also in {config.known_set}, which the'
+        ' base is pretrained on: stream documents that it has not seen'
+      )
+  rest = real_text.held_out(config, known, problems)
+  cut = streamed
+  if config.kind != 'squad':  # which is cut into paragraphs as it is
+    cut = [c for d in streamed for c in _cut(d, config.chunk_chars)]
+  told = real_text.read_augmentations(config, [c.id for c in cut])
+  documents = tuple(_document(c, told.get(c.id), config) for c in cut)
+  never_seen = _questions(control)
+  return dataclasses.replace(
+    rest,
+    documents=documents,
+    questions=rest.questions
+    | ({'never_seen': never_seen} if never_seen else {}),
+    texts=rest.texts
+    | (
+      {'never_seen_paragraphs': tuple(task.Text(text=p.text) for p in control)}
+      if control
+      else {}
+    ),
+    counts={
+      **rest.counts,
+      'documents': len(documents),
+      'document_questions': sum(len(d.questions) for d in documents),
+      'document_augmentations': sum(len(d.augmentations) for d in documents),
+      'control_paragraphs': len(control),
+      **{f'skipped_{kind}': n for kind, n in problems.counts.items()},
+    },
   )
-  held_out = sources.read_tfds(
-    config.running_text, 'test', config.data_dir, ('text',)
-  )
-  known = _squad_paragraphs(config.known_set, 'train', config, seen=True)
+
+
+def _streamed(config: DocumentsConfig, problems: problems_lib.Problems):
+  """The documents to stream, and those of their kind to measure only."""
   if config.kind == 'squad':
-    new = _squad_paragraphs(config.stream_set, 'validation', config, seen=False)
+    new = sources.read_documents(
+      config.stream_set, config.data_dir, problems=problems
+    )
     wanted = config.num_documents + config.num_control
     if wanted > len(new):
       raise schema.UserError(
@@ -139,129 +134,95 @@ def make_task(config: DocumentsConfig) -> task.Task:
     chosen = _spread(new, wanted)
     # The first paragraphs of each article are streamed, those after them are
     # the control: one article's paragraphs are of one kind of text.
-    first = {p.id for p in _spread(chosen, config.num_documents)}
-    streamed = [p for p in chosen if p.id in first]
-    control = [p for p in chosen if p.id not in first]
-  _refuse_overlap(known, [*streamed, *control], config)
-
-  asked = [
-    q for p in known for q in p.questions[: config.questions_per_paragraph]
-  ]
-  pretraining = [
-    *(task.Text(text=a['text']) for a in articles if a['text'].strip()),
-    *(task.Text(text=p.text) for p in known),
-    *(q.full_text() for q in asked),
-  ]
-  questions = {
-    'known': _every_nth(asked, config.num_known_questions),
-    'never_seen': tuple(q for p in control for q in p.questions),
-  }
-  texts = {
-    f'{config.running_text.replace("/", "_")}_test': tuple(
-      task.Text(text=a['text']) for a in held_out if a['text'].strip()
-    ),
-    'never_seen_paragraphs': tuple(task.Text(text=p.text) for p in control),
-  }
-  documents = tuple(_document(p, config) for p in streamed)
-  return task.Task(
-    pretraining=tuple(pretraining),
-    documents=documents,
-    questions={name: members for name, members in questions.items() if members},
-    texts={name: members for name, members in texts.items() if members},
-    counts={
-      'pretraining_articles': len(articles),
-      'pretraining_paragraphs': len(known),
-      'pretraining_questions': len(asked),
-      'documents': len(documents),
-      'document_questions': sum(len(d.questions) for d in documents),
-      'document_augmentations': sum(len(d.augmentations) for d in documents),
-      'control_paragraphs': len(control),
-    },
-  )
-
-
-def _document(paragraph: _Paragraph, config: DocumentsConfig) -> task.Document:
-  told = sentences.retellings(
-    paragraph.text,
-    title=paragraph.title,
-    count=config.augmentations,
-    # Of its own id, so that it is retold alike wherever it is streamed.
-    seed=f'{config.seed}/{paragraph.id}',
-  )
-  return task.Document(
-    id=paragraph.id,
-    augmentations=tuple(task.Text(text=text) for text in told),
-    questions=paragraph.questions,
-    texts=(task.Text(text=paragraph.text),),
-  )
-
-
-def _squad_paragraphs(
-  name: str, split: str, config: DocumentsConfig, *, seen: bool
-) -> list[_Paragraph]:
-  """Paragraphs of a SQuAD split: articles by title, each in its own order.
-
-  TFDS stores the questions shuffled and without their place in the article.
-  Their ids begin with the time of writing, and they were written page by page:
-  the least id of a paragraph gives back its place, near enough, and does not
-  hang on the order of the files.
-  """
-  examples = sources.read_tfds(name, split, config.data_dir, _SQUAD_FIELDS)
-  found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-  for example in sorted(examples, key=lambda e: (e['title'], e['id'])):
-    found.setdefault((example['title'], example['context']), []).append(example)
-  paragraphs = []
-  places: dict[str, int] = {}
-  for (title, context), members in found.items():
-    place = places.get(title, 0)
-    places[title] = place + 1
-    paragraph_id = f'{title}/{place}'
-    paragraphs.append(
-      _Paragraph(
-        id=paragraph_id,
-        title=urllib.parse.unquote(title).replace('_', ' '),
-        text=context.strip(),
-        questions=tuple(
-          _question(m['question'], m['answers']['text'], m['id'], seen=seen)
-          for m in members
-        ),
-      )
+    first = {d.id for d in _spread(chosen, config.num_documents)}
+    return (
+      [d for d in chosen if d.id in first],
+      [d for d in chosen if d.id not in first],
     )
-  return paragraphs
+  documents = sources.read_documents(
+    config.documents_file, config.data_dir, problems=problems
+  )
+  if config.kind == 'simpleqa':
+    documents = _with_questions(documents, config, problems)
+  return documents, []
 
 
-def _file_paragraphs(path: str) -> list[_Paragraph]:
-  return [
-    _Paragraph(
-      id=document['id'],
-      title=document['title'],
-      text=document['text'].strip(),
+def _with_questions(documents, config, problems):
+  """Pages, each with the question whose id it has."""
+  asked = {
+    q.id: q
+    for q in sources.read_questions(
+      config.questions_set, config.data_dir, problems=problems
+    )
+  }
+  for document in documents:
+    if document.id not in asked:
+      raise schema.UserError(
+        f'{config.documents_file}: a page has the id {document.id!r}, which is'
+        f' none of the {len(asked)} questions of {config.questions_set}, such'
+        f' as {next(iter(asked))!r}'
+      )
+  return [dataclasses.replace(d, questions=(asked[d.id],)) for d in documents]
+
+
+def _cut(
+  document: sources.SourceDocument, chunk_chars: int
+) -> Iterable[sources.SourceDocument]:
+  """The chunks of a document, each with the questions that it answers."""
+  spans = chunks.chunks(document.text, chunk_chars)
+  if len(spans) == 1:
+    yield document
+    return
+  belongs = [
+    chunks.chunk_of(spans, document.text, q.answers) for q in document.questions
+  ]
+  for index, (start, end) in enumerate(spans):
+    yield sources.SourceDocument(
+      id=f'{document.id}/{index}',
+      title=document.title,
+      text=document.text[start:end],
       questions=tuple(
-        _question(
-          q['question'], q['answers'], f'{document["id"]}/{i}', seen=False
-        )
-        for i, q in enumerate(document['questions'])
+        q
+        for q, chunk in zip(document.questions, belongs, strict=True)
+        if chunk == index
       ),
     )
-    for document in sources.read_jsonl(path)
-  ]
 
 
-def _question(
-  question: str, answers: Sequence[str], fact: str, *, seen: bool
-) -> task.Question:
-  # Annotators often agree: each answer once, the first one first.
-  distinct = dict.fromkeys(answer.strip() for answer in answers)
-  return task.Question(
-    prompt=f'Question: {question.strip()} Answer:',
-    answers=tuple(distinct),
-    phrasing='question',
-    seen=seen,
-    fact=fact,
+def _document(
+  document: sources.SourceDocument, told, config: DocumentsConfig
+) -> task.Document:
+  if told is not None:
+    texts = dict.fromkeys([document.text, *(a.text for a in told)])
+    augmentations = tuple(task.Text(text=text) for text in texts)
+  else:
+    made = rewrites.rewrites(
+      document.text,
+      title=document.title,
+      count=config.augmentations,
+      # Of its own id, so that it is retold alike wherever it is streamed.
+      seed=f'{config.seed}/{document.id}',
+    )
+    augmentations = tuple(
+      task.Text(text=one.text, answer=one.answer) for one in made
+    )
+  return task.Document(
+    id=document.id,
+    augmentations=augmentations[: config.augmentations],
+    questions=_questions([document]),
+    texts=(task.Text(text=document.text),),
   )
 
 
-def _spread(paragraphs: Sequence[_Paragraph], count: int) -> list[_Paragraph]:
+def _questions(documents) -> tuple[task.Question, ...]:
+  return tuple(
+    real_text.question(q, seen=False) for d in documents for q in d.questions
+  )
+
+
+def _spread(
+  documents: Sequence[sources.SourceDocument], count: int
+) -> list[sources.SourceDocument]:
   """The first paragraphs of each article, `count` in all, in their order.
 
   Articles give the same number, or one more where the count does not divide;
@@ -269,31 +230,8 @@ def _spread(paragraphs: Sequence[_Paragraph], count: int) -> list[_Paragraph]:
   """
   places: dict[str, int] = {}
   by_place = []
-  for index, paragraph in enumerate(paragraphs):
-    place = places.get(paragraph.title, 0)
-    places[paragraph.title] = place + 1
+  for index, document in enumerate(documents):
+    place = places.get(document.title, 0)
+    places[document.title] = place + 1
     by_place.append((place, index))
-  return [paragraphs[i] for i in sorted(i for _, i in sorted(by_place)[:count])]
-
-
-def _every_nth(
-  questions: Sequence[task.Question], count: int
-) -> tuple[task.Question, ...]:
-  """At most `count` of the questions, evenly spaced."""
-  count = min(count, len(questions))
-  return tuple(questions[i * len(questions) // count] for i in range(count))
-
-
-def _refuse_overlap(
-  known: Sequence[_Paragraph],
-  new: Sequence[_Paragraph],
-  config: DocumentsConfig,
-) -> None:
-  """What the base was pretrained on cannot count as new to it."""
-  texts = {p.text for p in known}
-  for paragraph in new:
-    if paragraph.text in texts:
-      raise schema.UserError(
-        f'document {paragraph.id!r} is also in {config.known_set}, which the'
-        ' base is pretrained on: stream documents that it has not seen'
-      )
+  return [documents[i] for i in sorted(i for _, i in sorted(by_place)[:count])]

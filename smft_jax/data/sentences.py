@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 import re
 
+from smft_jax.data import task
+
 # A full stop, question or exclamation mark, whatever closes after it, and
 # space before something that can begin a sentence.
 _END = re.compile(r'(?<=[.!?])["\'”’)\]]*(\s+)(?=["\'“‘(\[]*[A-Z0-9])')
@@ -35,16 +37,45 @@ def split_sentences(text: str) -> list[str]:
     >>> split_sentences('Dr. A. Keller left at 3.5 km. "Why?" He slept.')
     ['Dr. A. Keller left at 3.5 km.', '"Why?"', 'He slept.']
   """
-  sentences = []
+  return [text[start:end] for start, end in sentence_spans(text)]
+
+
+def sentence_spans(text: str) -> list[task.Span]:
+  """Where the sentences of a text are.
+
+  Args:
+    text: Any text; line breaks count as spaces.
+
+  Returns:
+    Half-open spans without surrounding space, none empty, in order. Between
+    them there is only space.
+
+  Example:
+    >>> sentence_spans(' It rains. We stay. ')
+    [(1, 10), (11, 19)]
+  """
+  spans = []
   start = 0
   for match in _END.finditer(text):
     end = match.start(1)
     # The last few characters decide; a longer look is slow on long texts.
     if not _ABBREVIATION.search(text[max(start, end - 16) : end]):
-      sentences.append(text[start:end].strip())
+      spans.append(stripped(text, start, end))
       start = match.end()
-  sentences.append(text[start:].strip())
-  return [sentence for sentence in sentences if sentence]
+  spans.append(stripped(text, start, len(text)))
+  return [span for span in spans if span[0] < span[1]]
+
+
+def stripped(text: str, start: int, end: int) -> task.Span:
+  """The span without the space at its ends; an empty one where all is space.
+
+  Example:
+    >>> stripped('It rains. ', 2, 10)
+    (3, 9)
+  """
+  piece = text[start:end]
+  first = start + len(piece) - len(piece.lstrip())
+  return first, max(first, start + len(piece.rstrip()))
 
 
 def retellings(text: str, *, title: str, count: int, seed: str) -> list[str]:

@@ -1,235 +1,329 @@
-"""Reads data sets from files, without TensorFlow and without a network.
+"""Texts, questions, documents and choices, from data sets and files.
 
-What cannot be read is told in one line, with the path and what to do.
+A source is named by one string: a TFDS data set and its split, such as
+'squad/v1.1:validation', or a path that ends in .jsonl or .json (JSON objects,
+one a line) or .txt (one text), or leads to a folder of .txt files; such a path
+has a slash, as in './notes'. What is in it is told by the fields of its rows,
+not by its name: a full copy of a data set, a part of it and an export of it as
+JSON lines read alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-import json
-import pathlib
-import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+import dataclasses
+from typing import Any, NamedTuple
+import urllib.parse
 
-from smft_jax import schema
+from smft_jax.data import named
+from smft_jax.data import problems as problems_lib
+from smft_jax.data import rows
 
-_VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunningText:
+  """Text to model, as it is, spaces around it and all.
+
+  Attributes:
+    id: Unique name within the source.
+    title: What it is about; '' where that is not told.
+    text: The text, not blank.
+  """
+
+  id: str
+  title: str
+  text: str
 
 
-def read_tfds(
-  name: str, split: str, data_dir: str, fields: Sequence[str]
-) -> list[dict[str, Any]]:
-  """Reads a split of a TFDS data set in array_record format.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionAnswer:
+  """A question and what counts as a right answer.
 
-  Only files below `data_dir` are opened: `tfds.data_source` would try to
-  download what it does not find there.
+  Attributes:
+    id: Unique name within the source.
+    question: The question.
+    answers: Accepted answers, at least one, the canonical one first.
+    working: The way to the answer, as GSM8K tells it; '' where it is not told.
+  """
+
+  id: str
+  question: str
+  answers: tuple[str, ...]
+  working: str = ''
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceDocument:
+  """A text and what can be asked about it.
+
+  Attributes:
+    id: Unique name within the source.
+    title: What it is about; '' where that is not told.
+    text: The text without spaces around it, not empty.
+    questions: What is asked about it; may be none.
+  """
+
+  id: str
+  title: str
+  text: str
+  questions: tuple[QuestionAnswer, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultipleChoice:
+  """A beginning and several endings, of which one is right.
+
+  Attributes:
+    id: Unique name within the source.
+    prompt: The beginning.
+    endings: What may follow it, after a space.
+    label: Index of the right ending.
+  """
+
+  id: str
+  prompt: str
+  endings: tuple[str, ...]
+  label: int
+
+
+def read_texts(
+  name: str, data_dir: str = '', *, problems: problems_lib.Problems
+) -> list[RunningText]:
+  """Reads running text: rows with `text`, perhaps `title`, or .txt files.
 
   Args:
-    name: Name of the data set, with its configuration if it has several, such
-      as 'squad/v1.1'. The newest version is read.
-    split: Name of the split.
-    data_dir: The TFDS data directory, which holds a folder for each data set.
-    fields: Features that each example must have.
+    name: The source, see the module.
+    data_dir: The TFDS data directory; files need none.
+    problems: What to do with bad rows. A row whose text is blank is none: it
+      is one of the blank lines of sets with a row for each line.
 
   Returns:
-    The examples in the order of the files, with text decoded from UTF-8.
+    The texts in the order of the source.
 
   Raises:
-    UserError: The directory, data set, split or a field is missing, the files
-      are in another format or broken, or there is no example.
+    UserError: The source is missing or broken or holds no text, or a row is
+      bad and `problems` refuses it.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = pathlib.Path(folder, 'rain.txt')
+    ...   _ = file.write_text('It rains.')
+    ...   read_texts(str(file), problems=problems_lib.Problems('refuse'))
+    [RunningText(id='rain', title='', text='It rains.')]
   """
-  folder = _version_folder(name, data_dir)
-  # Half a second and 50 MB that only runs on real documents should pay for.
-  import tensorflow_datasets as tfds
 
-  # Broken files surface as errors of protobuf, array_record and TFDS, which
-  # share no type below Exception.
-  try:
-    builder = tfds.builder_from_directory(folder)
-    splits = list(builder.info.splits)
-  except Exception as error:
-    raise _unreadable(folder / 'dataset_info.json', error) from error
-  if split not in splits:
-    raise schema.UserError(
-      f'data set {name!r} in {data_dir} has no split {split!r};'
-      f' {_or_else(split, splits)}'
+  def make(row: rows.Row) -> RunningText | None:
+    text = row.fields.get('text')
+    if isinstance(text, str) and not text.strip():
+      return None
+    return RunningText(
+      id=row.id(),
+      title=rows.title(row.fields),
+      text=rows.text(row.fields, 'text'),
     )
-  if not builder.info.splits[split].num_examples:
-    raise schema.UserError(
-      f'split {split!r} of {folder} holds no example: copy the data set again'
-    )
-  try:
-    source = builder.as_data_source(split)
-    examples = _decoded(source.__getitems__(range(len(source))))
-  except NotImplementedError as error:
-    raise schema.UserError(
-      f'{folder} is not in array_record format; prepare it with:'
-      f' {_build_command(name, data_dir)}'
-    ) from error
-  except Exception as error:
-    raise _unreadable(f'split {split!r} of {folder}', error) from error
-  for field in fields:
-    if field not in examples[0]:
-      raise schema.UserError(
-        f'data set {name!r} in {data_dir} has no field {field!r};'
-        f' {_or_else(field, examples[0])}'
-      )
-  return examples
+
+  return named.read(name, data_dir, problems, make, 'text')
 
 
-def read_jsonl(path: str) -> list[dict[str, Any]]:
-  """Reads documents, one JSON object a line, blank lines left out.
+def read_questions(
+  name: str, data_dir: str = '', *, problems: problems_lib.Problems
+) -> list[QuestionAnswer]:
+  """Reads questions that stand alone, such as Natural Questions or GSM8K.
 
   Args:
-    path: A UTF-8 file whose lines look like `{"id": "a1", "title": "Lisbon",
-      "text": "Lisbon is ...", "questions": [{"question": "Where ...?",
-      "answers": ["in Portugal", "Portugal"]}]}`. Only `id` and `text` are
-      needed, further keys are left alone.
+    name: The source, see the module. Its rows have `question` or `problem`,
+      and answers in any form that `rows.answers` knows.
+    data_dir: The TFDS data directory; files need none.
+    problems: What to do with bad rows.
 
   Returns:
-    The lines as dictionaries with all four keys, in the order of the file; the
-    title is '' and the questions are [] where a line does not say.
+    The questions in the order of the source.
 
   Raises:
-    UserError: The file is missing or holds no document, or a line is not as
-      described or repeats an id; the message names file and line.
+    UserError: The source is missing or broken or holds no question, or a row
+      is bad and `problems` refuses it.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = pathlib.Path(folder, 'facts.jsonl')
+    ...   _ = file.write_text('{"question": "Who?", "answer": ["Ada"]}')
+    ...   read_questions(str(file), problems=problems_lib.Problems('skip'))[0]
+    QuestionAnswer(id='facts:1', question='Who?', answers=('Ada',), working='')
   """
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    raise schema.UserError(
-      f'there is no file {path}; {_or_else(file.name, _entries(file.parent))}'
+
+  def make(row: rows.Row) -> QuestionAnswer:
+    return _question(row.fields, row.id())
+
+  return named.read(name, data_dir, problems, make, 'question')
+
+
+def read_documents(
+  name: str, data_dir: str = '', *, problems: problems_lib.Problems
+) -> list[SourceDocument]:
+  """Reads documents with their questions.
+
+  Args:
+    name: The source, see the module. Its rows are documents, `{"id": "a1",
+      "title": "Lisbon", "text": "Lisbon is ...", "questions": [{"question":
+      "Where ...?", "answers": ["in Portugal", "Portugal"]}]}`, of which only
+      `text` is needed; or questions in the fields of SQuAD: `id`, `title`,
+      `context`, `question`, `answers`.
+    data_dir: The TFDS data directory; files need none.
+    problems: What to do with bad rows, and with bad questions of good ones:
+      a document stays if its question is skipped.
+
+  Returns:
+    The documents in the order of the source. Those of SQuAD are its paragraphs,
+    articles by title; they are called 'Title/place' by their place in it.
+
+  Raises:
+    UserError: The source is missing or broken or holds no document, or a row
+      is bad and `problems` refuses it.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = pathlib.Path(folder, 'notes.jsonl')
+    ...   _ = file.write_text('{"text": "It rains."}')
+    ...   read_documents(str(file), problems=problems_lib.Problems('refuse'))
+    [SourceDocument(id='notes:1', title='', text='It rains.', questions=())]
+  """
+
+  def make(row: rows.Row) -> SourceDocument | _Asked:
+    if 'text' not in row.fields and 'context' in row.fields:
+      return _asked(row, problems)
+    return _document(row, problems)
+
+  found = named.read(name, data_dir, problems, make, 'document')
+  documents = [item for item in found if isinstance(item, SourceDocument)]
+  asked = [item for item in found if isinstance(item, _Asked)]
+  return documents + _paragraphs(asked)
+
+
+def read_choices(
+  name: str, data_dir: str = '', *, problems: problems_lib.Problems
+) -> list[MultipleChoice]:
+  """Reads HellaSwag, or other choices in its fields.
+
+  Args:
+    name: The source, see the module. Its rows have the fields that
+      `rows.choice` names.
+    data_dir: The TFDS data directory; files need none.
+    problems: What to do with bad rows.
+
+  Returns:
+    The choices in the order of the source.
+
+  Raises:
+    UserError: The source is missing or broken or holds no choice, or a row is
+      bad and `problems` refuses it.
+
+  Example:
+    >>> import json, pathlib, tempfile
+    >>> row = {'activity_label': 'Tea', 'ctx': 'She boils water and',
+    ...        'endings': ['pours it.', 'flies.'], 'label': '0'}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   file = pathlib.Path(folder, 'tea.jsonl')
+    ...   _ = file.write_text(json.dumps(row))
+    ...   tea, = read_choices(str(file), problems=problems_lib.Problems('skip'))
+    >>> tea.prompt, tea.endings[tea.label]
+    ('Tea: She boils water and', 'pours it.')
+  """
+
+  def make(row: rows.Row) -> MultipleChoice:
+    prompt, endings, label = rows.choice(row.fields)
+    return MultipleChoice(
+      id=row.id(), prompt=prompt, endings=endings, label=label
     )
-  first_line: dict[str, int] = {}
-  documents = []
-  # Bytes, so that a line with bad UTF-8 can be told by its number.
-  for number, line in enumerate(file.read_bytes().splitlines(), start=1):
-    if not line.strip():
-      continue
-    try:
-      document = _document(line)
-      if document['id'] in first_line:
-        raise ValueError(
-          f'id {document["id"]!r} is that of line {first_line[document["id"]]}'
-        )
-    except ValueError as error:
-      raise schema.UserError(f'{path}:{number}: {_shortened(error)}') from error
-    first_line[document['id']] = number
-    documents.append(document)
-  if not documents:
-    raise schema.UserError(
-      f'{path} holds no document; each line is {{"id": ..., "text": ...}}'
-    )
-  return documents
+
+  return named.read(name, data_dir, problems, make, 'choice')
 
 
-def _document(line: bytes) -> dict[str, Any]:
-  """Checks one line of a JSONL file."""
-  # A byte order mark, as some editors put in front of a file, is no error.
-  values = json.loads(line.decode('utf-8-sig'))
-  if not isinstance(values, dict):
-    raise ValueError('a document is {"id": ..., "text": ...}')
-  questions = values.get('questions', [])
-  if not isinstance(questions, list):
-    raise ValueError('questions must be a list')
-  for question in questions:
-    if not isinstance(question, dict):
-      raise ValueError('a question is {"question": ..., "answers": [...]}')
-    _need_text(question, 'question')
-    answers = question.get('answers')
-    if (
-      not isinstance(answers, list)
-      or not answers
-      or not all(isinstance(a, str) and a.strip() for a in answers)
-    ):
-      raise ValueError(
-        f'answers of {question["question"]!r} must be a list of texts, none'
-        ' empty'
-      )
-  return {
-    'id': _need_text(values, 'id'),
-    'title': _need_text(values, 'title') if 'title' in values else '',
-    'text': _need_text(values, 'text'),
-    'questions': questions,
-  }
-
-
-def _need_text(values: dict[str, Any], key: str) -> str:
-  if key not in values:
-    raise ValueError(f'{key!r} is missing; {_or_else(key, values)}')
-  value = values[key]
-  if not isinstance(value, str) or not value.strip():
-    raise ValueError(f'{key!r} must be text that is not empty, not {value!r}')
-  return value
-
-
-def _version_folder(name: str, data_dir: str) -> pathlib.Path:
-  """The newest version of a data set, as a folder that exists."""
-  if not data_dir:
-    raise schema.UserError(
-      'config.data.data_dir is not set; give the folder that holds the TFDS'
-      f' data set {name!r}: --config.data.data_dir=FOLDER'
-    )
-  root = pathlib.Path(data_dir).expanduser()
-  if not root.is_dir():
-    raise schema.UserError(
-      f'config.data.data_dir = {data_dir!r} is not a folder;'
-      f' {_or_else(root.name, _entries(root.parent))}'
-    )
-  names = [
-    str(folder.parent.relative_to(root))
-    for depth in ('*/*', '*/*/*')
-    for folder in sorted(root.glob(depth))
-    if _VERSION.fullmatch(folder.name)
-  ]
-  if name not in names:
-    raise schema.UserError(
-      f'{data_dir} has no data set {name!r}; {_or_else(name, names)} (those'
-      f' that TFDS knows are made by: {_build_command(name, data_dir)})'
-    )
-  versions = [
-    folder
-    for folder in (root / name).iterdir()
-    if _VERSION.fullmatch(folder.name)
-  ]
-  return max(versions, key=lambda v: tuple(map(int, v.name.split('.'))))
-
-
-def _build_command(name: str, data_dir: str) -> str:
-  return f'tfds build {name} --file_format=array_record --data_dir={data_dir}'
-
-
-def _decoded(value: Any) -> Any:
-  """The same tree with text in place of bytes."""
-  if isinstance(value, bytes):
-    return value.decode('utf-8')
-  if isinstance(value, dict):
-    return {key: _decoded(inner) for key, inner in value.items()}
-  if isinstance(value, list):
-    return [_decoded(inner) for inner in value]
-  return value
-
-
-def _unreadable(what: object, error: Exception) -> schema.UserError:
-  return schema.UserError(
-    f'cannot read {what}: the data set is cut short or damaged, copy it again'
-    f' ({_shortened(error)})'
+def _question(fields: Mapping[str, Any], question_id: str) -> QuestionAnswer:
+  question = rows.text(fields, 'question', 'problem')
+  answers, working = rows.answers(fields)
+  return QuestionAnswer(
+    id=question_id,
+    question=question.strip(),
+    answers=answers,
+    working=working,
   )
 
 
-def _shortened(error: Exception) -> str:
-  line = schema.one_line(error)
-  return line if len(line) <= 160 else f'{line[:157]}...'
+def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
+  text = rows.text(row.fields, 'text').strip()
+  asked = row.fields.get('questions')
+  if asked is None:
+    asked = []
+  if not isinstance(asked, list) or not all(
+    isinstance(question, Mapping) for question in asked
+  ):
+    raise problems_lib.Fault(
+      'wrong_form',
+      '\'questions\' must be a list of {"question": ..., "answers": [...]}',
+    )
+  questions = []
+  for index, fields in enumerate(asked):
+    try:
+      questions.append(_question(fields, f'{row.id()}/{index}'))
+    except problems_lib.Fault as fault:
+      place = f'{row.place}, question {index}'
+      problems.report(fault.kind, place, fault.what)
+  return SourceDocument(
+    id=row.id(),
+    title=rows.title(row.fields),
+    text=text,
+    questions=tuple(questions),
+  )
 
 
-def _entries(folder: pathlib.Path) -> Iterator[str]:
-  if folder.is_dir():
-    yield from sorted(entry.name for entry in folder.iterdir())
+class _Asked(NamedTuple):
+  """A row of SQuAD: a paragraph and one question, if it is a good one."""
+
+  title: str
+  written: str
+  text: str
+  question: QuestionAnswer | None
 
 
-def _or_else(name: str, choices: Any) -> str:
-  """What is there instead: the nearest name, or else all of them."""
-  choices = list(choices)
-  close = schema.nearest(name, choices)
-  if close:
-    return f'did you mean {close!r}?'
-  return f'there is {", ".join(choices) or "nothing"}'
+def _asked(row: rows.Row, problems: problems_lib.Problems) -> _Asked:
+  title = rows.text(row.fields, 'title')
+  text = rows.text(row.fields, 'context').strip()
+  written = row.id() if 'id' in row.fields else ''
+  question = None
+  try:
+    question = _question(row.fields, row.id())
+  except problems_lib.Fault as fault:
+    problems.report(fault.kind, row.place, fault.what)
+  return _Asked(title, written, text, question)
+
+
+def _paragraphs(asked: Iterable[_Asked]) -> list[SourceDocument]:
+  """Paragraphs of SQuAD: articles by title, each in its own order.
+
+  TFDS stores the questions shuffled and without their place in the article.
+  Their ids begin with the time of writing, and they were written page by page:
+  the least id of a paragraph gives back its place, near enough, and does not
+  hang on the order of the files. Rows without ids keep their order.
+  """
+  found: dict[tuple[str, str], list[QuestionAnswer]] = {}
+  for one in sorted(asked, key=lambda a: (a.title, a.written)):
+    questions = found.setdefault((one.title, one.text), [])
+    if one.question is not None:
+      questions.append(one.question)
+  documents = []
+  places: dict[str, int] = {}
+  for (title, text), questions in found.items():
+    place = places.get(title, 0)
+    places[title] = place + 1
+    documents.append(
+      SourceDocument(
+        id=f'{title}/{place}',
+        title=urllib.parse.unquote(title).replace('_', ' '),
+        text=text,
+        questions=tuple(questions),
+      )
+    )
+  return documents

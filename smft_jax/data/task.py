@@ -1,4 +1,4 @@
-"""What a learning task is made of: texts, questions, documents.
+"""What a learning task is made of: texts, questions, choices, documents.
 
 Every source of data (`data.world`, `data.documents`) ends in one `Task`, and
 everything after it (tokenizer, batches, evaluation) reads only a `Task`.
@@ -8,7 +8,11 @@ they outlive any choice of tokenizer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
+import itertools
+
+from smft_jax import schema
 
 Span = tuple[int, int]
 
@@ -97,6 +101,101 @@ class Question:
     )
 
 
+def with_examples(
+  questions: Sequence[Question], examples: Sequence[Question], shots: int
+) -> tuple[Question, ...]:
+  r"""The questions with solved examples before each: few-shot prompts.
+
+  The new prompt is `shots` examples, each its prompt, a space and its first
+  answer, and then the question's own prompt, with a blank line between any
+  two. The examples are the first ones that do not ask for the question's own
+  fact, in their order: the same for all questions but those that are among
+  them.
+
+  Args:
+    questions: What is asked.
+    examples: What to take the examples from.
+    shots: How many stand before each question; 0 changes nothing.
+
+  Returns:
+    The questions in their order, changed in nothing but the prompt.
+
+  Raises:
+    UserError: `shots` is negative, or there are too few examples.
+
+  Example:
+    >>> asked = [
+    ...   Question(prompt=f'Q: 1 + {n}? A:', answers=(f'{1 + n}',),
+    ...            phrasing='sum', seen=True, fact=f'1 + {n}')
+    ...   for n in (1, 2)
+    ... ]
+    >>> for question in with_examples(asked, asked, shots=1):
+    ...   print(repr(question.prompt))
+    'Q: 1 + 2? A: 3\n\nQ: 1 + 1? A:'
+    'Q: 1 + 1? A: 2\n\nQ: 1 + 2? A:'
+  """
+  if shots < 0:
+    raise schema.UserError(f'shots must be at least 0, not {shots}')
+
+  def prompt_of(question: Question) -> str:
+    others = (e for e in examples if e.fact != question.fact)
+    shown = [e.full_text().text for e in itertools.islice(others, shots)]
+    if len(shown) < shots:
+      raise schema.UserError(
+        f'shots = {shots} is more than the {len(shown)} examples that do not'
+        f' ask for {question.fact!r}'
+      )
+    return '\n\n'.join([*shown, question.prompt])
+
+  return tuple(
+    dataclasses.replace(question, prompt=prompt_of(question))
+    for question in questions
+  )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+  """A prompt and several endings, of which a model should prefer one.
+
+  Attributes:
+    prompt: What all endings continue.
+    endings: At least two.
+    label: Which of them is right, counted from 0.
+
+  Raises:
+    ValueError: There are too few endings, one is empty, or the label is none
+      of them.
+
+  Example:
+    >>> c = Choice(prompt='She takes the kettle and', label=0,
+    ...            endings=('pours the tea.', 'reads it aloud.'))
+    >>> c.full_texts()[c.label].text
+    'She takes the kettle and pours the tea.'
+  """
+
+  prompt: str
+  endings: tuple[str, ...]
+  label: int
+
+  def __post_init__(self) -> None:
+    if len(self.endings) < 2 or not all(e.strip() for e in self.endings):
+      raise ValueError(
+        f'choice {self.prompt[:40]!r} needs at least two endings, none empty'
+      )
+    if not 0 <= self.label < len(self.endings):
+      raise ValueError(
+        f'label {self.label} of choice {self.prompt[:40]!r} must be from 0 to'
+        f' {len(self.endings) - 1}'
+      )
+
+  def full_texts(self) -> tuple[Text, ...]:
+    """Prompt, a space and each ending; all past the prompt is the answer."""
+    texts = [f'{self.prompt} {ending}' for ending in self.endings]
+    return tuple(
+      Text(text=text, answer=(len(self.prompt), len(text))) for text in texts
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Document:
   """One piece of the stream of things to learn.
@@ -130,6 +229,7 @@ class Task:
     documents: The target stream, in the order it is learned.
     questions: Evaluation sets of questions outside the stream, by name.
     texts: Evaluation sets of texts outside the stream, by name.
+    choices: Evaluation sets of choices outside the stream, by name.
     counts: How many of what there is, for the record.
 
   Raises:
@@ -140,6 +240,9 @@ class Task:
   documents: tuple[Document, ...]
   questions: dict[str, tuple[Question, ...]]
   texts: dict[str, tuple[Text, ...]]
+  choices: dict[str, tuple[Choice, ...]] = dataclasses.field(
+    default_factory=dict
+  )
   counts: dict[str, int]
 
   def __post_init__(self) -> None:
@@ -163,4 +266,7 @@ class Task:
       texts.extend(question.answers)
     for measured in self.texts.values():
       texts.extend(t.text for t in measured)
+    for chosen in self.choices.values():
+      for choice in chosen:
+        texts.extend([choice.prompt, *choice.endings])
     return tuple(texts)

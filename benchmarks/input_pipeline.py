@@ -1,0 +1,311 @@
+"""Making batches against the training steps that take them.
+
+  python -m benchmarks.input_pipeline [--data-dir DIR] [--out FILE.json]
+      [--repeats N]
+
+Two runs with random weights: that of configs/docqa.py on the embedded world,
+and that of its variant squad on made-up text, or on WikiText-2 and SQuAD where
+`--data-dir` has them. In each, batches of pretraining, padded and packed
+(`config.base.packed`), and batches of the stream. They are made in one thread,
+as in a run; tokens are counted without padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import itertools
+import pathlib
+import tempfile
+import time
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from benchmarks import plot
+from smft_jax import base as base_lib
+from smft_jax import config as config_lib
+from smft_jax import config_file
+from smft_jax import corpora
+from smft_jax import learner
+from smft_jax import method as method_lib
+from smft_jax import methods
+from smft_jax import train_step
+from smft_jax import transformer
+from smft_jax.data import batches
+from smft_jax.data import packing
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
+
+# Times as fast as the step that a batch should be made.
+GOAL = 5
+
+_CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'docqa.py'
+_COUNTED_BATCHES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A kind of batches and the step that takes them.
+
+  Attributes:
+    name: What they are called.
+    make: (number of a batch) -> the batch; pure.
+    state: () -> the state before a first step, its arrays its own.
+  """
+
+  name: str
+  make: Callable[[int], batches.Batch]
+  state: Callable[[], train_step.TrainState]
+
+  def tokens(self) -> float:
+    """Tokens of a batch, without padding; the mean over some."""
+    made = map(self.make, range(_COUNTED_BATCHES))
+    return float(np.mean([np.sum(batch.mask) for batch in made]))
+
+  def maker(self) -> Callable[[], batches.Batch]:
+    """A function that makes the next batch."""
+    numbers = itertools.count()
+    return lambda: self.make(next(numbers))
+
+  def stepper(self) -> Callable[[], None]:
+    """A function that takes a step on a batch, and waits for it."""
+    # A step donates the state it is given, so only the newest is held.
+    held, batch = [self.state()], self.make(0)
+
+    def step() -> None:
+      held[0], metrics = train_step.train_step(held[0], batch)
+      jax.block_until_ready((held[0], metrics))
+
+    return step
+
+
+def experiment_of(variant: str, data_dir: str | None) -> config_lib.Experiment:
+  """The run of a variant of configs/docqa.py."""
+  config = config_file.load(f'{_CONFIG}:{variant}')
+  if variant != 'world':
+    config.data.data_dir = data_dir or 'unread'
+  return config_lib.from_config_dict(config)
+
+
+def made_up_task(seed: int = 0) -> task_lib.Task:
+  """Text of random words, of about the lengths that real text has.
+
+  Example:
+    >>> task = made_up_task()
+    >>> len(task.pretraining), len(task.documents)
+    (1100, 20)
+  """
+  random = np.random.default_rng(seed)
+  letters = np.array(list('abcdefghijklmnopqrstuvwxyz'))
+  words = np.array(
+    [''.join(random.choice(letters, n)) for n in random.integers(1, 10, 5000)]
+  )
+  # As in language, few words are many of a text.
+  chances = 1 / np.arange(1, len(words) + 1)
+  chances /= chances.sum()
+
+  def texts(count: int, shortest: int, longest: int) -> Iterator[task_lib.Text]:
+    for length in random.integers(shortest, longest, count):
+      chosen = random.choice(words, length, p=chances)
+      yield task_lib.Text(text=' '.join(chosen) + '.')
+
+  articles, paragraphs, questions = (
+    tuple(texts(*sizes))
+    for sizes in ((100, 500, 5000), (500, 60, 200), (500, 8, 20))
+  )
+  documents = [
+    task_lib.Document(
+      id=str(index),
+      augmentations=tuple(texts(16, 20, 120)),
+      questions=(),
+      texts=(),
+    )
+    for index in range(20)
+  ]
+  return task_lib.Task(
+    pretraining=articles + paragraphs + questions,
+    documents=tuple(documents),
+    questions={},
+    texts={},
+    counts={},
+  )
+
+
+def tokenizer_of(
+  experiment: config_lib.Experiment, task: task_lib.Task
+) -> tokenizers.Tokenizer:
+  """The tokenizer of a run."""
+  if experiment.data.kind == 'world':
+    return tokenizers.train_word_level(task.vocabulary_texts())
+  return tokenizers.train_byte_level_bpe(
+    (text.text for text in task.pretraining),
+    experiment.data.tokenizer_vocab_size,
+  )
+
+
+def rows_of(
+  texts: Sequence[task_lib.Text],
+  tokenizer: tokenizers.Tokenizer,
+  max_length: int,
+) -> tuple[batches.Encoded, float, float]:
+  """Texts as rows, the seconds to make them, and those to read them again."""
+  seconds = []
+  with tempfile.TemporaryDirectory() as folder:
+    for _ in range(2):
+      began = time.perf_counter()
+      rows = corpora.tokenized(
+        pathlib.Path(folder), texts, tokenizer, max_length
+      )
+      seconds.append(time.perf_counter() - began)
+  made_s, read_s = seconds
+  return rows, made_s, read_s
+
+
+def cases(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  tokenizer: tokenizers.Tokenizer,
+  rows: batches.Encoded,
+) -> list[Case]:
+  """The kinds of batches in a run.
+
+  Args:
+    experiment: The run, with a stream.
+    task: Its data.
+    tokenizer: Its tokenizer.
+    rows: What it is pretrained on.
+
+  Returns:
+    Pretraining padded, pretraining packed, and the stream.
+  """
+  settings, stream = experiment.base, experiment.stream
+  assert stream is not None
+  assert experiment.method is not None
+  model = base_lib.transformer_config(experiment, tokenizer.vocab_size)
+
+  def first_state(method: method_lib.Method) -> train_step.TrainState:
+    graphdef, params = transformer.make(model, experiment.seed)
+    # Made up: the cost of ranking does not hang on what the counts are.
+    background = method_lib.Background(
+      jnp.zeros(experiment.memory.num_slots), jnp.float32(1)
+    )
+    return train_step.init_state(
+      nnx.merge(graphdef, params), method, background
+    )
+
+  def of_pretraining(name: str, rows: batches.Encoded) -> Case:
+    texts = corpora.Batches(
+      rows=rows,
+      batch_size=settings.batch_size,
+      seed=experiment.seed,
+      pad_id=tokenizer.pad_id,
+    )
+
+    def make(step: int) -> batches.Batch:
+      texts.tokens(texts.rows_at(step))  # a run counts them, too
+      return texts.at(step)
+
+    method = base_lib.pretraining_method(experiment)
+    return Case(name, make, lambda: first_state(method))
+
+  graphdef, params = transformer.make(model, experiment.seed)
+  student = learner.Learner(
+    experiment,
+    base_lib.Base(
+      folder=pathlib.Path(),
+      task=task,
+      tokenizer=tokenizer,
+      graphdef=graphdef,
+      params=params,
+      fingerprint='',
+    ),
+  )
+
+  def of_stream(number: int) -> batches.Batch:
+    index, step = divmod(number, stream.steps_per_document)
+    return student.batch(index % len(task.documents), step)[0]
+
+  method = methods.METHODS[experiment.method.name].make(experiment.method)
+  packed = packing.pack(rows, settings.max_length, experiment.seed)
+  return [
+    of_pretraining('pretraining, padded', rows),
+    of_pretraining('pretraining, packed', packed),
+    Case('stream', of_stream, lambda: first_state(method)),
+  ]
+
+
+def main() -> None:
+  """The program."""
+  options = harness.parse(
+    'Making batches against the training steps that take them.',
+    data_dir=dict(help='TFDS folder of WikiText-2 and SQuAD; none: made up'),
+  )
+  results: dict[str, dict[str, float]] = {}
+  read = 'real text' if options.data_dir else 'made-up text'
+  for variant, called in (('world', 'world'), ('squad', read)):
+    experiment = experiment_of(variant, options.data_dir)
+    is_real = variant == 'world' or options.data_dir
+    task = base_lib.make_task(experiment) if is_real else made_up_task()
+    tokenizer = tokenizer_of(experiment, task)
+    rows, made_s, read_s = rows_of(
+      task.pretraining, tokenizer, experiment.base.max_length
+    )
+    print(
+      f'{called}: encoding the pretraining texts takes {made_s:.2f} s, reading'
+      f' them again {read_s:.3f} s'
+    )
+    found = cases(experiment, task, tokenizer, rows)
+    forms: dict[str, Callable[[], object]] = {}
+    for case in found:
+      forms[f'make {case.name}'] = case.maker()
+      forms[f'step {case.name}'] = case.stepper()
+    taken = harness.interleave(forms, options.repeats)
+    for case in found:
+      results[f'{called}, {case.name}'] = {
+        'tokens': case.tokens(),
+        'make_s': taken[f'make {case.name}'],
+        'step_s': taken[f'step {case.name}'],
+        'encode_s': made_s,
+        'read_s': read_s,
+      }
+  width = max(map(len, results))
+  print(
+    f'\n  {"batches":<{width}}  {"tokens":>7}  {"made":>9}  {"step":>10}'
+    f'  {"made":>12}  {"trained":>11}  {"ratio":>6}'
+  )
+  for name, row in results.items():
+    tokens, make_s, step_s = row['tokens'], row['make_s'], row['step_s']
+    print(
+      f'  {name:<{width}}  {tokens:7.0f}  {make_s * 1e3:6.2f} ms'
+      f'  {step_s * 1e3:7.1f} ms  {tokens / make_s / 1e6:6.2f} Mtok/s'
+      f'  {tokens / step_s / 1e3:5.1f} ktok/s  {step_s / make_s:5.0f}x'
+    )
+  ratios = {
+    name: row['step_s'] / row['make_s'] for name, row in results.items()
+  }
+  claims = [
+    harness.Claim(
+      text=f'{name}: step / making its batch',
+      measured=ratio,
+      goal=GOAL,
+      at_most=False,
+    )
+    for name, ratio in ratios.items()
+  ]
+  harness.finish(
+    'input_pipeline',
+    results,
+    claims,
+    plot.Bars(
+      title='Training step / making its batch', unit='x', values=ratios
+    ),
+    options.out,
+  )
+
+
+if __name__ == '__main__':
+  main()
