@@ -36,6 +36,7 @@ from smft_jax import methods
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import packing
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
@@ -151,7 +152,7 @@ def rows_of(
   texts: Sequence[task_lib.Text],
   tokenizer: tokenizers.Tokenizer,
   max_length: int,
-) -> tuple[batches.Encoded, float, float]:
+) -> tuple[encoding.Encoded, float, float]:
   """Texts as rows, the seconds to make them, and those to read them again."""
   seconds = []
   with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +170,7 @@ def cases(
   experiment: config_lib.Experiment,
   task: task_lib.Task,
   tokenizer: tokenizers.Tokenizer,
-  rows: batches.Encoded,
+  rows: encoding.Encoded,
 ) -> list[Case]:
   """The kinds of batches in a run.
 
@@ -197,7 +198,7 @@ def cases(
       nnx.merge(graphdef, params), method, background
     )
 
-  def of_pretraining(name: str, rows: batches.Encoded) -> Case:
+  def of_pretraining(name: str, rows: encoding.Encoded) -> Case:
     texts = corpora.Batches(
       rows=rows,
       batch_size=settings.batch_size,

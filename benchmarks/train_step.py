@@ -38,6 +38,7 @@ from smft_jax import method as method_lib
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import tokenizers
 from smft_jax.methods import full
 from smft_jax.methods import lora
@@ -73,7 +74,7 @@ class Setting:
     task = base_lib.make_task(experiment)
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
     rows = [
-      batches.tokenize(
+      encoding.tokenize(
         document.augmentations,
         tokenizer,
         max_length=experiment.base.max_length,

@@ -8,13 +8,14 @@ The base is that of configs/pretrain.py:facts, made first where none is cached.
 
 facts (default): the paper's fact task (arXiv 2510.15103) at the size of two
   cores: each step has 16 statements of one fact, padded, t = 500, SGD.
-compare: sparse memory, full finetuning and LoRA at several rates each, 300
-  facts; `python -m benchmarks.equal_nll runs/facts` puts them side by side at
-  the same loss on the answers.
+compare: sparse memory, full finetuning and LoRA at several rates each, on 300
+  facts; `python -m benchmarks.equal_nll runs/facts-compare` puts them side by
+  side at the same loss on the answers. Never run; the rates are guesses.
 """
 
-import importlib.util
 import pathlib
+
+from smft_jax import config_file
 
 VARIANTS = ('facts', 'compare')
 
@@ -27,7 +28,8 @@ RATES = {
 
 def get_config(variant='facts'):
   """Sparse memory finetuning on single facts."""
-  config = _config('pretrain').get_config('facts')
+  pretrain = pathlib.Path(__file__).with_name('pretrain.py')
+  config = config_file.load(f'{pretrain}:facts')
   config.data.num_facts = 300 if variant == 'compare' else 1000
   config.background = dict(document='sequence', num_batches=128, batch_size=8)
   config.stream = dict(steps_per_document=1, batch_size=16)
@@ -52,12 +54,3 @@ def sweep(add, variant='compare'):
         {'method.name': method, 'method.learning_rate': rate},
         method=method,
       )
-
-
-def _config(name):
-  """The config file of that name in this folder."""
-  path = pathlib.Path(__file__).with_name(f'{name}.py')
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

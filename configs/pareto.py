@@ -17,8 +17,9 @@ A point is the first 16 documents of configs/docqa.py, 12 steps each. A seed is
 another world, base and stream. Bases are those of configs/docqa.py, made first.
 """
 
-import importlib.util
 import pathlib
+
+from smft_jax import config_file
 
 VARIANTS = ('reported', 'quick', 'validation')
 SEEDS = (0, 1, 2)
@@ -173,7 +174,8 @@ REPORT = dict(
 
 def get_config(variant='reported'):
   """The stream of configs/docqa.py, short enough for many points."""
-  config = _docqa()
+  docqa = pathlib.Path(__file__).with_name('docqa.py')
+  config = config_file.load(f'{docqa}')
   config.stream.update(dict(max_documents=16, steps_per_document=12))
   config.evaluation.update(dict(every_documents=8, max_entries=500))
   if variant == 'quick':
@@ -257,12 +259,3 @@ def _told(settings):
     for key, value in settings.items()
     if key not in ('name', 'method.name')
   )
-
-
-def _docqa():
-  """The config of configs/docqa.py, beside this file."""
-  path = pathlib.Path(__file__).with_name('docqa.py')
-  spec = importlib.util.spec_from_file_location('docqa', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config()

@@ -32,6 +32,7 @@ from smft_jax import method as method_lib
 from smft_jax import metrics
 from smft_jax import preemption
 from smft_jax import processes
+from smft_jax import progress
 from smft_jax import resume
 from smft_jax import sharding
 from smft_jax import skips
@@ -212,7 +213,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     int(state.skipped_in_a_row),
   )
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
-  with metrics.Progress('pretrain', settings.steps, start=start) as bar:
+  with progress.Progress('pretrain', settings.steps, start=start) as bar:
     for step in range(start, settings.steps):
       with bar.waiting():
         batch, chosen = texts.at(step), texts.rows_at(step)

@@ -23,19 +23,20 @@ from smft_jax import background as background_lib
 from smft_jax import config as config_lib
 from smft_jax import feed
 from smft_jax import method as method_lib
-from smft_jax import metrics
 from smft_jax import preemption
 from smft_jax import processes
+from smft_jax import progress
 from smft_jax import schema
 from smft_jax import sharding
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 
 if typing.TYPE_CHECKING:
   from smft_jax import base as base_lib
 
-# Raise it where `batches.tokenize` changes: rows that are stored do not.
+# Raise it where `encoding.tokenize` changes: rows that are stored do not.
 _TOKENS_FORMAT = 1
 
 # What is stored of rows.
@@ -110,7 +111,7 @@ def background(
     pad_id=base.tokenizer.pad_id,
     layout=base.layout,
   )
-  with metrics.Progress(
+  with progress.Progress(
     'background', settings.num_batches, 'batch', start=start
   ) as bar:
     for step in range(start, settings.num_batches):
@@ -192,7 +193,7 @@ class Batches:
     layout: The mesh whose replicas split a batch; None without one.
   """
 
-  rows: batches.Encoded
+  rows: encoding.Encoded
   batch_size: int
   seed: int
   pad_id: int
@@ -222,7 +223,7 @@ class Batches:
 
 
 @functools.lru_cache(maxsize=1)
-def pretraining_rows(base: base_lib.Base, max_length: int) -> batches.Encoded:
+def pretraining_rows(base: base_lib.Base, max_length: int) -> encoding.Encoded:
   """What a base was trained on, as rows; runs that share it share them."""
   return tokenized(
     base.folder, base.task.pretraining, base.tokenizer, max_length
@@ -234,7 +235,7 @@ def tokenized(
   texts: Sequence[task_lib.Text],
   tokenizer: tokenizers.Tokenizer,
   max_length: int,
-) -> batches.Encoded:
+) -> encoding.Encoded:
   """Texts as rows with weights of 1, from a base's folder or made for it.
 
   The file is named by a hash of all that the rows depend on. It is no harm if a
@@ -243,11 +244,11 @@ def tokenized(
   Args:
     folder: The base's, where the rows are kept.
     texts: What to encode.
-    tokenizer: As for `batches.tokenize`.
-    max_length: As for `batches.tokenize`.
+    tokenizer: As for `encoding.tokenize`.
+    max_length: As for `encoding.tokenize`.
 
   Returns:
-    What `batches.tokenize` gives.
+    What `encoding.tokenize` gives.
   """
   parts = [_TOKENS_FORMAT, tokenizer.fingerprint(), max_length]
   contents = json.dumps([*parts, *(text.text for text in texts)])
@@ -256,30 +257,33 @@ def tokenized(
   rows = _load_rows(path)
   if rows is None:
     logging.info('tokenizing %d texts', len(texts))
-    rows = batches.tokenize(texts, tokenizer, max_length=max_length)
+    rows = encoding.tokenize(texts, tokenizer, max_length=max_length)
     if processes.is_main():
       _save_rows(path, rows)
   return rows
 
 
-def _load_rows(path: pathlib.Path) -> batches.Encoded | None:
+def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
   """The rows of a file; None if it is not there, or damaged."""
   if not path.exists():
     return None
   try:
     with open(path, 'rb') as file, np.load(file) as arrays:
-      return batches.Encoded(**{name: arrays[name] for name in _ARRAYS})
+      return encoding.Encoded(**{name: arrays[name] for name in _ARRAYS})
   except _DAMAGE as error:
     logging.warning('%s is damaged, and made again: %s', path, error)
     return None
 
 
-def _save_rows(path: pathlib.Path, rows: batches.Encoded) -> None:
+def _save_rows(path: pathlib.Path, rows: encoding.Encoded) -> None:
   """Writes a file so that it is there whole or not at all."""
   partial = path.with_name(path.name + '.partial')
-  with partial.open('wb') as file:
-    np.savez(file, **{name: getattr(rows, name) for name in _ARRAYS})
-  partial.replace(path)
+  try:
+    with partial.open('wb') as file:
+      np.savez(file, **{name: getattr(rows, name) for name in _ARRAYS})
+    partial.replace(path)
+  finally:  # as where the disk is full
+    partial.unlink(missing_ok=True)
 
 
 def _corpus_key(name: str, texts: Sequence[task_lib.Text]) -> str:

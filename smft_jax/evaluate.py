@@ -31,6 +31,7 @@ from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -58,7 +59,7 @@ class Evaluator:
     self, params: nnx.State, questions: Sequence[task.Question]
   ) -> list[str]:
     """The model's answers, one per question."""
-    prompts = batches.tokenize_prompts(
+    prompts = encoding.tokenize_prompts(
       [question.prompt for question in questions], self.tokenizer
     )
     eos_id = self.tokenizer.eos_id
@@ -93,7 +94,7 @@ class Evaluator:
     Raises:
       UserError: An answer is longer than a row.
     """
-    rows = batches.tokenize_answers(
+    rows = encoding.tokenize_answers(
       [question.full_text() for question in questions],
       self.tokenizer,
       max_length=self.max_length,
@@ -110,7 +111,7 @@ class Evaluator:
     self, params: nnx.State, texts: Sequence[task.Text]
   ) -> dict[str, float]:
     """`scores.text_scores` of the texts, ends included in nats and tokens."""
-    rows = batches.tokenize(texts, self.tokenizer, max_length=self.max_length)
+    rows = encoding.tokenize(texts, self.tokenizer, max_length=self.max_length)
     return scores.text_scores(*self._nats(params, rows), texts)
 
   def choices(
@@ -132,7 +133,7 @@ class Evaluator:
     Raises:
       UserError: An ending is longer than a row.
     """
-    rows = batches.tokenize_answers(
+    rows = encoding.tokenize_answers(
       [text for choice in choices for text in choice.full_texts()],
       self.tokenizer,
       max_length=self.max_length,
@@ -145,14 +146,14 @@ class Evaluator:
     ends = np.cumsum([len(choice.endings) for choice in choices])
     return np.split(-np.concatenate(nats), ends[:-1])
 
-  def _nats(self, params, rows: batches.Encoded) -> tuple[float, float]:
+  def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
     """Weighted sum of the negative log-likelihoods, and of the weights."""
     sums = np.zeros(2)
     for batch, _ in self._padded(params, rows):
       sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
     return float(sums[0]), float(sums[1])
 
-  def _padded(self, params, rows: batches.Encoded):
+  def _padded(self, params, rows: encoding.Encoded):
     """Batches of all rows, and how many rows of each count."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     for here, count, length in self._batches(rows, layout):
@@ -161,7 +162,7 @@ class Evaluator:
       batch.loss_weights[mine >= count] = 0.0
       yield feed.assemble(layout, batch, self.batch_size), count
 
-  def _batches(self, rows: batches.Encoded, layout: sharding.Layout | None):
+  def _batches(self, rows: encoding.Encoded, layout: sharding.Layout | None):
     """Parts of `batch_size` rows, the last filled up by repeating its last row.
 
     Yields which rows of it this process makes, how many count in all

@@ -38,6 +38,7 @@ from smft_jax import methods
 from smft_jax import metrics
 from smft_jax import preemption
 from smft_jax import processes
+from smft_jax import progress
 from smft_jax import resume
 from smft_jax import skips
 from smft_jax import train_step
@@ -116,7 +117,7 @@ def run(
     if is_missing:
       _evaluated(writer, start, after)
   stream = None if show else io.StringIO()
-  with metrics.Progress(
+  with progress.Progress(
     'stream', total, 'document', start=start, stream=stream
   ) as bar:
     for index in range(start, total):

@@ -18,6 +18,7 @@ from smft_jax import preemption
 from smft_jax import skips
 from smft_jax import train_step
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 
@@ -26,12 +27,12 @@ def document_rows(
   experiment: config_lib.Experiment,
   task: task_lib.Task,
   tokenizer: tokenizers.Tokenizer,
-) -> list[batches.Encoded]:
+) -> list[encoding.Encoded]:
   """The texts of each document that is streamed, as rows."""
   stream = experiment.stream
   assert stream is not None
   return [
-    batches.tokenize(
+    encoding.tokenize(
       document.augmentations,
       tokenizer,
       max_length=stream.max_length or experiment.base.max_length,
@@ -42,7 +43,7 @@ def document_rows(
   ]
 
 
-def row_length(rows: Iterable[batches.Encoded]) -> int:
+def row_length(rows: Iterable[encoding.Encoded]) -> int:
   """L of the batches, one for the whole stream so that it compiles once."""
   return batches.bucket_length(max(r.longest for r in rows), 4)
 

@@ -24,6 +24,7 @@ from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import packing
 from smft_jax.data import tokenizers
 from smft_jax.data import world
@@ -98,7 +99,7 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   if stream is not None:
     found += learner.document_rows(experiment, task, tokenizer)
   if stream is None or replays:
-    old = batches.tokenize(task.pretraining, tokenizer, max_length=longest)
+    old = encoding.tokenize(task.pretraining, tokenizer, max_length=longest)
     if stream is None and experiment.base.packed:
       old = packing.pack(old, longest, experiment.seed)
     found.append(old)

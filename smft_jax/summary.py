@@ -11,6 +11,7 @@ from typing import Any
 
 from smft_jax import chart
 from smft_jax import metrics
+from smft_jax import progress
 
 _TARGETS = ('target', 'target_unseen_phrasing')
 
@@ -100,7 +101,7 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     found.append((percent(share), 'of the parameters changed'))
   seconds = results.get('total_s', results.get('wall_s'))
   if seconds is not None:
-    found.append((metrics.duration(seconds), 'from start to end'))
+    found.append((progress.duration(seconds), 'from start to end'))
   return found
 
 

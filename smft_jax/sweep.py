@@ -37,6 +37,7 @@ from smft_jax import cli
 from smft_jax import config_file
 from smft_jax import finetune
 from smft_jax import metrics
+from smft_jax import progress
 from smft_jax import schema
 from smft_jax import sweep_plan
 from smft_jax import sweep_table
@@ -90,7 +91,7 @@ def run(
         _prepare(point, workdir, argv)
         _failed(point, workdir, error)
       points = [point for point in points if point not in group]
-  with metrics.Progress('sweep', len(points), 'point') as bar:
+  with progress.Progress('sweep', len(points), 'point') as bar:
     for done, point in enumerate(points, start=1):
       _prepare(point, workdir, argv)
       try:

@@ -23,6 +23,7 @@ import pathlib
 from typing import Any
 
 from smft_jax import metrics
+from smft_jax import progress
 from smft_jax import summary
 from smft_jax import sweep_plan
 
@@ -83,7 +84,7 @@ def line(row: Mapping[str, Any]) -> str:
   """
   parts = [f'{key} {_percent(row.get(key))}' for key in ('recall', 'drop')]
   if row.get('wall_s') is not None:
-    parts.append(metrics.duration(row['wall_s']))
+    parts.append(progress.duration(row['wall_s']))
   return f'{row["name"]}: {", ".join(parts)}'
 
 

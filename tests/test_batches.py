@@ -5,6 +5,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -24,7 +25,7 @@ def tokenizer():
 def rows(tokenizer):
   """Eleven rows; row r is one beginning, r + 1 times the same word, one end."""
   texts = [task.Text(text=' '.join(['Fog'] * (r + 1))) for r in range(11)]
-  return batches.tokenize(texts, tokenizer, max_length=32)
+  return encoding.tokenize(texts, tokenizer, max_length=32)
 
 
 def _row(rows, r):
@@ -33,7 +34,7 @@ def _row(rows, r):
 
 
 def test_a_row_is_beginning_tokens_end(tokenizer):
-  rows = batches.tokenize(_TEXTS, tokenizer, max_length=64)
+  rows = encoding.tokenize(_TEXTS, tokenizer, max_length=64)
   assert len(rows) == 3
   assert rows.sources.tolist() == [0, 1, 2]
   for r, text in enumerate(_TEXTS):
@@ -46,7 +47,7 @@ def test_a_row_is_beginning_tokens_end(tokenizer):
 
 
 def test_answer_tokens_and_the_one_after_weigh_their_own(tokenizer):
-  rows = batches.tokenize(
+  rows = encoding.tokenize(
     _TEXTS, tokenizer, max_length=64, context_weight=0.25, answer_weight=3.0
   )
   # Ada Keller lives in [Cape Town .] end
@@ -58,7 +59,7 @@ def test_answer_tokens_and_the_one_after_weigh_their_own(tokenizer):
 
 
 def test_a_token_that_is_partly_answer_counts_as_answer(tokenizer):
-  rows = batches.tokenize(
+  rows = encoding.tokenize(
     [task.Text(text='Ada Keller lives', answer=(5, 7))],
     tokenizer,
     max_length=64,
@@ -69,10 +70,10 @@ def test_a_token_that_is_partly_answer_counts_as_answer(tokenizer):
 
 @pytest.mark.parametrize('max_length', [2, 3, 5, 7, 8, 9, 64])
 def test_long_texts_are_split_and_nothing_is_lost(tokenizer, max_length):
-  whole = batches.tokenize(
+  whole = encoding.tokenize(
     _TEXTS, tokenizer, max_length=64, context_weight=0.5, answer_weight=2.0
   )
-  rows = batches.tokenize(
+  rows = encoding.tokenize(
     _TEXTS,
     tokenizer,
     max_length=max_length,
@@ -95,10 +96,10 @@ def test_long_texts_are_split_and_nothing_is_lost(tokenizer, max_length):
 @pytest.mark.parametrize('end', [False, True])
 def test_rows_of_answers_are_those_of_texts_where_they_fit(tokenizer, end):
   answered = _TEXTS[:2]
-  whole = batches.tokenize(
+  whole = encoding.tokenize(
     answered, tokenizer, max_length=64, context_weight=0.0
   )
-  rows = batches.tokenize_answers(answered, tokenizer, max_length=64, end=end)
+  rows = encoding.tokenize_answers(answered, tokenizer, max_length=64, end=end)
   assert rows.sources.tolist() == [0, 1]
   assert rows.tokens.dtype == np.int32
   assert rows.loss_weights.dtype == np.float32
@@ -116,7 +117,7 @@ def test_a_long_row_of_an_answer_loses_its_first_tokens(tokenizer, end):
   tokens = tokenizer.encode(text.text) + [2] * end
   least = 3 + end  # with its beginning
   for max_length in range(least, 10):
-    rows = batches.tokenize_answers(
+    rows = encoding.tokenize_answers(
       [text, text], tokenizer, max_length=max_length, end=end
     )
     kept = tokens[-(max_length - 1) :]
@@ -126,13 +127,13 @@ def test_a_long_row_of_an_answer_loses_its_first_tokens(tokenizer, end):
   for max_length in range(least):
     said = f'max_length = {max_length} must be at least {least}.*Cape Town'
     with pytest.raises(schema.UserError, match=said):
-      batches.tokenize_answers(
+      encoding.tokenize_answers(
         [text], tokenizer, max_length=max_length, end=end
       )
 
 
 def test_no_texts_give_no_rows(tokenizer):
-  rows = batches.tokenize([], tokenizer, max_length=5)
+  rows = encoding.tokenize([], tokenizer, max_length=5)
   assert len(rows) == 0
   assert rows.longest == 0
   assert rows.tokens.dtype == np.int32
@@ -142,7 +143,7 @@ def test_no_texts_give_no_rows(tokenizer):
 
 def test_prompts_have_a_beginning_and_no_end(tokenizer):
   prompts = ['Answer:', 'Ada Keller lives in']
-  rows = batches.tokenize_prompts(prompts, tokenizer)
+  rows = encoding.tokenize_prompts(prompts, tokenizer)
   assert len(rows) == 2
   for r, prompt in enumerate(prompts):
     tokens, weights = _row(rows, r)
@@ -151,7 +152,7 @@ def test_prompts_have_a_beginning_and_no_end(tokenizer):
 
 
 def test_padding_fills_the_end(tokenizer):
-  rows = batches.tokenize(_TEXTS, tokenizer, max_length=64, answer_weight=2.0)
+  rows = encoding.tokenize(_TEXTS, tokenizer, max_length=64, answer_weight=2.0)
   batch = batches.pad(rows, 11, tokenizer.pad_id)
   assert [a.shape for a in batch[:3]] == [(3, 11)] * 3
   assert batch.ranked is None
@@ -165,7 +166,7 @@ def test_padding_fills_the_end(tokenizer):
 
 
 def test_padding_never_cuts(tokenizer):
-  rows = batches.tokenize(_TEXTS, tokenizer, max_length=64)
+  rows = encoding.tokenize(_TEXTS, tokenizer, max_length=64)
   assert batches.pad(rows, 9, 0).mask[0].all()
   with pytest.raises(ValueError, match='9 tokens does not fit length 8'):
     batches.pad(rows, 8, 0)
@@ -221,7 +222,7 @@ def test_steps_and_sizes_out_of_range_are_refused(rows, step, batch_size):
 )
 def test_bad_settings_are_refused(tokenizer, settings):
   with pytest.raises(ValueError, match='must'):
-    batches.tokenize(_TEXTS, tokenizer, **settings)
+    encoding.tokenize(_TEXTS, tokenizer, **settings)
 
 
 def test_bucket_lengths():

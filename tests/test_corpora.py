@@ -7,7 +7,7 @@ import pytest
 
 from smft_jax import corpora
 from smft_jax import processes
-from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -23,7 +23,7 @@ def tokenizer():
 
 
 def assert_same(one, other):
-  for field in dataclasses.fields(batches.Encoded):
+  for field in dataclasses.fields(encoding.Encoded):
     ours, theirs = getattr(one, field.name), getattr(other, field.name)
     np.testing.assert_array_equal(ours, theirs)
     assert getattr(ours, 'dtype', None) == getattr(theirs, 'dtype', None)
@@ -34,11 +34,11 @@ def files(folder):
 
 
 def test_rows_are_made_once(tokenizer, tmp_path, monkeypatch):
-  expected = batches.tokenize(TEXTS, tokenizer, max_length=7)
+  expected = encoding.tokenize(TEXTS, tokenizer, max_length=7)
   assert_same(corpora.tokenized(tmp_path, TEXTS, tokenizer, 7), expected)
   [name] = files(tmp_path)
   assert name.startswith('tokens-')
-  monkeypatch.setattr(batches, 'tokenize', None)
+  monkeypatch.setattr(encoding, 'tokenize', None)
   again = tokenizers.Tokenizer.from_json(tokenizer.to_json())
   assert_same(corpora.tokenized(tmp_path, TEXTS, again, 7), expected)
   assert files(tmp_path) == [name]
@@ -59,7 +59,7 @@ def test_what_rows_depend_on_makes_others(tokenizer, tmp_path):
     for _ in range(2):
       assert_same(
         corpora.tokenized(tmp_path, texts, by, max_length),
-        batches.tokenize(texts, by, max_length=max_length),
+        encoding.tokenize(texts, by, max_length=max_length),
       )
     assert len(files(tmp_path)) == index
 
@@ -121,6 +121,6 @@ def test_process_0_alone_writes(tokenizer, tmp_path, monkeypatch):
   monkeypatch.setattr(processes, 'is_main', lambda: False)
   assert_same(
     corpora.tokenized(tmp_path, TEXTS, tokenizer, 7),
-    batches.tokenize(TEXTS, tokenizer, max_length=7),
+    encoding.tokenize(TEXTS, tokenizer, max_length=7),
   )
   assert not files(tmp_path)

@@ -16,6 +16,7 @@ from smft_jax import schema
 from smft_jax import scores
 from smft_jax import sharding
 from smft_jax.data import batches
+from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from tests import test_sharded_step
@@ -162,7 +163,7 @@ def test_answer_nll_is_that_of_the_answer_and_its_end(
 def test_answers_of_short_rows_are_measured_as_texts_are(evaluator, params):
   """Not a bit differs from rows that may be split, where none is."""
   made = evaluator(batch_size=3, max_length=29)
-  rows = batches.tokenize(
+  rows = encoding.tokenize(
     [question.full_text() for question in QUESTIONS],
     made.tokenizer,
     max_length=29,

@@ -18,6 +18,7 @@ from smft_jax import shapes
 from smft_jax import train_step
 from smft_jax.data import batches
 from smft_jax.data import documents
+from smft_jax.data import encoding
 from smft_jax.data import packing
 from smft_jax.data import task
 from smft_jax.data import tokenizers
@@ -41,7 +42,7 @@ def make_rows(lengths, seed=0):
   tokens = random.integers(0, test_transformer.SIZES['vocab_size'], starts[-1])
   weights = random.uniform(0.2, 2.0, starts[-1]).astype(np.float32)
   weights[starts[:-1]] = 0
-  return batches.Encoded(
+  return encoding.Encoded(
     tokens=tokens.astype(np.int32),
     loss_weights=weights,
     starts=starts.astype(np.int64),
@@ -133,7 +134,7 @@ def test_little_of_real_text_is_padding(data_dir):
   # Every seventh: running text, paragraphs and questions as they come.
   texts = texts[::7]
   tokenizer = tokenizers.train_byte_level_bpe((t.text for t in texts), 1024)
-  rows = batches.tokenize(texts, tokenizer, max_length=256)
+  rows = encoding.tokenize(texts, tokenizer, max_length=256)
   packed = packing.pack(rows, 256, seed=0)
   filled = len(packed.tokens) / (len(packed) * 256)
   assert len(rows.tokens) / (len(rows) * 256) < 0.9
@@ -147,7 +148,7 @@ def test_little_of_short_texts_is_padding():
     task.Text(text=' '.join(random.choice(list('abcdefg'), n)))
     for n in random.integers(3, 13, 500)
   ]
-  rows = batches.tokenize(texts, tokenizer, max_length=32)
+  rows = encoding.tokenize(texts, tokenizer, max_length=32)
   packed = packing.pack(rows, 32, seed=0)
   assert len(packed.tokens) / (len(packed) * 32) > 0.95
 

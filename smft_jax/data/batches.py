@@ -1,23 +1,18 @@
-"""Texts to rows of token ids, and rows to batches: numpy, and no state.
+"""Rows of token ids to batches: numpy, and no state.
 
-A row is a beginning-of-sequence token and then part or all of one text; rows
-are padded, not packed, because access counts are per text (for pretraining,
-which counts none, see `packing`). A batch is a pure function of the step, so
-that a resumed run sees what it would have seen.
+Rows are padded, not packed, because access counts are per text (for
+pretraining, which counts none, see `packing`). A batch is a pure function of
+the step, so that a resumed run sees what it would have seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-import dataclasses
 import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from smft_jax import schema
-from smft_jax.data import task
-from smft_jax.data import tokenizers
+from smft_jax.data import encoding
 
 
 class Batch(NamedTuple):
@@ -42,189 +37,7 @@ class Batch(NamedTuple):
   segments: np.ndarray | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Encoded:
-  """Rows of different lengths, end to end; `len` is the number of rows.
-
-  Attributes:
-    tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
-    loss_weights: float32 [total], as in `Batch`.
-    starts: int64 [rows + 1].
-    sources: int64 [rows]; index of the text that the row is part of, or begins
-      with.
-    segments: int32 [total], as in `Batch`.
-  """
-
-  tokens: np.ndarray
-  loss_weights: np.ndarray
-  starts: np.ndarray
-  sources: np.ndarray
-  segments: np.ndarray | None = None
-
-  def __len__(self) -> int:
-    return len(self.sources)
-
-  @property
-  def lengths(self) -> np.ndarray:
-    """int64 [rows]."""
-    return np.diff(self.starts)
-
-  @property
-  def longest(self) -> int:
-    """Length of the longest row; 0 when there is none."""
-    return int(self.lengths.max(initial=0))
-
-  def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
-    """The rows with these indices, in this order, repeats allowed."""
-    rows = np.asarray(rows, np.int64)
-    parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
-    taken = _encoded(
-      [self.tokens[part] for part in parts],
-      [self.loss_weights[part] for part in parts],
-      self.sources[rows],
-    )
-    if self.segments is None:
-      return taken
-    segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
-    return dataclasses.replace(taken, segments=np.concatenate(segments))
-
-
-def tokenize(
-  texts: Sequence[task.Text],
-  tokenizer: tokenizers.Tokenizer,
-  *,
-  max_length: int,
-  context_weight: float = 1.0,
-  answer_weight: float = 1.0,
-) -> Encoded:
-  """Encodes texts as rows: beginning, tokens of the text, end.
-
-  A text too long for a row becomes several rows of about equal length, each
-  with a beginning and only the last with an end, so every token of the text is
-  predicted exactly once.
-
-  Args:
-    texts: What to encode.
-    tokenizer: Whose ids to use.
-    max_length: Most tokens in a row, at least 2.
-    context_weight: Loss weight of the tokens outside the answer.
-    answer_weight: Loss weight of the answer's tokens and of the one after it,
-      which ends it. A text without an answer has weight 1 throughout.
-
-  Returns:
-    At least one row per text, in the order of the texts.
-
-  Raises:
-    ValueError: `max_length` is below 2, or a weight is negative.
-
-  Example:
-    >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto.'])
-    >>> text = task.Text(text='Ada lives in Porto.', answer=(13, 18))
-    >>> rows = tokenize([text], tokenizer, max_length=16, context_weight=0.5)
-    >>> rows.longest, rows.loss_weights.tolist()
-    (7, [0.0, 0.5, 0.5, 0.5, 1.0, 1.0, 0.5])
-  """
-  if max_length < 2:
-    raise ValueError(f'max_length must be at least 2, not {max_length}')
-  for name, weight in (
-    ('context_weight', context_weight),
-    ('answer_weight', answer_weight),
-  ):
-    if not weight >= 0:
-      raise ValueError(f'{name} must not be negative, and is {weight}')
-  bos, eos = tokenizer.bos_id, tokenizer.eos_id
-  row_tokens: list[np.ndarray] = []
-  row_weights: list[np.ndarray] = []
-  sources: list[int] = []
-  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
-  for source, (text, (ids, offsets)) in enumerate(
-    zip(texts, encodings, strict=True)
-  ):
-    tokens = np.array([*ids, eos], np.int32)
-    weights = np.ones(len(tokens), np.float32)
-    if text.answer is not None:
-      weights = np.where(
-        _in_answer(text.answer, offsets), answer_weight, context_weight
-      )
-    pieces = -(-len(tokens) // (max_length - 1))
-    for piece in range(pieces):
-      part = slice(
-        piece * len(tokens) // pieces, (piece + 1) * len(tokens) // pieces
-      )
-      row_tokens.append(np.append(np.int32(bos), tokens[part]))
-      row_weights.append(np.append(np.float32(0.0), weights[part]))
-      sources.append(source)
-  return _encoded(row_tokens, row_weights, sources)
-
-
-def tokenize_answers(
-  texts: Sequence[task.Text],
-  tokenizer: tokenizers.Tokenizer,
-  *,
-  max_length: int,
-  end: bool,
-) -> Encoded:
-  """Encodes texts whose answers alone have a loss: one row each.
-
-  A text too long for a row loses the tokens at its start, never a part of its
-  answer: the row is a beginning and then its last `max_length - 1` tokens.
-
-  Args:
-    texts: What to encode, each with an answer.
-    tokenizer: Whose ids to use.
-    max_length: Most tokens in a row, at least 2.
-    end: Whether rows have an end, which counts with an answer that it follows.
-
-  Returns:
-    Exactly one row per text. Loss weights are 1 at the tokens of the answer
-    and at the one after it, and 0 elsewhere.
-
-  Raises:
-    UserError: `max_length` leaves no room for an answer.
-
-  Example:
-    >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto'])
-    >>> text = task.Text(text='Ada lives in Porto', answer=(13, 18))
-    >>> rows = tokenize_answers([text], tokenizer, max_length=4, end=True)
-    >>> rows.longest, rows.loss_weights.tolist()
-    (4, [0.0, 0.0, 1.0, 1.0])
-  """
-  row_tokens: list[np.ndarray] = []
-  row_weights: list[np.ndarray] = []
-  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
-  for text, (ids, offsets) in zip(texts, encodings, strict=True):
-    assert text.answer is not None
-    length = len(ids) + end
-    tokens = np.array([*ids, tokenizer.eos_id], np.int32)[:length]
-    counted = _in_answer(text.answer, offsets)[:length]
-    first = max(0, length - (max_length - 1))
-    if counted[:first].any():
-      least = length - int(np.argmax(counted)) + 1
-      raise schema.UserError(
-        f'max_length = {max_length} must be at least {least}, to hold the'
-        f' answer {text.text[slice(*text.answer)][:40]!r}'
-      )
-    row_tokens.append(np.append(np.int32(tokenizer.bos_id), tokens[first:]))
-    row_weights.append(np.append(np.float32(0.0), counted[first:]))
-  return _encoded(row_tokens, row_weights, np.arange(len(row_tokens)))
-
-
-def tokenize_prompts(
-  prompts: Sequence[str], tokenizer: tokenizers.Tokenizer
-) -> Encoded:
-  """Encodes prompts to be continued: a beginning, no end, no loss.
-
-  Returns:
-    Exactly one row per prompt.
-  """
-  encodings = tokenizer.encode_batch_with_offsets(prompts)
-  bos = tokenizer.bos_id
-  tokens = [np.array([bos, *ids], np.int32) for ids, _ in encodings]
-  weights = [np.zeros(len(row), np.float32) for row in tokens]
-  return _encoded(tokens, weights, np.arange(len(tokens)))
-
-
-def pad(rows: Encoded, length: int, pad_id: int) -> Batch:
+def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:
   """Pads every row at its end.
 
   Args:
@@ -252,7 +65,7 @@ def pad(rows: Encoded, length: int, pad_id: int) -> Batch:
 
 
 def batch_at(
-  rows: Encoded,
+  rows: encoding.Encoded,
   step: int,
   batch_size: int,
   seed: int,
@@ -331,29 +144,3 @@ def bucket_length(longest: int, multiple: int = 8) -> int:
     (24, 24)
   """
   return -(-longest // multiple) * multiple
-
-
-def _in_answer(
-  answer: task.Span, offsets: Sequence[tuple[int, int]]
-) -> np.ndarray:
-  """Which tokens are of the answer or next after it, with an end as the last.
-
-  A token that is partly answer is of the answer.
-  """
-  start, end = answer
-  inside = np.array([s < end and e > start for s, e in offsets] + [False])
-  return inside | np.append(False, inside[:-1])
-
-
-def _encoded(
-  tokens: Sequence[np.ndarray],
-  weights: Sequence[np.ndarray],
-  sources: Sequence[int] | np.ndarray,
-) -> Encoded:
-  lengths = [len(row) for row in tokens]
-  return Encoded(
-    tokens=np.concatenate([np.zeros(0, np.int32), *tokens]).astype(np.int32),
-    loss_weights=np.concatenate([np.zeros(0), *weights]).astype(np.float32),
-    starts=np.cumsum([0, *lengths], dtype=np.int64),
-    sources=np.asarray(sources, np.int64),
-  )

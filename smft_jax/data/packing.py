@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smft_jax.data import batches
+from smft_jax.data import encoding
 
 
-def pack(rows: batches.Encoded, length: int, seed: int) -> batches.Encoded:
+def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
   """Puts rows end to end into about as few as their lengths allow.
 
   Best fit: each row, in an order drawn from the seed, goes where it leaves the
@@ -31,7 +31,7 @@ def pack(rows: batches.Encoded, length: int, seed: int) -> batches.Encoded:
     ValueError: A row is longer than `length`: nothing is ever cut.
 
   Example:
-    >>> rows = batches.Encoded(
+    >>> rows = encoding.Encoded(
     ...   tokens=np.array([5, 6, 7, 5, 8], np.int32),
     ...   loss_weights=np.array([0, 1, 1, 0, 1], np.float32),
     ...   starts=np.array([0, 3, 5]),
@@ -52,7 +52,7 @@ def pack(rows: batches.Encoded, length: int, seed: int) -> batches.Encoded:
   places = np.array([i for members in packed for i in members], np.int64)
   taken = rows.take(order[places])
   numbers = np.arange(len(rows)) - np.repeat(first[:-1], counts) + 1
-  return batches.Encoded(
+  return encoding.Encoded(
     tokens=taken.tokens,
     loss_weights=taken.loss_weights,
     starts=taken.starts[first],

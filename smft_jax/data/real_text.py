@@ -209,9 +209,7 @@ def held_out(
   )
 
 
-def question(
-  found: sources.QuestionAnswer, *, seen: bool, phrasing: str = 'question'
-) -> task.Question:
+def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
   """A question as models are asked it.
 
   A worked answer, as GSM8K has them, is the canonical one: its likelihood is
@@ -223,7 +221,7 @@ def question(
   return task.Question(
     prompt=f'Question: {found.question.strip()} Answer:',
     answers=answers,
-    phrasing=phrasing,
+    phrasing='question',
     seen=seen,
     fact=found.id,
   )
