@@ -12,12 +12,13 @@ of the method dominates do not count. A share is `metrics.relative_drop`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import pathlib
 import sys
 from typing import Any
 
+from smft_jax import cli
 from smft_jax import schema
 from smft_jax.pareto import fronts
 
@@ -84,18 +85,12 @@ def _learned(results: Mapping[str, Any], asked: str) -> float:
   )
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> None:
   """Prints the table of one sweep."""
   if len(arguments) != 1:
-    print('usage: python -m benchmarks.equal_nll WORKDIR', file=sys.stderr)
-    return 2
-  try:
-    print('\n'.join(table(read(pathlib.Path(arguments[0])))))
-  except schema.UserError as error:
-    print(error, file=sys.stderr)
-    return 2
-  return 0
+    raise schema.UserError('usage: python -m benchmarks.equal_nll WORKDIR')
+  print('\n'.join(table(read(pathlib.Path(arguments[0])))))
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv[1:]))
+  sys.exit(cli.run(main))

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import itertools
 import pathlib
+import sys
 import tempfile
 import time
 
@@ -27,6 +28,7 @@ import numpy as np
 from benchmarks import harness
 from benchmarks import plot
 from smft_jax import base as base_lib
+from smft_jax import cli
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import corpora
@@ -239,18 +241,23 @@ def cases(
   ]
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
   """The program."""
   options = harness.parse(
     'Making batches against the training steps that take them.',
+    argv,
     data_dir=dict(help='TFDS folder of WikiText-2 and SQuAD; none: made up'),
   )
   results: dict[str, dict[str, float]] = {}
   read = 'real text' if options.data_dir else 'made-up text'
+  measured = []
+  # All data first: a wrong folder is told before anything is timed.
   for variant, called in (('world', 'world'), ('squad', read)):
     experiment = experiment_of(variant, options.data_dir)
     is_real = variant == 'world' or options.data_dir
     task = base_lib.make_task(experiment) if is_real else made_up_task()
+    measured.append((called, experiment, task))
+  for called, experiment, task in measured:
     tokenizer = tokenizer_of(experiment, task)
     rows, made_s, read_s = rows_of(
       task.pretraining, tokenizer, experiment.base.max_length
@@ -309,4 +316,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(cli.run(main))

@@ -21,6 +21,7 @@ from smft_jax import cli
 from smft_jax import compile as compile_lib
 from smft_jax import compiled
 from smft_jax import config as config_lib
+from smft_jax import schema
 from smft_jax import shapes
 from smft_jax import train_step
 
@@ -136,7 +137,7 @@ def measure(topology: str, data: int, memory: int, slots: int) -> str:
 def main(argv: Sequence[str]) -> None:
   """The program."""
   if argv:
-    raise ValueError(f'{argv[0]!r}: this benchmark takes no arguments')
+    raise schema.UserError(f'{argv[0]!r}: this benchmark takes no arguments')
   print(
     '| chips | replicas x parts | slots | kept, model (GB) | kept | temporaries'
     ' | sent, model (MB) | sent | operations, model (T) | operations'

@@ -12,7 +12,9 @@ import pytest
 from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import plot
+from benchmarks import scaling
 from smft_jax import base
+from smft_jax import cli
 from smft_jax import config as config_lib
 from tests import tiny_run
 
@@ -237,3 +239,17 @@ def test_batches_of_the_input_pipeline_are_those_of_a_run():
     assert all(len(batch.tokens) == size for batch in batches)
     assert len({batch.tokens.tobytes() for batch in batches}) > 1
     assert (batches[0].segments is not None) == (case is packed)
+
+
+@pytest.mark.parametrize(
+  ('module', 'arguments', 'said'),
+  [
+    (input_pipeline, ['--data-dir=/nowhere'], "data_dir = '/nowhere'"),
+    (scaling, ['--chips=4'], "'--chips=4': this benchmark takes no arguments"),
+  ],
+)
+def test_a_mistake_is_one_line(module, arguments, said, capsys):
+  assert cli.run(module.main, arguments) == 2
+  error = capsys.readouterr().err
+  assert said in error
+  assert error.count('\n') == 1

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from benchmarks import equal_nll
+from smft_jax import cli
 
 
 def write_point(workdir, method, rate, after, drops):
@@ -30,7 +31,7 @@ def test_losses_are_read_off_where_the_weakest_method_comes_to(
   write_point(tmp_path, 'full', 0.3, 3.5, {'nq': 0.4, 'gsm8k': 0.1})
   # Dominated: it learns less and loses more.
   write_point(tmp_path, 'full', 0.4, 4.5, {'nq': 0.9, 'gsm8k': 0.9})
-  assert equal_nll.main([str(tmp_path)]) == 0
+  assert cli.run(equal_nll.main, [str(tmp_path)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert lines[0] == 'At a loss of 3.500 on the answers, 5.000 before:'
   assert '| full | 2 | 3.500 | 0.400 | +40.00% | +10.00% |' in lines
@@ -41,5 +42,5 @@ def test_losses_are_read_off_where_the_weakest_method_comes_to(
 
 @pytest.mark.parametrize('arguments', [[], ['nowhere'], ['a', 'b']])
 def test_mistakes_are_one_line(arguments, capsys):
-  assert equal_nll.main(arguments) == 2
+  assert cli.run(equal_nll.main, arguments) == 2
   assert capsys.readouterr().err.count('\n') == 1
