@@ -83,12 +83,11 @@ spec:
               # Kubernetes counts a pod that ends with 0 as done, and so one that
               # it moved and that saved. Pod 0 says that there is more to do.
               - |
-                python -m smft_jax.train "\$@" & child=\$!
-                trap 'kill -TERM "\$child"' TERM
-                wait "\$child" && code=0 || code=\$?
-                while kill -0 "\$child" 2>/dev/null; do # the trap ended the wait
-                  wait "\$child" && code=0 || code=\$?
-                done
+                trap 'kill -TERM \$!' TERM
+                python -m smft_jax.train "\$@" &
+                # Not wait alone: it can miss the signal that comes as it begins.
+                while kill -0 \$! 2>/dev/null; do sleep 0.2; done
+                wait \$! && code=0 || code=\$?
                 [ "\$code" != 0 ] || [ "\$JOB_COMPLETION_INDEX" != 0 ] ||
                   [ -e "\$0/results.json" ] || code=143
                 exit "\$code"
