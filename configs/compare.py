@@ -20,9 +20,9 @@ VARIANTS = ('facts', 'squad')
 
 RATES = {
   'facts': {
-    'sparse_memory': (100.0, 300.0, 1000.0, 3000.0),
+    'sparse_memory': (30.0, 100.0, 300.0, 600.0),
     'full': (1e-5, 3e-5, 1e-4, 3e-4),
-    'lora': (1e-4, 3e-4, 1e-3, 3e-3),
+    'lora': (3e-5, 1e-4, 3e-4, 1e-3),
   },
   'squad': {
     'sparse_memory': (300.0, 1000.0, 3000.0, 10000.0),
@@ -38,6 +38,8 @@ def get_config(variant='facts'):
   if variant == 'facts':
     config = config_file.load(f'{here.with_name("facts.py")}')
     config.data.num_facts = 200
+    # More slots at a lower rate forget less than the 500 of configs/facts.py.
+    config.method.t = 2000
   else:
     config = config_file.load(f'{here.with_name("docqa.py")}:squad')
     config.data.num_documents = 40
