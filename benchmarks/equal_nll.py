@@ -8,8 +8,8 @@ Each method is tried at several rates. Its held-out losses are read off, linear
 between its points and the untouched model, where it has taken a quarter, half
 and all of what sparse memory can off the loss on the answers; points that
 another point of the method dominates do not count. A share is
-`metrics.relative_drop`. Answers are asked for in phrasings that training showed,
-and in some that it never showed.
+`metrics.relative_drop`. Answers are asked for in phrasings that training
+showed, and in some that it never showed.
 """
 
 from __future__ import annotations
