@@ -139,9 +139,7 @@ def test_memory_does_not_grow_with_the_tokens():
 )
 def test_cpu_top_k_is_top_k(rows, n, k):
   # 24 = 3 lanes of 8 rounds; 300 rows are two parts; 23 has no lanes.
-  x = jnp.asarray(
-    np.random.default_rng(0).normal(size=(rows, n)), jnp.float32
-  )
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(rows, n)), jnp.float32)
   values, places = jax.jit(product_keys._cpu_top_k, static_argnums=1)(x, k)
   want_values, want_places = jax.lax.top_k(x, k)
   np.testing.assert_array_equal(values, want_values)
