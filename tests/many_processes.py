@@ -61,6 +61,7 @@ def start(
   """
   env = os.environ | {
     'JAX_PLATFORMS': 'cpu',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',  # as `compilation.quick`
     'JAX_NUM_CPU_DEVICES': str(devices // processes),
     'XLA_FLAGS': '',
   }

@@ -6,6 +6,7 @@ Before call CALL (from 1) of the function the process sends itself the signal;
 with CALL 0 it never does. It is otherwise `python -m smft_jax.train FLAG...`.
 """
 
+from collections.abc import Callable
 import importlib
 import os
 import signal
@@ -15,8 +16,20 @@ from smft_jax import cli
 from smft_jax import train
 
 
-def stop_at(number: signal.Signals, place: str, call: int) -> None:
-  """Has the process signalled before a call of a function."""
+def stop_at(
+  number: signal.Signals,
+  place: str,
+  call: int,
+  replace: Callable[..., None] = setattr,
+) -> None:
+  """Has the process signalled before a call of a function.
+
+  Args:
+    number: The signal.
+    place: The function, as MODULE.FUNCTION.
+    call: Which call, from 1.
+    replace: Puts another in its place, as `setattr` does.
+  """
   module_name, _, name = place.rpartition('.')
   module = importlib.import_module(module_name)
   function, calls = getattr(module, name), []
@@ -27,7 +40,7 @@ def stop_at(number: signal.Signals, place: str, call: int) -> None:
       os.kill(os.getpid(), number)
     return function(*arguments, **named)
 
-  setattr(module, name, counted)
+  replace(module, name, counted)
 
 
 if __name__ == '__main__':

@@ -262,22 +262,26 @@ def test_a_call_leaves_the_layer_as_it_was():
   # A foreign trainer calls `self.mlp(x)` and captures nothing: no warning
   # (which would be an error here), and no Variable that grows with each call.
   layer = make_layer()
-  x = inputs(2, SIZES['model_dim'])
+  x = inputs(2, 13, SIZES['model_dim'])
   before = nnx.split(layer)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
     plain = layer(x)
-    captured, _, _ = capture_all(layer, x)
+    captured, slot_ids, weights = capture_all(layer, x)
   after = nnx.split(layer)
   np.testing.assert_array_equal(plain, captured)
+  compiled = jitted(layer, x)
+  np.testing.assert_allclose(compiled[0], plain, rtol=1e-5, atol=1e-6)
+  np.testing.assert_array_equal(compiled[1], slot_ids)
+  np.testing.assert_allclose(compiled[2], weights, rtol=1e-5)
   assert after[0] == before[0]
   assert set(after[1]) == set(before[1])
 
 
-def test_the_sown_accesses_are_the_same_under_jit_grad_and_remat():
+def test_the_sown_accesses_are_the_same_under_grad_and_remat():
   layer = make_layer()
-  x = inputs(2, 7, SIZES['model_dim'])
-  y, slot_ids, weights = capture_all(layer, x)
+  x = inputs(2, 13, SIZES['model_dim'])
+  y, slot_ids, weights = jitted(layer, x)
   graphdef, params = nnx.split(layer)
 
   def loss(params):
@@ -289,7 +293,7 @@ def test_the_sown_accesses_are_the_same_under_jit_grad_and_remat():
 
   plain_grads, under_grad = grad_of(loss)
   remat_grads, under_remat = grad_of(jax.checkpoint(loss))
-  for found in (jitted(layer, x), under_grad, under_remat):
+  for found in (under_grad, under_remat):
     np.testing.assert_allclose(found[0], y, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found[1], slot_ids)
     np.testing.assert_allclose(found[2], weights, rtol=1e-5)
@@ -327,10 +331,16 @@ def test_memory_value_selects_the_table_and_its_gradient():
 
 def test_the_gradient_of_the_perturbation_gives_the_rows_gradient():
   layer = make_layer()
-  x = inputs(2, 5, SIZES['model_dim'])
+  x = inputs(3, 5, SIZES['model_dim'])
   graphdef, params = nnx.split(layer)
-  zeros = nnx.capture(layer, memory.ReadPerturbation)(x)[1]
-  assert zeros['read'].shape == (2, 5, SIZES['value_dim'])
+
+  @jax.jit
+  def capture(params):
+    layer = nnx.merge(graphdef, params, copy=True)
+    return nnx.capture(layer, memory.ReadPerturbation)(x)[1]
+
+  zeros = capture(params)
+  assert zeros['read'].shape == (3, 5, SIZES['value_dim'])
   assert not np.any(zeros['read'])
 
   @jax.jit

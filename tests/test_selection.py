@@ -33,7 +33,7 @@ def test_accessed_slots_are_the_counts_that_are_not_zero(mask_dims):
 
 
 def test_no_accessed_slot_where_all_is_padding():
-  slots, counts = selection.accessed_slots(
+  slots, counts = jax.jit(selection.accessed_slots, static_argnums=1)(
     jnp.zeros((2, 3), jnp.int32), 7, jnp.zeros(2, bool)
   )
   assert slots.tolist() == [7] * 6
@@ -54,7 +54,7 @@ def test_colliding_slots_are_told_apart(monkeypatch):
 
 
 @pytest.mark.parametrize('name', sorted(ranking.RANKINGS))
-@pytest.mark.parametrize('t', [1, 7, 64, 200])
+@pytest.mark.parametrize('t', [1, 64, 200])
 def test_large_tables_rank_like_small_ones(name, t, monkeypatch):
   rng = np.random.default_rng(4)
   slot_ids = jnp.asarray(rng.integers(0, 90, (40, 5)) ** 2, jnp.int32)
@@ -64,16 +64,13 @@ def test_large_tables_rank_like_small_ones(name, t, monkeypatch):
   found = []
   for slots_per_access in (8100, 0):
     monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', slots_per_access)
-    found.append(
-      selection.select_slots(
-        functools.partial(ranking.RANKINGS[name], num_documents=7),
-        slot_ids,
-        frequency,
-        t,
-        mask=mask,
-        pointwise=name in selection.POINTWISE,
-      )
+    select = functools.partial(
+      selection.select_slots,
+      functools.partial(ranking.RANKINGS[name], num_documents=7),
+      t=t,
+      pointwise=name in selection.POINTWISE,
     )
+    found.append(jax.jit(select)(slot_ids, frequency, mask=mask))
   np.testing.assert_array_equal(found[0][0], found[1][0])
   assert found[0][1] == found[1][1] == len(set(slot_ids[mask].ravel().tolist()))
 

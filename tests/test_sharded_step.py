@@ -102,8 +102,14 @@ def on_one_device(update):
 
 
 # The layout, the form of the step, and whether it lists the accessed slots.
+# All along the memory axis is a case of replicas that are one.
 CASES = [
-  *((name, 'rows', True) for name in LAYOUTS),
+  *(
+    pytest.param(name, 'rows', True, marks=pytest.mark.slow)
+    if name == 'rows'
+    else (name, 'rows', True)
+    for name in LAYOUTS
+  ),
   ('rows, replicas', 'rows', False),
   ('rows, replicas', 'dense', False),
 ]
@@ -115,7 +121,7 @@ def test_meshes_take_the_step_of_one_device(name, update, listed, monkeypatch):
   assert len(set(np.concatenate(want[1]))) > T
   if listed:
     monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', 0)
-  jax.clear_caches()  # programs do not know of the patch
+  train_step.train_step.clear_cache()  # programs do not know of the patch
   layout = make_layout(name)
   got = run(layout, update)
   np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
@@ -191,7 +197,10 @@ SENT = {
 }
 
 
-@pytest.mark.parametrize('name', [*SENT, 'rows, replicas'])
+# `test_compile.py` has the mesh of the last, without the sizes in bytes.
+@pytest.mark.parametrize(
+  'name', [*SENT, pytest.param('rows, replicas', marks=pytest.mark.slow)]
+)
 def test_step_sends_nothing_that_grows_with_the_table(name):
   layout = make_layout(name)
   sent, shards, temporaries = {}, {}, {}

@@ -1,7 +1,7 @@
 """A run survives what kills runs: real signals, damage, full disks, NaN.
 
-What needs a signal is a process of its own (`tests.stopped_run`); the rest is
-the program called in this one.
+What is killed, and what goes on after that, is a process of its own
+(`tests.stopped_run`); the rest is the program called in this one.
 """
 
 import errno
@@ -26,6 +26,7 @@ from smft_jax import corpora
 from smft_jax import learner
 from smft_jax import manifest as manifest_lib
 from smft_jax import train
+from tests import stopped_run
 from tests import tiny_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -135,28 +136,36 @@ def decodes_of_an_evaluation(workdir):
 
 
 @pytest.fixture(scope='module')
-def processes(tmp_path_factory, quickly):
+def root(tmp_path_factory, quickly):
   """A folder with tiny.py and the finished, uninterrupted run `whole`."""
-  folder = tmp_path_factory.mktemp('processes')
+  folder = tmp_path_factory.mktemp('root')
   tiny_run.write_config(folder, stream__steps_per_document=3)
-  said, code = ended(start(folder, 'whole'))
-  assert code == 0, said
+  assert run(folder, 'whole') == 0
   return folder
 
 
+def run(folder, workdir, *more):
+  return cli.run(train.main, command(folder, workdir, *more))
+
+
 def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
-  processes,
+  root, capsys
 ):
-  bases = processes / 'cache'
-  bases.rename(processes / 'cache_of_whole')
-  workdir = processes / 'stopped'
+  bases = root / 'stopped_cache'
+  more = [f'--config.base.cache_dir={bases}']
+  workdir = root / 'stopped'
   saved = workdir / 'checkpoints'
 
-  def stopped(*stop):
-    said, code = ended(start(processes, 'stopped', stop))
-    if stop[0] == 'SIGKILL':
+  def stopped(number, *at):
+    if number == 'SIGKILL':
+      said, code = ended(start(root, 'stopped', (number, *at), *more))
       assert code == -signal.SIGKILL, said
     else:
+      capsys.readouterr()
+      with pytest.MonkeyPatch.context() as patch:
+        stopped_run.stop_at(signal.Signals[number], *at, patch.setattr)
+        code = run(root, 'stopped', *more)
+      said = capsys.readouterr().err
       assert code == 0, said
       assert 'stopped by SIGTERM, and saved; the same command resumes' in said
       assert 'Traceback' not in said
@@ -195,26 +204,26 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   # While the last document is saved, after what was read back.
   stopped('SIGKILL', 'smft_jax.manifest.digest', 3)
   assert (saved / '9.partial').is_dir()
-  said, code = ended(start(processes, 'stopped'))
+  said, code = ended(start(root, 'stopped', NEVER, *more))
   assert code == 0, said
   assert steps(saved, damaged='5') == [6, 9]
-  whole = processes / 'whole'
+  whole = root / 'whole'
   assert results_of(workdir) == results_of(whole)
   events = ('pretrain', 'stream', 'evaluation')
   assert records_of(workdir, *events) == records_of(whole, *events)
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_end_in_the_same_bits(processes):
-  more = [f'--config.base.cache_dir={processes}/killed_cache']
+def test_ten_kills_at_random_moments_end_in_the_same_bits(root):
+  more = [f'--config.base.cache_dir={root}/killed_cache']
   began = time.monotonic()
-  assert ended(start(processes, 'timed', NEVER, *more))[1] == 0
+  assert ended(start(root, 'timed', NEVER, *more))[1] == 0
   took = time.monotonic() - began
-  shutil.rmtree(processes / 'killed_cache')
+  shutil.rmtree(root / 'killed_cache')
   draw = random.Random(5)
   killed = 0
   while killed < 10:
-    process = start(processes, 'killed', NEVER, *more)
+    process = start(root, 'killed', NEVER, *more)
     try:
       process.wait(timeout=draw.uniform(0.4, 0.9) * took)
     except subprocess.TimeoutExpired:
@@ -223,27 +232,12 @@ def test_ten_kills_at_random_moments_end_in_the_same_bits(processes):
     said, code = ended(process)
     assert code in (0, -signal.SIGKILL), said
     if code == 0:  # sooner than the draw: what is left is killed anew
-      assert results_of(processes / 'killed') == results_of(processes / 'whole')
-      shutil.rmtree(processes / 'killed')
-      shutil.rmtree(processes / 'killed_cache')
-  said, code = ended(start(processes, 'killed', NEVER, *more))
+      assert results_of(root / 'killed') == results_of(root / 'whole')
+      shutil.rmtree(root / 'killed')
+      shutil.rmtree(root / 'killed_cache')
+  said, code = ended(start(root, 'killed', NEVER, *more))
   assert code == 0, said
-  assert results_of(processes / 'killed') == results_of(processes / 'whole')
-
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory, quickly):
-  """A folder with tiny.py and its base, measured by the run `base`."""
-  folder = tmp_path_factory.mktemp('root')
-  # Programs of its own: other tests count how many are compiled for theirs.
-  changes = {'base__learning_rate': 2e-2, 'method__t': 5}
-  tiny_run.write_config(folder, stream__steps_per_document=3, **changes)
-  assert run(folder, 'base', '--config.stream=none') == 0
-  return folder
-
-
-def run(folder, workdir, *more):
-  return cli.run(train.main, command(folder, workdir, *more))
+  assert results_of(root / 'killed') == results_of(root / 'whole')
 
 
 # Measures at the end alone.
@@ -349,7 +343,7 @@ def test_pretraining_that_never_has_a_finite_loss_is_no_base(
     assert run(root, 'no-base', *more) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: pretraining diverged: 5 steps in a row')
-    assert 'config.base.learning_rate = 0.02' in said
+    assert 'config.base.learning_rate = 0.01' in said
   assert not list(tmp_path.glob('*/params'))
 
 
