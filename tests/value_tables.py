@@ -1,0 +1,88 @@
+"""Small value tables, updates of them, and what changed: for several tests."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from smft_jax import ranking
+
+N, V, T = 23, 5, 7
+
+
+def lenient(inner):
+  """Runs foreign code that mixes dtypes, as optax's Adam does, leniently."""
+  inner = optax.with_extra_args_support(inner)
+
+  def update(*args, **kwargs):
+    with jax.numpy_dtype_promotion('standard'):
+      return inner.update(*args, **kwargs)
+
+  return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+INNER = {
+  'sgd': optax.sgd(0.5),
+  'momentum': optax.sgd(0.5, momentum=0.9),
+  'adam': optax.adam(0.1),
+  'adamw': optax.adamw(0.1, weight_decay=0.1),
+  'clipped': optax.chain(
+    optax.add_decayed_weights(0.1),
+    optax.clip_by_global_norm(1.0),
+    optax.sgd(0.5),
+  ),
+}
+
+
+def table(dtype=jnp.float32, seed=0):
+  table = jax.random.normal(jax.random.key(seed), (N, V))
+  # x + 0.0 is not x for x = -0.0: the usual way to lose bits.
+  return table.at[:, 0].set(-0.0).astype(dtype)
+
+
+def gradient(seed=1, dtype=jnp.float32):
+  return jax.random.normal(jax.random.key(seed), (N, V)).astype(dtype)
+
+
+def scores(slots):
+  """Scores by which exactly `slots` are selected."""
+  return jnp.zeros(N).at[jnp.array(slots)].set(1.0)
+
+
+def bits(array):
+  return np.asarray(array).view(np.uint8).reshape(len(array), -1)
+
+
+def changed(old, new):
+  """Indices of the rows of which any bit differs."""
+  return np.flatnonzero(np.any(bits(old) != bits(new), axis=1)).tolist()
+
+
+def step(optimizer):
+  @jax.jit
+  def step(params, state, gradients, **extra):
+    updates, state = optimizer.update(gradients, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+  return step
+
+
+def accesses(step):
+  keys = jax.random.split(jax.random.key(step), 4)
+  slot_ids = jax.random.randint(keys[0], (3, 11, 4), 0, N)
+  weights = jax.random.uniform(keys[1], (3, 11, 4))
+  targets = jax.random.normal(keys[2], (3, 11, V))
+  mask = jax.random.bernoulli(keys[3], 0.7, (3, 11))
+  return slot_ids, weights, targets, mask
+
+
+def loss(reads, targets, mask):
+  return jnp.sum(jnp.where(mask[..., None], (reads - targets) ** 2, 0))
+
+
+FREQUENCY = jnp.arange(N, dtype=jnp.float32) % 7
+
+
+def slot_scores(slot_ids, mask):
+  counts = ranking.count_accesses(slot_ids, N, mask)
+  return ranking.tf_idf(counts, FREQUENCY, 7)
