@@ -40,6 +40,19 @@ def _keep_rows(
   return jnp.where(kept_N[:, None], updates_NxV, _no_update(updates_NxV))
 
 
+def _settle_ties(scores_N: jax.Array, t: int) -> jax.Array:
+  """Scores, with those about equal to the t-th best made equal to it.
+
+  Equal counts that a trainer averaged over micro-batches or scaled differ in
+  their last bits, differently in every step. Ties would then go to one slot
+  now and to another one later, and more than t rows would change over time.
+  """
+  last = ranking.top_slots(scores_N, t)[-1]
+  threshold = scores_N.at[last].get(mode='fill', fill_value=0)
+  is_tie_N = jnp.abs(scores_N - threshold) <= 2.0**-16 * threshold
+  return jnp.where(is_tie_N, threshold, scores_N)
+
+
 def _no_update(leaf: jax.Array) -> jax.Array:
   return jnp.full_like(leaf, -0.0)
 
@@ -282,9 +295,9 @@ def sparse_memory_finetuning(
   gradients alike does no harm (gradient accumulation, global-norm clipping,
   loss scaling), as the rankings depend on shares of the counts. Nor does
   bfloat16, of parameters or of gradients (`counting.carried_counts` says how
-  far counts are exact), but float16 is refused. What is added to a bfloat16
-  table must be above half the distance of its numbers, 1 part in 256 to 512,
-  to change them.
+  far counts are exact), but float16 is refused. Scores that differ by no more
+  than rounding count as equal, the lower slot first. An update of a bfloat16
+  number below 1 part in 512 of it is lost when it is added.
 
   A trainer's own additions can still touch bits that this cannot guard:
   `optax.MultiSteps` adds +0.0 to everything between its steps, which turns
@@ -335,7 +348,7 @@ def sparse_memory_finetuning(
     ...     gradients, optimizer.init(params), params)
     >>> new = optax.apply_updates(params, updates)
     >>> [round(x, 3) for x in new['memory']['values'][:, 0].tolist()]
-    [1.0, 0.45, 1.0]
+    [1.0, -0.05, 1.0]
     >>> new['head'].tolist()
     [1.0, 1.0]
 
@@ -424,7 +437,7 @@ def sparse_memory_finetuning(
       scores_N = ranking.RANKINGS[rank_by](
         counts_N, background(path, leaf.shape[0]), num_documents
       )
-      return _keep_rows(table_updates[path], scores_N, t)
+      return _keep_rows(table_updates[path], _settle_ties(scores_N, t), t)
 
     new_updates = jax.tree_util.tree_map_with_path(select, updates)
     return new_updates, SparseMemoryFinetuningState(inner_state)
