@@ -3,12 +3,15 @@
 For trainers that hand their optimizer gradients and nothing else: see
 `optim.sparse_memory_finetuning`.
 
+Counts travel as three digits of base 256. Every digit is a bfloat16, which has
+eight bits, so that counts pass exactly through a trainer that casts parameters
+or gradients to it; a count of 257 would become 256. They are put together
+linearly, so that sums and means of gradients are sums and means of counts.
+
 Shape letters: N slots, V value dim, A accesses of a token.
 """
 
 from __future__ import annotations
-
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,65 @@ import jax.numpy as jnp
 # that counts pass through exactly, and so small that a trainer's global-norm
 # clipping does not notice the carrier.
 COUNT_SCALE = 2.0**-60
+
+DIGITS = 3
+
+
+def make_carrier(num_slots: int) -> jax.Array:
+  """A count carrier for a table of `num_slots` rows.
+
+  Args:
+    num_slots: N.
+
+  Returns:
+    Zeros, float32 [3, N]; they stay zeros.
+
+  Example:
+    >>> make_carrier(5).shape
+    (3, 5)
+  """
+  return jnp.zeros((DIGITS, num_slots), jnp.float32)
+
+
+def carried_counts(gradient: jax.Array) -> jax.Array:
+  """Access counts, out of the gradient of a carrier.
+
+  Exact up to 2**24 accesses of a slot, in bfloat16 too; where a trainer adds
+  or scales gradients in bfloat16, each of these rounds by at most 1 part in
+  256.
+
+  Args:
+    gradient: Floats [3, N], float32 or bfloat16.
+
+  Returns:
+    float32 [N]: the counts, times whatever the trainer scaled gradients by.
+
+  Raises:
+    ValueError: If it is no gradient of a carrier, or in a type too narrow.
+
+  Example:
+    >>> gradient = make_carrier(4).at[:2, 3].set(COUNT_SCALE)
+    >>> carried_counts(gradient.astype(jnp.bfloat16)).tolist()
+    [0.0, 0.0, 0.0, 257.0]
+  """
+  _check('the gradient of a carrier', gradient)
+  digits = gradient.astype(jnp.float32) / COUNT_SCALE
+  return digits[0] + 2.0**8 * digits[1] + 2.0**16 * digits[2]
+
+
+def _check(name: str, array: jax.Array) -> None:
+  """Raises a ValueError for what cannot carry counts."""
+  if array.ndim != 2 or array.shape[0] != DIGITS:
+    raise ValueError(
+      f'{name} must have shape ({DIGITS}, N), as counting.make_carrier makes '
+      f'it, got {array.shape}.'
+    )
+  # The scale is 0 in float16: nothing would be counted.
+  if array.dtype not in (jnp.float32, jnp.bfloat16):
+    raise ValueError(
+      f'{name} must be float32 or bfloat16, got {array.dtype}: leave count '
+      'carriers out of the cast.'
+    )
 
 
 def count_carrier(
@@ -29,13 +91,14 @@ def count_carrier(
 
   Trainers that pass nothing but gradients to their optimizer cannot tell it
   which slots were accessed. A trainable `carrier` next to the value table can:
-  its value never matters, and its gradient is the number of accesses of every
-  slot times `COUNT_SCALE`, whatever the loss. Gradients being summed, so are
-  counts: over layers that share a table, micro-batches and replicas.
+  its value never matters, and its gradient holds the number of accesses of
+  every slot times `COUNT_SCALE`, whatever the loss. Gradients being summed, so
+  are counts: over layers that share a table, micro-batches and replicas.
   `optim.sparse_memory_finetuning` reads them.
 
   Args:
-    carrier: float32 [N], beside the value table in the parameter tree.
+    carrier: From `make_carrier`, [3, N], beside the value table in the
+      parameter tree.
     slot_ids: Integers [..., A] in [0, N).
     reads: What `read_rows` gave for `slot_ids`, floats [..., V].
     mask: Booleans [...]; False = padding, not counted. None counts the tokens
@@ -46,8 +109,8 @@ def count_carrier(
     `reads`, unchanged.
 
   Raises:
-    ValueError: If the carrier is not float32 [N] or the shapes do not fit
-      together.
+    ValueError: If the carrier is not [3, N] of float32 or bfloat16, or the
+      shapes do not fit together.
 
   Example:
     >>> import jax, jax.numpy as jnp
@@ -55,15 +118,12 @@ def count_carrier(
     >>> def loss(carrier, reads):
     ...   slot_ids = jnp.array([[0, 2], [2, 3]])
     ...   return jnp.sum(counting.count_carrier(carrier, slot_ids, reads) ** 2)
-    >>> gradient = jax.grad(loss)(jnp.zeros(5), jnp.ones([2, 3]))
-    >>> (gradient / counting.COUNT_SCALE).tolist()
+    >>> carrier = counting.make_carrier(5)
+    >>> gradient = jax.grad(loss)(carrier, jnp.ones([2, 3]))
+    >>> counting.carried_counts(gradient).tolist()
     [1.0, 0.0, 2.0, 1.0, 0.0]
   """
-  if carrier.ndim != 1 or carrier.dtype != jnp.float32:
-    # bfloat16 would turn a count of 257 into 256.
-    raise ValueError(
-      f'carrier must be float32 [N], got {carrier.dtype} {carrier.shape}.'
-    )
+  _check('carrier', carrier)
   if reads.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
       f'reads {reads.shape} and slot_ids {slot_ids.shape} must agree in all '
@@ -73,28 +133,29 @@ def count_carrier(
     raise ValueError(
       f'mask must have shape {slot_ids.shape[:-1]}, got {mask.shape}.'
     )
-  return _carry(carrier.shape[0], carrier, slot_ids, reads, mask)
+  return _carry(carrier, slot_ids, reads, mask)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _carry(num_slots, carrier_N, slot_ids, reads, mask):
-  del num_slots, carrier_N, slot_ids, mask
+@jax.custom_vjp
+def _carry(carrier, slot_ids, reads, mask):
+  del carrier, slot_ids, mask
   return reads
 
 
-def _carry_forward(num_slots, carrier_N, slot_ids, reads, mask):
-  del num_slots, carrier_N
-  return reads, (slot_ids, mask)
+def _carry_forward(carrier, slot_ids, reads, mask):
+  return reads, (carrier, slot_ids, mask)
 
 
-def _carry_backward(num_slots, residuals, gradient):
-  slot_ids, mask = residuals
+def _carry_backward(residuals, gradient):
+  carrier, slot_ids, mask = residuals
+  num_slots = carrier.shape[1]
   if mask is None:
     mask = jnp.any(gradient != 0, axis=-1)
   counted = jnp.where(mask.astype(bool)[..., None], slot_ids, num_slots)
   counts_N = jnp.zeros((num_slots,), jnp.int32)
   counts_N = counts_N.at[counted.reshape(-1)].add(1, mode='drop')
-  return counts_N.astype(jnp.float32) * COUNT_SCALE, None, gradient, None
+  digits = jnp.stack([counts_N % 256, (counts_N >> 8) % 256, counts_N >> 16])
+  return digits.astype(carrier.dtype) * COUNT_SCALE, None, gradient, None
 
 
 _carry.defvjp(_carry_forward, _carry_backward)

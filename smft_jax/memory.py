@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import product_keys
 from smft_jax import sharded_lookup
@@ -40,6 +41,10 @@ class MemoryValue(nnx.Param):
 
 class MemorySubkeys(nnx.Param):
   """Sub-keys [H, 2, n, K / 2]: a type of its own, as a mesh splits them so."""
+
+
+class AccessCounts(nnx.Param):
+  """A count carrier [3, N]: its gradient tells which slots a loss read."""
 
 
 class SlotIds(nnx.Intermediate):
@@ -67,6 +72,9 @@ class MemoryConfig:
     key_dim: K, size of one head's query; even, a half per sub-key.
     qk_norm: Normalise query and key halves. The softmax then cannot collapse
       by the growth of their norms, which keeps small models stable.
+    count_carrier: Hold `access_counts` beside the table, whose gradient tells
+      `optim.sparse_memory_finetuning` what was read: for trainers that hand
+      their optimizer gradients and nothing else.
     layout: How tables, sub-keys and tokens lie on a mesh; None without one.
     dtype: Of parameters and of the computation. Softmax, norms and sums over
       slots are float32 whatever it is.
@@ -83,6 +91,7 @@ class MemoryConfig:
   k: int = 32
   key_dim: int = 64
   qk_norm: bool = True
+  count_carrier: bool = False
   layout: sharding.Layout | None = None
   dtype: jax.typing.DTypeLike = jnp.float32
 
@@ -174,7 +183,15 @@ class ProductKeyMemory(nnx.Module):
       rngs: Source of the initial parameters.
       own_values: Whether the layer holds a table. Layers that share one pool
         hold none, and take it as the call argument `values`.
+
+    Raises:
+      ValueError: If there is to be a count carrier, but no table beside it.
     """
+    if config.count_carrier and not own_values:
+      raise ValueError(
+        'count_carrier needs own_values: layers that share a pool carry no '
+        'counts.'
+      )
     self.config = config
     heads, n, half = (
       config.num_heads,
@@ -206,6 +223,8 @@ class ProductKeyMemory(nnx.Module):
       self.query_scale = nnx.Param(jnp.ones((heads, 2, half), dtype))
     if own_values:
       self.values = make_values(config, rngs)
+    if config.count_carrier:
+      self.access_counts = AccessCounts(counting.make_carrier(config.num_slots))
 
   def search(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The slots that x reads.
@@ -266,6 +285,8 @@ class ProductKeyMemory(nnx.Module):
         sharded_lookup.read_rows, self.config.layout
       )
     read = read_rows(table, slot_ids, weights).astype(x.dtype)
+    if self.config.count_carrier:
+      read = counting.count_carrier(self.access_counts[...], slot_ids, read)
     # Outside nnx.capture, sow and perturb would write into the module.
     if hasattr(self, '__captures__'):
       self.sow(SlotIds, 'slot_ids', slot_ids)
@@ -287,6 +308,8 @@ def spec_of(variable: nnx.Variable, layout: sharding.Layout) -> PartitionSpec:
   """How a Variable of a model lies on a mesh, or a moment of it."""
   if isinstance(variable, MemoryValue):
     return layout.values_NxV
+  if isinstance(variable, AccessCounts):
+    return PartitionSpec(None, *layout.slots_N)
   if isinstance(variable, MemorySubkeys):
     return layout.subkeys_Hx2xnxC
   return layout.dense(variable.shape)

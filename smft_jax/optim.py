@@ -40,6 +40,19 @@ def _keep_rows(
   return jnp.where(kept_N[:, None], updates_NxV, _no_update(updates_NxV))
 
 
+def _settle_ties(scores_N: jax.Array, t: int) -> jax.Array:
+  """Scores, with those about equal to the t-th best made equal to it.
+
+  Equal counts that a trainer averaged over micro-batches or scaled differ in
+  their last bits, differently in every step. Ties would then go to one slot
+  now and to another one later, and more than t rows would change over time.
+  """
+  last = ranking.top_slots(scores_N, t)[-1]
+  threshold = scores_N.at[last].get(mode='fill', fill_value=0)
+  is_tie_N = jnp.abs(scores_N - threshold) <= 2.0**-16 * threshold
+  return jnp.where(is_tie_N, threshold, scores_N)
+
+
 def _no_update(leaf: jax.Array) -> jax.Array:
   return jnp.full_like(leaf, -0.0)
 
@@ -280,7 +293,15 @@ def sparse_memory_finetuning(
   It must be the **whole** optimizer or its last part: a transformation after
   it could move frozen parameters. Before it, or around it, what scales all
   gradients alike does no harm (gradient accumulation, global-norm clipping,
-  loss scaling), as the rankings depend on shares of the counts.
+  loss scaling), as the rankings depend on shares of the counts. Nor does
+  bfloat16, of parameters or of gradients (`counting.carried_counts` says how
+  far counts are exact), but float16 is refused. Scores that differ by no more
+  than rounding count as equal, the lower slot first. An update of a bfloat16
+  number below 1 part in 512 of it is lost when it is added.
+
+  A trainer's own additions can still touch bits that this cannot guard:
+  `optax.MultiSteps` adds +0.0 to everything between its steps, which turns
+  -0.0 into +0.0, and on CPUs XLA adds with subnormal numbers taken as zeros.
 
   Args:
     inner: Any optimizer, such as `optax.adamw(1e-3, weight_decay=0.1)`.
@@ -305,24 +326,29 @@ def sparse_memory_finetuning(
     ValueError: If t < 1 or `rank_by` is unknown.
 
   Example:
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> import optax
-    >>> from smft_jax import counting, optim
+    >>> from smft_jax import counting, lookup, optim
     >>> params = {'memory': {'values': jnp.ones([3, 2]),
-    ...                      'access_counts': jnp.zeros([3])},
+    ...                      'access_counts': counting.make_carrier(3)},
     ...           'head': jnp.ones([2])}
     >>> optimizer = optim.sparse_memory_finetuning(
     ...     optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.5)), t=1,
     ...     document_frequency=jnp.array([9.0, 0.0, 9.0]), num_documents=9)
-    >>> gradients = {'memory': {'values': jnp.ones([3, 2]),
-    ...                         'access_counts': jnp.array([5.0, 2.0, 0.0])
-    ...                                          * counting.COUNT_SCALE},
-    ...              'head': jnp.ones([2])}
+    >>> def loss(params):
+    ...   slot_ids = jnp.array([[0, 0, 1], [0, 1, 0]])
+    ...   reads = lookup.read_rows(params['memory']['values'], slot_ids,
+    ...                            jnp.ones([2, 3]))
+    ...   reads = counting.count_carrier(
+    ...       params['memory']['access_counts'], slot_ids, reads)
+    ...   return jnp.sum(reads @ params['head'])
+    >>> gradients = jax.grad(loss)(params)
     >>> updates, _ = optimizer.update(
     ...     gradients, optimizer.init(params), params)
     >>> new = optax.apply_updates(params, updates)
     >>> [round(x, 3) for x in new['memory']['values'][:, 0].tolist()]
-    [1.0, 0.45, 1.0]
+    [1.0, -0.05, 1.0]
     >>> new['head'].tolist()
     [1.0, 1.0]
 
@@ -351,11 +377,12 @@ def sparse_memory_finetuning(
       )
     for table, carrier in zip(tables, carriers, strict=True):
       _check_table(table, leaves[table], t)
-      if jnp.shape(leaves[carrier]) != leaves[table].shape[:1]:
+      wanted = (counting.DIGITS, leaves[table].shape[0])
+      if jnp.shape(leaves[carrier]) != wanted:
         raise ValueError(
-          f'{jax.tree_util.keystr(carrier)} must have shape '
-          f'{leaves[table].shape[:1]} to count the accesses of '
-          f'{jax.tree_util.keystr(table)}, got {leaves[carrier].shape}.'
+          f'{jax.tree_util.keystr(carrier)} must have shape {wanted} to count '
+          f'the accesses of {jax.tree_util.keystr(table)}, got '
+          f'{leaves[carrier].shape}: see counting.make_carrier.'
         )
     return dict(zip(tables, carriers, strict=True))
 
@@ -406,11 +433,11 @@ def sparse_memory_finetuning(
     def select(path: Path, leaf: jax.Array) -> jax.Array:
       if path not in tables:
         return _no_update(leaf)
-      counts_N = gradients[tables[path]] / counting.COUNT_SCALE
+      counts_N = counting.carried_counts(gradients[tables[path]])
       scores_N = ranking.RANKINGS[rank_by](
         counts_N, background(path, leaf.shape[0]), num_documents
       )
-      return _keep_rows(table_updates[path], scores_N, t)
+      return _keep_rows(table_updates[path], _settle_ties(scores_N, t), t)
 
     new_updates = jax.tree_util.tree_map_with_path(select, updates)
     return new_updates, SparseMemoryFinetuningState(inner_state)

@@ -189,12 +189,12 @@ def test_count_carrier_gives_counts_and_leaves_reads_alone():
     )
   )(values)
   got_loss, (carried, got_gradient) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
-    jnp.zeros(N), values, mask
+    counting.make_carrier(N), values, mask
   )
   np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
   np.testing.assert_allclose(got_gradient, want_gradient, rtol=1e-6, atol=1e-6)
   np.testing.assert_array_equal(
-    carried / counting.COUNT_SCALE, ranking.count_accesses(slot_ids, N, mask)
+    counting.carried_counts(carried), ranking.count_accesses(slot_ids, N, mask)
   )
 
 
@@ -208,7 +208,7 @@ def test_count_carrier_without_mask_counts_what_the_loss_depends_on():
     return 1e-3 * jnp.sum(jnp.where(mask[..., None], reads, 0) ** 2)
 
   np.testing.assert_array_equal(
-    jax.jit(jax.grad(loss))(jnp.zeros(N)) / counting.COUNT_SCALE,
+    counting.carried_counts(jax.jit(jax.grad(loss))(counting.make_carrier(N))),
     ranking.count_accesses(slot_ids, N, mask),
   )
 
@@ -223,9 +223,26 @@ def test_count_carrier_sums_over_layers_and_remat():
     return jnp.sum(counting.count_carrier(carrier, slot_ids, reads))
 
   np.testing.assert_array_equal(
-    jax.jit(jax.grad(loss))(jnp.zeros(N)) / counting.COUNT_SCALE,
+    counting.carried_counts(jax.jit(jax.grad(loss))(counting.make_carrier(N))),
     2 * ranking.count_accesses(slot_ids, N),
   )
+
+
+def test_count_carrier_is_exact_through_bfloat16():
+  counts = [257, 0, 65_537, 70_003, 1]
+  slot_ids = jnp.asarray(np.repeat(np.arange(5), counts)[:, None])
+
+  def loss(carrier):
+    reads = jnp.ones((len(slot_ids), 1))
+    return jnp.sum(counting.count_carrier(carrier, slot_ids, reads))
+
+  carrier = counting.make_carrier(5)
+  for gradient in (
+    jax.grad(loss)(carrier).astype(jnp.bfloat16),
+    jax.grad(loss)(carrier.astype(jnp.bfloat16)),
+  ):
+    assert gradient.dtype == jnp.bfloat16
+    assert counting.carried_counts(gradient).tolist() == counts
 
 
 @pytest.mark.parametrize(
@@ -269,15 +286,15 @@ def test_row_gradient_bad_input(change, message):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'carrier': jnp.zeros(5, jnp.bfloat16)}, 'carrier must be float32'),
-    ({'carrier': jnp.zeros((5, 1))}, 'carrier must be float32'),
+    ({'carrier': jnp.zeros((3, 5), jnp.float16)}, 'out of the cast'),
+    ({'carrier': jnp.zeros(5)}, r'carrier must have shape \(3, N\)'),
     ({'reads': jnp.ones((3, 2))}, 'all but their last dim'),
     ({'mask': jnp.ones(3, bool)}, r'mask must have shape \(2,\)'),
   ],
 )
 def test_count_carrier_bad_input(change, message):
   arguments = {
-    'carrier': jnp.zeros(5),
+    'carrier': counting.make_carrier(5),
     'slot_ids': jnp.zeros((2, 3), jnp.int32),
     'reads': jnp.ones((2, 7)),
   }

@@ -1,5 +1,6 @@
 """The memory layer against a plain float64 reading of its definition."""
 
+import dataclasses
 import functools
 import math
 import warnings
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import memory
+from smft_jax import ranking
 
 # N = 49 slots of 7 sub-keys per half; all sizes differ so that no axis can
 # stand in for another.
@@ -373,6 +376,41 @@ def test_bfloat16_layer_keeps_its_weights_in_float32():
   # A softmax computed in bfloat16 and cast would be off by up to 0.4%.
   sums = np.asarray(weights).reshape(5, 3, 2).sum(-1)
   np.testing.assert_allclose(sums, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_the_gradient_of_the_carrier_counts_accesses(dtype):
+  layer = make_layer(count_carrier=True, dtype=dtype)
+  x = inputs(7, SIZES['model_dim'], dtype=dtype)
+  mask = jnp.arange(7) < 4
+  assert layer.access_counts.dtype == jnp.float32
+
+  def loss(layer):
+    y, sown = nnx.capture(layer, memory.SlotIds)(x)
+    return jnp.sum(y, where=mask[:, None]), (y, sown['slot_ids'][0])
+
+  of_carrier = nnx.DiffState(0, memory.AccessCounts)
+  gradients, (y, slot_ids) = nnx.jit(
+    nnx.grad(loss, argnums=of_carrier, has_aux=True)
+  )(layer)
+  np.testing.assert_array_equal(
+    counting.carried_counts(gradients['access_counts'][...]),
+    ranking.count_accesses(slot_ids, 49, mask),
+  )
+  layer.config = dataclasses.replace(layer.config, count_carrier=False)
+  assert y.dtype == dtype
+  tolerance = jnp.finfo(dtype).eps * 8
+  np.testing.assert_allclose(
+    y.astype(jnp.float32),
+    layer(x).astype(jnp.float32),
+    rtol=tolerance,
+    atol=tolerance,
+  )
+
+
+def test_a_layer_that_shares_a_pool_carries_no_counts():
+  with pytest.raises(ValueError, match=r'^count_carrier needs own_values'):
+    make_layer(count_carrier=True, own_values=False)
 
 
 def test_initial_scales():

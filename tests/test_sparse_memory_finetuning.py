@@ -1,0 +1,402 @@
+"""Trainers that pass gradients only: t rows change and no other bit.
+
+Examples of whole trainers are in test_examples.py.
+"""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from smft_jax import counting
+from smft_jax import lookup
+from smft_jax import optim
+from smft_jax import ranking
+from tests import value_tables
+
+N, V, T = value_tables.N, value_tables.V, value_tables.T
+all_inner = pytest.mark.parametrize('name', list(value_tables.INNER))
+
+
+def _params():
+  return {
+    'memory': {
+      'values': value_tables.table(),
+      'access_counts': jnp.full((3, N), -0.0),
+    },
+    'head': jnp.full((V,), -0.0).at[0].set(1.0),
+    'positions': jnp.ones((N, V)),
+  }
+
+
+def _trainer_loss(params, slot_ids, weights, targets, mask):
+  """A model whose trainer passes gradients only."""
+  reads = lookup.read_rows(params['memory']['values'], slot_ids, weights)
+  reads = counting.count_carrier(
+    params['memory']['access_counts'], slot_ids, reads
+  )
+  out = reads * (1 + params['head'][None, None, :]) + params['positions'][0, 0]
+  return value_tables.loss(out, targets, mask)
+
+
+_trainer_gradient = jax.jit(jax.grad(_trainer_loss))
+
+
+def _carried(counts):
+  return counting.make_carrier(N).at[0].set(counts * counting.COUNT_SCALE)
+
+
+def _finetuning(inner, **kwargs):
+  return optim.sparse_memory_finetuning(
+    value_tables.lenient(inner),
+    T,
+    document_frequency=value_tables.FREQUENCY,
+    num_documents=7,
+    **kwargs,
+  )
+
+
+def _check_step(old, new, slot_ids, mask):
+  """Exactly the top-t rows changed, and no other bit anywhere."""
+  want = ranking.top_slots(value_tables.slot_scores(slot_ids, mask), T)
+  assert len(set(want.tolist())) == T
+  assert value_tables.changed(
+    old['memory']['values'], new['memory']['values']
+  ) == sorted(want.tolist())
+  for pick in (
+    lambda p: p['memory']['access_counts'],
+    lambda p: p['head'],
+    lambda p: p['positions'],
+  ):
+    assert value_tables.changed(pick(old), pick(new)) == []
+
+
+@all_inner
+def test_finetuning_in_a_plain_loop(name):
+  optimizer = _finetuning(value_tables.INNER[name])
+  params = _params()
+  state = optimizer.init(params)
+  step = value_tables.step(optimizer)
+  for number in range(3):
+    batch = value_tables.accesses(number)
+    new_params, state = step(params, state, _trainer_gradient(params, *batch))
+    _check_step(params, new_params, batch[0], batch[3])
+    params = new_params
+
+
+@pytest.mark.parametrize('num_batches', [1, 3])
+def test_finetuning_for_100_steps(num_batches):
+  # Of one batch the same rows change in every step, of several their union.
+  optimizer = _finetuning(optax.adamw(0.1, weight_decay=0.1))
+  batches = [value_tables.accesses(i) for i in range(num_batches)]
+  selected = [
+    set(ranking.top_slots(value_tables.slot_scores(ids, mask), T).tolist())
+    for ids, _, _, mask in batches
+  ]
+  step = value_tables.step(optimizer)
+  start = params = _params()
+  state = optimizer.init(params)
+  for number in range(100):
+    gradients = _trainer_gradient(params, *batches[number % num_batches])
+    new, state = step(params, state, gradients)
+    changed = _changed(params, new)
+    assert changed.pop('memory/values') == selected[number % num_batches]
+    assert not any(changed.values())
+    params = new
+  changed = _changed(start, params)
+  assert changed.pop('memory/values') == set.union(*selected)
+  assert not any(changed.values())
+  assert (len(set.union(*selected)) == T) == (num_batches == 1)
+
+
+def _changed(old, new):
+  """The changed rows of every leaf, by path."""
+  rows = jax.tree.map(lambda a, b: set(value_tables.changed(a, b)), old, new)
+  leaves = jax.tree_util.tree_leaves_with_path(
+    rows, is_leaf=lambda x: isinstance(x, set)
+  )
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): changed
+    for path, changed in leaves
+  }
+
+
+def _narrow(tree):
+  return jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree)
+
+
+def _often_read_loss(params):
+  """Reads slot 9 257 times, slot 2 256 times: the same number in bfloat16."""
+  slot_ids = jnp.repeat(jnp.array([[2], [9]]), jnp.array([256, 257]), axis=0)
+  values = params['memory']['values']
+  reads = lookup.read_rows(values, slot_ids, jnp.ones(slot_ids.shape))
+  reads = counting.count_carrier(
+    params['memory']['access_counts'], slot_ids, reads.astype(values.dtype)
+  )
+  return jnp.sum(reads @ params['head'])
+
+
+@pytest.mark.parametrize(
+  ('params', 'gradient'),
+  [
+    (_narrow(_params()), jax.grad(_often_read_loss)),
+    (_params(), jax.grad(lambda params: _often_read_loss(_narrow(params)))),
+    (_params(), lambda params: _narrow(jax.grad(_often_read_loss)(params))),
+  ],
+  ids=['parameters', 'parameters in the loss', 'gradients'],
+)
+def test_finetuning_ranks_by_exact_counts_in_bfloat16(params, gradient):
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optim.sparse_memory_finetuning(
+      optax.adamw(0.1, weight_decay=0.1), 1, rank_by='tf'
+    ),
+  )
+  with jax.numpy_dtype_promotion('standard'):
+    new, _ = value_tables.step(optimizer)(
+      params, optimizer.init(params), gradient(params)
+    )
+  changed = _changed(params, new)
+  assert changed.pop('memory/values') == {9}
+  assert not any(changed.values())
+  for leaf, old in zip(*map(jax.tree.leaves, (new, params)), strict=True):
+    assert leaf.dtype == old.dtype
+
+
+def test_finetuning_refuses_gradients_that_cannot_hold_counts():
+  optimizer = optim.sparse_memory_finetuning(optax.sgd(1.0), T)
+  params = _params()
+  gradients = jax.tree.map(lambda x: x.astype(jnp.float16), params)
+  with pytest.raises(ValueError, match=r'float16: leave count .*cast\.$'):
+    optimizer.update(gradients, optimizer.init(params), params)
+
+
+def test_finetuning_with_gradient_accumulation():
+  # Rows are ranked by the counts of all micro-batches together.
+  optimizer = optax.MultiSteps(
+    _finetuning(optax.adamw(0.1, weight_decay=0.1)), every_k_schedule=2
+  )
+  params = _params()
+  state = optimizer.init(params)
+  batches = [value_tables.accesses(2), value_tables.accesses(5)]
+  update = jax.jit(optimizer.update)
+  with jax.numpy_dtype_promotion('standard'):
+    for batch in batches:
+      updates, state = update(_trainer_gradient(params, *batch), state, params)
+  new_params = optax.apply_updates(params, updates)
+  slot_ids, mask = (
+    jnp.concatenate([b[part] for b in batches]) for part in (0, 3)
+  )
+  _check_step(params, new_params, slot_ids, mask)
+  alone = ranking.top_slots(
+    value_tables.slot_scores(batches[1][0], batches[1][3]), T
+  )
+  assert set(alone.tolist()) != set(
+    value_tables.changed(
+      params['memory']['values'], new_params['memory']['values']
+    )
+  )
+
+
+def test_finetuning_settles_ties_alike_in_every_step():
+  # Every slot is read five times, in one micro-batch or in several. Averages
+  # of three and scales by the norm leave that inexact.
+  random = np.random.default_rng(0)
+  counts = random.multinomial(5, [1 / 3] * 3, size=N).T  # [3, N]
+  params = {
+    'values': value_tables.table(),
+    'access_counts': counting.make_carrier(N),
+  }
+  optimizer = optax.MultiSteps(
+    optax.chain(
+      optax.clip_by_global_norm(1.0),
+      optim.sparse_memory_finetuning(optax.sgd(1.0), T, rank_by='tf'),
+    ),
+    every_k_schedule=3,
+  )
+  step = value_tables.step(optimizer)
+  state = optimizer.init(params)
+  with jax.numpy_dtype_promotion('standard'):
+    for number in range(30):
+      gradients = {
+        'values': value_tables.gradient(number),
+        'access_counts': _carried(jnp.asarray(counts[number % 3], jnp.float32)),
+      }
+      params, state = step(params, state, gradients)
+  # MultiSteps turns -0.0 into +0.0, so it is numbers that are compared.
+  changed = np.any(params['values'] != value_tables.table(), axis=1)
+  assert np.flatnonzero(changed).tolist() == list(range(T))
+
+
+def test_finetuning_under_outside_global_norm_clipping():
+  params = _params()
+  batch = value_tables.accesses(0)
+  gradients = _trainer_gradient(params, *batch)
+  without_carrier = {
+    **gradients,
+    'memory': {'values': gradients['memory']['values']},
+  }
+  assert np.any(gradients['memory']['access_counts'])
+  assert optax.tree.norm(gradients) == optax.tree.norm(without_carrier)
+  assert optax.tree.norm(gradients) > 1e-2
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(1e-2),
+    _finetuning(optax.adamw(0.1, weight_decay=0.1)),
+  )
+  new_params, _ = value_tables.step(optimizer)(
+    params, optimizer.init(params), gradients
+  )
+  _check_step(params, new_params, batch[0], batch[3])
+
+
+def test_finetuning_equals_keep_top_slots():
+  params, batch = _params(), value_tables.accesses(0)
+  gradients = _trainer_gradient(params, *batch)
+  inner = value_tables.lenient(optax.adamw(0.1, weight_decay=0.1))
+  wrapped = _finetuning(optax.adamw(0.1, weight_decay=0.1))
+  chain = optax.chain(inner, optim.keep_top_slots(T))
+  got, _ = value_tables.step(wrapped)(params, wrapped.init(params), gradients)
+  tables = {'values': params['memory']['values']}
+  want, _ = value_tables.step(chain)(
+    tables,
+    chain.init(tables),
+    {'values': gradients['memory']['values']},
+    slot_scores={'values': value_tables.slot_scores(batch[0], batch[3])},
+  )
+  np.testing.assert_allclose(
+    got['memory']['values'], want['values'], rtol=1e-6, atol=1e-6
+  )
+
+
+def test_finetuning_keeps_no_state_for_frozen_leaves():
+  state = optim.sparse_memory_finetuning(optax.adam(0.1), T).init(_params())
+  assert sorted(leaf.size for leaf in jax.tree.leaves(state)) == [
+    1,
+    N * V,
+    N * V,
+  ]
+
+
+class _Model(nnx.Module):
+  def __init__(self):
+    self.values = nnx.Param(value_tables.table())
+    self.access_counts = nnx.Param(counting.make_carrier(N))
+
+
+def test_finetuning_within_nnx_optimizer_and_without_background():
+  model = _Model()
+  optimizer = nnx.Optimizer(
+    model, optim.sparse_memory_finetuning(optax.sgd(1.0), 2), wrt=nnx.Param
+  )
+  slot_ids = jnp.array([[4, 4, 9, 9, 9, 1]])
+
+  def loss(model):
+    reads = lookup.read_rows(
+      model.values[...], slot_ids, jnp.ones(slot_ids.shape)
+    )
+    return jnp.sum(
+      counting.count_carrier(model.access_counts[...], slot_ids, reads)
+    )
+
+  optimizer.update(model, nnx.jit(nnx.grad(loss))(model))
+  assert value_tables.changed(value_tables.table(), model.values[...]) == [4, 9]
+  assert not np.any(model.access_counts[...])
+
+
+def test_finetuning_ranks_each_table_by_its_own_background():
+  params = {
+    name: {'values': value_tables.table(), 'access_counts': _carried(0.0)}
+    for name in ('a', 'b')
+  }
+  counts = jnp.zeros(N).at[jnp.array([3, 8])].set(jnp.array([2.0, 1.0]))
+  gradients = {
+    name: {
+      'values': value_tables.gradient(),
+      'access_counts': _carried(counts),
+    }
+    for name in ('a', 'b')
+  }
+  frequency = jnp.zeros(N)
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0),
+    1,
+    document_frequency={
+      "['a']['values']": frequency.at[3].set(7),
+      "['b']['values']": frequency,
+    },
+    num_documents=7,
+  )
+  new, _ = value_tables.step(optimizer)(
+    params, optimizer.init(params), gradients
+  )
+  assert value_tables.changed(value_tables.table(), new['a']['values']) == [8]
+  assert value_tables.changed(value_tables.table(), new['b']['values']) == [3]
+
+
+def test_finetuning_finds_leaves_by_other_names():
+  def ends_in(name):
+    return lambda path: path[-1].key == name
+
+  params = {
+    'embedding': value_tables.table(),
+    'n': _carried(0.0),
+    'values': jnp.ones(3),
+  }
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0),
+    1,
+    is_values=ends_in('embedding'),
+    is_carrier=ends_in('n'),
+    rank_by='tf',
+  )
+  gradients = jax.tree.map(jnp.ones_like, params) | {
+    'n': _carried(value_tables.scores([6]))
+  }
+  new, _ = value_tables.step(optimizer)(
+    params, optimizer.init(params), gradients
+  )
+  assert value_tables.changed(value_tables.table(), new['embedding']) == [6]
+  assert value_tables.changed(params['values'], new['values']) == []
+
+
+@pytest.mark.parametrize(
+  ('kwargs', 'params', 'message'),
+  [
+    ({'rank_by': 'tfidf'}, _params(), "'tfidf'.*tf_idf"),
+    ({}, {'head': jnp.ones(3)}, 'found 0 value tables and 0 count'),
+    ({}, {'values': value_tables.table()}, 'found 1 value tables and 0 count'),
+    (
+      {},
+      {'values': value_tables.table(), 'access_counts': jnp.zeros((3, N + 1))},
+      'to count the accesses of',
+    ),
+    (
+      {},
+      {'values': jnp.ones((T - 1, V)), 'access_counts': jnp.zeros((3, T - 1))},
+      f't = {T} is more than the {T - 1} slots',
+    ),
+  ],
+)
+def test_finetuning_refuses(kwargs, params, message):
+  with pytest.raises(ValueError, match=message) as error:
+    optim.sparse_memory_finetuning(optax.sgd(1.0), T, **kwargs).init(params)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('frequency', 'message'),
+  [
+    (jnp.zeros(N + 2), r"for \['memory'\]\['values'\] must have shape"),
+    ({"['values']": jnp.zeros(N)}, r"has no \['memory'\]\['values'\], only"),
+  ],
+)
+def test_finetuning_refuses_a_background_of_another_table(frequency, message):
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0), T, document_frequency=frequency, num_documents=3
+  )
+  params = _params()
+  state = optimizer.init(params)
+  with pytest.raises(ValueError, match=message):
+    optimizer.update(params, state, params)
