@@ -10,6 +10,7 @@ import pytest
 
 from smft_jax import layers
 from smft_jax import memory
+from smft_jax import rotary
 from smft_jax import transformer
 
 MEMORY = memory.MemoryConfig(
@@ -177,7 +178,7 @@ def test_rotated_products_depend_on_the_distance_only():
 
   def product(i, j):
     rotated = (
-      layers.rotate(x, jnp.full((1, 1), position, jnp.int32), 10_000.0)
+      rotary.rotate(x, jnp.full((1, 1), position, jnp.int32), 10_000.0)
       for x, position in ((query, i), (key, j))
     )
     return float(jnp.vdot(*rotated))
