@@ -30,7 +30,7 @@ class TransformerConfig:
     head_dim: K, size of one head; even, for the rotation.
     ffn_dim: F, inner size of the SwiGLU.
     rope_theta: Base of the rotary frequencies.
-    rope_scaling: How they are stretched (Llama 3.1 and later); None leaves them.
+    rope_scaling: How they are stretched, as of Llama 3.1; None leaves them.
     norm_eps: Added to the mean square in RMSNorm.
     qkv_bias: Biases on the query, key and value projections (Qwen2).
     qk_norm: RMSNorm on each head's query and key (Qwen3).
