@@ -233,7 +233,12 @@ def _with_source(
 ) -> dict[str, Any]:
   """Settings, and what those of a checkpoint say beside them."""
   theirs = hf_config.read(source, config.dtype)
-  ours = dataclasses.replace(config, memory=None, memory_layers=())
+  ours = dataclasses.replace(
+    config,
+    memory=None,
+    memory_layers=(),
+    memory_placement=theirs.memory_placement,
+  )
   differing = schema.differences(
     dataclasses.asdict(theirs), dataclasses.asdict(ours), 'model'
   )
