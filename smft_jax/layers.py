@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from smft_jax import memory as memory_lib
+from smft_jax import rotary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class TransformerConfig:
     head_dim: K, size of one head; even, for the rotation.
     ffn_dim: F, inner size of the SwiGLU.
     rope_theta: Base of the rotary frequencies.
+    rope_scaling: How they are stretched, as of Llama 3.1; None leaves them.
     norm_eps: Added to the mean square in RMSNorm.
     qkv_bias: Biases on the query, key and value projections (Qwen2).
     qk_norm: RMSNorm on each head's query and key (Qwen3).
@@ -50,6 +52,7 @@ class TransformerConfig:
   head_dim: int
   ffn_dim: int
   rope_theta: float = 10_000.0
+  rope_scaling: rotary.RopeScaling | None = None
   norm_eps: float = 1e-6
   qkv_bias: bool = False
   qk_norm: bool = False
@@ -119,30 +122,6 @@ class RMSNorm(nnx.Module):
     normed = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
     scale = self.scale[...]
     return normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
-
-
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary positions (arXiv 2104.09864), in the half-split layout of Llama.
-
-  Args:
-    x: [B, L, H, K].
-    positions: int32 [B, L].
-    theta: Base of the frequencies.
-
-  Returns:
-    [B, L, H, K]; the first half of K is paired with the second.
-  """
-  half = x.shape[-1] // 2
-  frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles = jnp.einsum('bl,f->blf', positions.astype(jnp.float32), frequencies)[
-    :, :, None
-  ]
-  sin, cos = jnp.sin(angles), jnp.cos(angles)
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate(
-    [first * cos - second * sin, second * cos + first * sin], axis=-1
-  )
-  return rotated.astype(x.dtype)
 
 
 def positions_of(
@@ -269,8 +248,10 @@ class Attention(nnx.Module):
       value += self.value_bias[...][None, None]
     if config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
-    query = rotate(query, positions, config.rope_theta)
-    key = rotate(key, positions, config.rope_theta)
+    query, key = (
+      rotary.rotate(x, positions, config.rope_theta, config.rope_scaling)
+      for x in (query, key)
+    )
     if past is not None:
       key, value = (
         jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)

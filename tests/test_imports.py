@@ -43,7 +43,7 @@ _LAYERS = {
     (*_HEAVY, 'absl', 'flax', 'optax'),
   ),
   'L1, no flax': (('optim',), (*_HEAVY, 'flax')),
-  'L1': (('memory', 'layers', 'transformer'), _HEAVY),
+  'L1': (('memory', 'rotary', 'layers', 'transformer'), _HEAVY),
   'L2': (
     ('retrofit', 'method', 'train_step', 'background', 'methods', 'lesson'),
     _HEAVY,

@@ -10,6 +10,7 @@ import pytest
 
 from smft_jax import layers
 from smft_jax import memory
+from smft_jax import rotary
 from smft_jax import transformer
 from tests import compilation
 
@@ -187,7 +188,7 @@ def test_rotated_products_depend_on_the_distance_only():
   @jax.jit
   def product(i, j):
     rotated = (
-      layers.rotate(x, jnp.full((1, 1), position, jnp.int32), 10_000.0)
+      rotary.rotate(x, jnp.full((1, 1), position, jnp.int32), 10_000.0)
       for x, position in ((query, i), (key, j))
     )
     return jnp.vdot(*rotated)

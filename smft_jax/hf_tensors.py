@@ -1,0 +1,179 @@
+"""Tensors of a Hugging Face checkpoint: their names, and how they lie.
+
+A matrix of a checkpoint is [out, in], with the heads of an attention flat in
+one axis; ours is [in, out] with an axis for heads. Every layout is told by
+`groups`: for each axis of the checkpoint's tensor, our axes that are flat in
+it.
+
+Shapes: D model dim, H heads, K head dim, F FFN dim, T vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Any
+
+from flax import nnx
+import jax
+import numpy as np
+
+from smft_jax import schema
+
+MODEL = 'model.safetensors'
+MEMORY = 'memory.safetensors'
+
+Groups = tuple[tuple[int, ...], ...]
+Path = tuple[Any, ...]  # of a Variable in the model
+
+_VECTOR: Groups = ((0,),)
+_TABLE: Groups = ((0,), (1,))
+_MATRIX: Groups = ((1,), (0,))  # ours is [D, F]
+_TO_HEADS: Groups = ((1, 2), (0,))  # [D, H, K]
+_FROM_HEADS: Groups = ((2,), (0, 1))  # [H, K, D]
+_HEADS: Groups = ((0, 1),)  # [H, K]
+
+_OUTSIDE: dict[Path, tuple[str, Groups]] = {
+  ('embedding',): ('model.embed_tokens.weight', _TABLE),
+  ('final_norm', 'scale'): ('model.norm.weight', _VECTOR),
+  ('unembedding',): ('lm_head.weight', _TABLE),
+}
+_FFN: dict[Path, tuple[str, Groups]] = {
+  ('mlp', 'gate', 'weight'): ('mlp.gate_proj.weight', _MATRIX),
+  ('mlp', 'up', 'weight'): ('mlp.up_proj.weight', _MATRIX),
+  ('mlp', 'down', 'weight'): ('mlp.down_proj.weight', _MATRIX),
+}
+_IN_BLOCK: dict[Path, tuple[str, Groups]] = {
+  ('attention_norm', 'scale'): ('input_layernorm.weight', _VECTOR),
+  ('attention', 'query', 'weight'): ('self_attn.q_proj.weight', _TO_HEADS),
+  ('attention', 'key', 'weight'): ('self_attn.k_proj.weight', _TO_HEADS),
+  ('attention', 'value', 'weight'): ('self_attn.v_proj.weight', _TO_HEADS),
+  ('attention', 'query_bias'): ('self_attn.q_proj.bias', _HEADS),
+  ('attention', 'key_bias'): ('self_attn.k_proj.bias', _HEADS),
+  ('attention', 'value_bias'): ('self_attn.v_proj.bias', _HEADS),
+  ('attention', 'query_norm', 'scale'): ('self_attn.q_norm.weight', _VECTOR),
+  ('attention', 'key_norm', 'scale'): ('self_attn.k_norm.weight', _VECTOR),
+  ('attention', 'out', 'weight'): ('self_attn.o_proj.weight', _FROM_HEADS),
+  ('mlp_norm', 'scale'): ('post_attention_layernorm.weight', _VECTOR),
+  **_FFN,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Place:
+  """Where a Variable stands in a checkpoint, and how it lies there.
+
+  Attributes:
+    file: `MODEL` or `MEMORY`.
+    name: Of the tensor.
+    groups: See the module.
+    shape: Of the Variable.
+
+  Example:
+    >>> place = place_of(('blocks', 7, 'attention', 'key_bias'), (2, 3))
+    >>> place.name, place.stored_shape
+    ('model.layers.7.self_attn.k_proj.bias', (6,))
+  """
+
+  file: str
+  name: str
+  groups: Groups
+  shape: tuple[int, ...]
+
+  @property
+  def stored_shape(self) -> tuple[int, ...]:
+    """The tensor's shape in the file."""
+    return tuple(
+      math.prod(self.shape[axis] for axis in group) for group in self.groups
+    )
+
+  def read(self, stored: Any, index: Sequence[slice]) -> np.ndarray:
+    """A part of the Variable, of which little more is read from the file.
+
+    Args:
+      stored: The tensor, an array or a slice of safetensors.
+      index: The part, a slice for each axis of the Variable.
+
+    Returns:
+      The part, of the dtype that is stored.
+    """
+    bounds = [
+      part.indices(size)[:2]
+      for part, size in zip(index, self.shape, strict=True)
+    ]
+    # Of axes that are flat in one, only the first can be read in part.
+    rows, sizes, inner = [], [], []
+    for first, *rest in self.groups:
+      count = math.prod(self.shape[axis] for axis in rest)
+      start, stop = bounds[first]
+      rows.append(slice(start * count, stop * count))
+      sizes += [stop - start, *(self.shape[axis] for axis in rest)]
+      inner += [slice(None), *(slice(*bounds[axis]) for axis in rest)]
+    block = stored[tuple(rows)].reshape(sizes)[tuple(inner)]
+    return block.transpose(np.argsort(self._order()))
+
+  def write(self, array: np.ndarray) -> np.ndarray:
+    """The tensor for the file, of all of the Variable."""
+    flat = array.transpose(self._order()).reshape(self.stored_shape)
+    return np.ascontiguousarray(flat)
+
+  def _order(self) -> list[int]:
+    return [axis for group in self.groups for axis in group]
+
+
+def place_of(path: Path, shape: tuple[int, ...]) -> Place:
+  """Where a Variable of a Transformer stands in a checkpoint.
+
+  Args:
+    path: Its path in the model.
+    shape: Its shape.
+
+  Raises:
+    UserError: If checkpoints of this kind have nothing like it.
+  """
+  if path == ('pool',) or path[2:3] == ('memory',):
+    each: Groups = tuple((axis,) for axis in range(len(shape)))
+    name = '.'.join(map(str, path))
+    return Place(file=MEMORY, name=name, groups=each, shape=shape)
+  prefix, table, key = '', _OUTSIDE, path
+  if path[0] == 'blocks':
+    prefix, table, key = f'model.layers.{path[1]}.', _IN_BLOCK, path[2:]
+  if key not in table:
+    raise schema.UserError(
+      f'{".".join(map(str, path))} has no place in a Hugging Face checkpoint;'
+      ' only the decoder and its memory do'
+    )
+  name, groups = table[key]
+  return Place(file=MODEL, name=prefix + name, groups=groups, shape=shape)
+
+
+def places(params: nnx.State) -> dict[Path, Place]:
+  """`place_of` each Variable of a model, or of its shapes."""
+  return {
+    path: place_of(path, variable.shape)
+    for path, variable in nnx.to_flat_state(params)
+  }
+
+
+def zero_ffn(
+  layer: int, model_dim: int, ffn_dim: int, dtype: jax.typing.DTypeLike
+) -> dict[str, np.ndarray]:
+  """Tensors of an FFN that adds nothing, for a block that has another.
+
+  Args:
+    layer: The block's number.
+    model_dim: D.
+    ffn_dim: F.
+    dtype: Theirs.
+
+  Returns:
+    Zeros by name.
+  """
+  shapes = {'gate': (model_dim, ffn_dim), 'up': (model_dim, ffn_dim)}
+  found = {}
+  for path in _FFN:
+    shape = shapes.get(path[1], (ffn_dim, model_dim))
+    place = place_of(('blocks', layer, *path), shape)
+    found[place.name] = np.zeros(place.stored_shape, dtype)
+  return found
