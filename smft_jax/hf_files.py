@@ -19,7 +19,7 @@ from smft_jax import schema
 
 INDEX = f'{hf_tensors.MODEL}.index.json'
 
-DTYPES = {'F32': 'float32', 'BF16': 'bfloat16'}
+DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
 
 # Old checkpoints hold the rotary frequencies, which config.json tells.
 _FREQUENCIES = r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq'

@@ -70,6 +70,18 @@ def test_logits_are_those_of_transformers(name):
   np.testing.assert_allclose(logits, expected['float32'], rtol=0, atol=1e-5)
 
 
+def test_float16_files_are_read_exactly(tmp_path):
+  shutil.copytree(FOLDER / 'llama', tmp_path / 'half')
+  half = {
+    name: tensor.astype(np.float16)
+    for name, tensor in tensors_of(FOLDER / 'llama').items()
+  }
+  safetensors.numpy.save_file(half, tmp_path / 'half' / hf_tensors.MODEL)
+  embedding = hf.load_model(tmp_path / 'half').embedding[...]
+  stored = half['model.embed_tokens.weight']
+  np.testing.assert_array_equal(embedding, stored.astype(np.float32))
+
+
 def test_bfloat16_logits_are_as_near_as_those_of_transformers():
   expected = expected_of('llama_bf16')
   tokens = jnp.asarray(expected['tokens'], jnp.int32)

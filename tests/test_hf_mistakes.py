@@ -130,8 +130,8 @@ WHERE = rf'model/{SHARD}'
       remove_tensor_everywhere,
       rf'{hf_files.INDEX}: {UP} is missing; .* of shape \(23, 16\)',
     ),
-    (to('float16'), rf'{WHERE}: {UP} is F16; expected F32 or BF16'),
-    (to('int32'), rf'{WHERE}: {UP} is I32; expected F32 or BF16'),
+    (to('float64'), rf'{WHERE}: {UP} is F64; expected F32 or BF16 or F16'),
+    (to('int32'), rf'{WHERE}: {UP} is I32; expected F32 or BF16 or F16'),
     (
       reshape,
       rf'{WHERE}: {UP} has shape \(16, 23\); expected \(23, 16\)',
