@@ -180,7 +180,7 @@ def test_finetuning_with_gradient_accumulation():
   )
   params = _params()
   state = optimizer.init(params)
-  batches = [value_tables.accesses(2), value_tables.accesses(5)]
+  batches = [value_tables.accesses(2), value_tables.accesses(7)]
   update = jax.jit(optimizer.update)
   with jax.numpy_dtype_promotion('standard'):
     for batch in batches:
