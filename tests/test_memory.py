@@ -334,7 +334,7 @@ def test_memory_value_selects_the_table_and_its_gradient():
 
 def test_the_gradient_of_the_perturbation_gives_the_rows_gradient():
   layer = make_layer()
-  x = inputs(3, 5, SIZES['model_dim'])
+  x = inputs(2, 5, SIZES['model_dim'])
   graphdef, params = nnx.split(layer)
 
   @jax.jit
@@ -343,7 +343,7 @@ def test_the_gradient_of_the_perturbation_gives_the_rows_gradient():
     return nnx.capture(layer, memory.ReadPerturbation)(x)[1]
 
   zeros = capture(params)
-  assert zeros['read'].shape == (3, 5, SIZES['value_dim'])
+  assert zeros['read'].shape == (2, 5, SIZES['value_dim'])
   assert not np.any(zeros['read'])
 
   @jax.jit
