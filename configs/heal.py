@@ -1,20 +1,20 @@
 """Puts memory into weights that were trained without, and heals it.
 
   python -m smft_jax.train --config=configs/heal.py --config.base.path=FOLDER
-  python -m smft_jax.train --config=configs/heal.py:people \
-      --config.base.path=FOLDER
   python -m smft_jax.train --config=configs/heal.py:text \
       --config.base.path=FOLDER --config.data.data_dir=DIR
 
 FOLDER holds a Hugging Face checkpoint of the Llama family: config.json,
-tokenizer.json, safetensors. The memory stands beside an FFN with its gate at
-zero, so the model is at first what it was; then only the memory is trained, on
-general text, and its health is told.
+tokenizer.json, safetensors. Memory stands beside the FFN of a block, its gate
+at zero, so that the model is at first what it was. Then only the memory is
+trained, on general text. Told are the measures before and after, and whether
+the table is used. For a deep model say where memory goes, and how large it is:
+--config.model.memory_layers=11, --config.memory.value_dim=1024.
 
-world (default): on the embedded world, whose words the tokenizer must have.
-people: the same, then background and the stream of configs/docqa.py.
-text: WikiText-2, SQuAD paragraphs and questions, as configs/pretrain.py has
-  them; configs/facts.py:hf goes on from there. Never run to its end.
+world (default): the texts of the embedded world, whose words the tokenizer must
+  have. configs/docqa.py:hf goes on from there.
+text: WikiText-2, SQuAD paragraphs and questions, as in configs/pretrain.py.
+  configs/facts.py:hf goes on from there. Never run: its rates are guesses.
 """
 
 import pathlib
@@ -23,7 +23,7 @@ from ml_collections import config_dict
 
 from smft_jax import config_file
 
-VARIANTS = ('world', 'people', 'text')
+VARIANTS = ('world', 'text')
 
 # What the weights say themselves.
 SIZES = (
@@ -37,19 +37,16 @@ SIZES = (
 
 
 def get_config(variant='world'):
-  """The data of the other configs, their model from a folder."""
-  files = {'world': 'docqa.py:world', 'people': 'docqa.py:world'}
-  source = files.get(variant, 'facts.py:facts')
-  config = config_file.load(str(pathlib.Path(__file__).with_name(source)))
-  heal(config)
-  if variant != 'people':
-    del config.stream, config.method
-  return config
-
-
-def heal(config):
-  """Takes the model of a config from a folder instead of making it."""
+  """The bases of configs/pretrain.py, out of a folder."""
+  pretrain = pathlib.Path(__file__).with_name('pretrain.py')
+  kind = {'world': 'world', 'text': 'facts'}[variant]
+  config = config_file.load(f'{pretrain}:{kind}')
   for name in SIZES:
     del config.model[name]
   config.model.memory_placement = 'beside'
   config.base.path = config_dict.placeholder(str, required=True)
+  config.base.steps = 400
+  config.background = dict(document='sequence', num_batches=32, batch_size=256)
+  if variant == 'text':
+    config.background.update(dict(num_batches=128, batch_size=8))
+  return config
