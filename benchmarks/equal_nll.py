@@ -1,8 +1,8 @@
 """Methods side by side at the same loss on the answers they were to learn.
 
-  python -m smft_jax.sweep --config=configs/facts.py:compare \
+  python -m smft_jax.sweep --config=configs/compare.py \
       --config.data.data_dir=DIR
-  python -m benchmarks.equal_nll runs/facts-compare
+  python -m benchmarks.equal_nll runs/compare
 
 Each method is tried at several rates. Its held-out losses are read off, linear
 between its points and the untouched model, where the loss on the answers asked

@@ -5,8 +5,8 @@ these get memory layers, and only the memory is trained, which is healing them.
 It is a folder named by a hash of all that it depends on (pretraining texts,
 model, memory, training, seed, weights), so a changed config makes another one:
 
-  tokenizer.json  tokens-*.npz  pretraining/STEP  params/STEP
-  background-*.npz
+  tokenizer.json  tokenizer_config.json  tokens-*.npz  pretraining/STEP
+  params/STEP  background-*.npz
 """
 
 from __future__ import annotations
@@ -100,9 +100,13 @@ def find_or_make(
     ValueError: If the data or the cached base cannot be used.
   """
   folder = _folder(experiment, task)
-  tokenizer = tokenizers.Tokenizer.from_json(
-    processes.on_main('the tokenizer', _tokenizer, experiment, task, folder)
-  )
+  processes.on_main('the tokenizer', _keep_tokenizer, experiment, task, folder)
+  try:
+    tokenizer = tokenizers.read(folder)
+  except config_lib.UserError as error:
+    raise config_lib.UserError(
+      f'{error}; remove {folder} to make the base again'
+    ) from None
   config = transformer_config(experiment, tokenizer.vocab_size)
   graphdef, params = transformer.make(config, experiment.seed)
   owner = {'config': _parts(experiment)}
@@ -256,28 +260,23 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   return state.params
 
 
-def _tokenizer(experiment, task, folder) -> str:
-  """The tokenizer as JSON, from the folder or made there."""
+def _keep_tokenizer(experiment, task, folder) -> None:
+  """Puts the tokenizer into the folder, unless it is there."""
+  if (folder / 'tokenizer.json').exists():
+    return
   folder.mkdir(parents=True, exist_ok=True)
-  path = folder / 'tokenizer.json'
-  if path.exists():
-    try:
-      return tokenizers.Tokenizer.from_json(path.read_text()).to_json()
-    except ValueError as error:
-      raise ValueError(
-        f'{path} is damaged; remove its folder to make the base again.'
-      ) from error
   if experiment.base.path:
-    tokenizer = pretrained.tokenizer(experiment.base.path)
+    tokenizer = tokenizers.read(pathlib.Path(experiment.base.path))
   elif experiment.data.kind == 'world':
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  elif experiment.data.tokenizer:
+    tokenizer = tokenizers.read(pathlib.Path(experiment.data.tokenizer))
   else:
     tokenizer = tokenizers.train_byte_level_bpe(
       (text.text for text in task.pretraining),
       experiment.data.tokenizer_vocab_size,
     )
-  metrics.write_text(path, tokenizer.to_json())
-  return tokenizer.to_json()
+  tokenizer.write(folder)
 
 
 def pretraining_method(experiment: config_lib.Experiment) -> method_lib.Method:
@@ -396,6 +395,9 @@ def _tokenizer_key(experiment, task) -> str:
       'the weights', pretrained.digest, experiment.base.path
     )
   if experiment.data.kind != 'world':
+    if experiment.data.tokenizer:
+      path = pathlib.Path(experiment.data.tokenizer)
+      return tokenizers.read(path).fingerprint()
     return str(experiment.data.tokenizer_vocab_size)
   # Word-level: it must be able to spell what will be streamed, too.
   words = set(' '.join(task.vocabulary_texts()).split())

@@ -327,6 +327,11 @@ class Experiment:
           f' config.base.path have their own: leave it out, as in'
           ' configs/heal.py'
         )
+    if path and getattr(self.data, 'tokenizer', ''):
+      raise schema.UserError(
+        f'config.data.tokenizer = {self.data.tokenizer!r} is for a base made'
+        ' from scratch; the weights of config.base.path come with their own'
+      )
     if self.model.memory_layers:
       return
     for name in ('base.path', 'background', 'mesh'):

@@ -40,30 +40,13 @@ def before_healing(
 def digest(path: str) -> str:
   """A hash of all that a base takes from a folder."""
   folder = pathlib.Path(path)
+  files = [*folder.glob('*.json'), *folder.glob('*.safetensors')]
   found = hashlib.sha256()
-  names = ('config.json', 'tokenizer.json')
-  for file in (*map(folder.joinpath, names), *folder.glob('*.safetensors')):
+  for file in sorted(files):
     found.update(f'{file.name} {file.stat().st_size}\0'.encode())
     with file.open('rb') as contents:
       found.update(hashlib.file_digest(contents, 'sha256').digest())
   return found.hexdigest()
-
-
-def tokenizer(path: str) -> tokenizers.Tokenizer:
-  """The tokenizer of a folder.
-
-  Raises:
-    UserError: If it is not there, or cannot be read.
-  """
-  file = pathlib.Path(path) / 'tokenizer.json'
-  try:
-    return tokenizers.Tokenizer.from_json(file.read_text())
-  except FileNotFoundError:
-    raise schema.UserError(
-      f'config.base.path: there is no {file}, which the weights belong to'
-    ) from None
-  except ValueError as error:
-    raise schema.UserError(f'{file}: {schema.one_line(error)}') from error
 
 
 def check(path: str, task: task_lib.Task, words: bool) -> None:
@@ -84,7 +67,7 @@ def check(path: str, task: task_lib.Task, words: bool) -> None:
       f'config.base.path: {path} has memory layers already, in'
       ' memory.safetensors; what can be healed is a model without'
     )
-  rows, found = config.vocab_size, tokenizer(path)
+  rows, found = config.vocab_size, tokenizers.read(pathlib.Path(path))
   ids = found.inner.get_vocab(with_added_tokens=True).values()
   if max(ids) >= rows:
     raise schema.UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import itertools
+import pathlib
 from typing import Any
 
 from flax import nnx
@@ -83,8 +84,9 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   """The size of the vocabulary, and how long the rows of a step are.
 
   Of the embedded world both are what they are in a run. Of other data, which
-  need not be at hand, they are the most that the config allows:
-  `data.tokenizer_vocab_size`, and `stream.max_length` or `base.max_length`.
+  need not be at hand, they are the most that the config allows: the size of
+  `data.tokenizer`, or `data.tokenizer_vocab_size` where none is given, and
+  `stream.max_length` or `base.max_length`.
   """
   settings: Any = experiment.data
   stream = experiment.stream
@@ -93,7 +95,10 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   if settings.kind != 'world':
     if stream is not None and stream.max_length:
       longest = max(stream.max_length, longest if replays else 0)
-    return settings.tokenizer_vocab_size, batches.bucket_length(longest, 4)
+    vocab_size = settings.tokenizer_vocab_size
+    if settings.tokenizer:
+      vocab_size = tokenizers.read(pathlib.Path(settings.tokenizer)).vocab_size
+    return vocab_size, batches.bucket_length(longest, 4)
   task = world.make_task(settings)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   found = []

@@ -186,6 +186,12 @@ def test_no_document_may_be_known_already(folder, tmp_path):
   assert "document 'd0' is also in squad_train44" in _one_line(raised)
 
 
+def test_a_tokenizer_that_there_is_not_is_named_before_anything(folder):
+  with pytest.raises(schema.UserError) as raised:
+    documents.make_task(_config(folder, tokenizer='lost'))
+  assert 'lost cannot be read' in _one_line(raised)
+
+
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [

@@ -43,7 +43,7 @@ def save_weights(folder, vocab_size, tokenizer):
   """A random decoder without memory, as others publish one."""
   config = layers.TransformerConfig(vocab_size=vocab_size, **SIZES)
   hf.save_model(transformer.Transformer(config, rngs=nnx.Rngs(5)), folder)
-  (folder / 'tokenizer.json').write_text(tokenizer.to_json())
+  (folder / 'tokenizer.json').write_text(tokenizer.inner.to_str())
 
 
 @pytest.fixture(scope='module')
@@ -204,7 +204,7 @@ def test_a_tokenizer_of_more_tokens_than_the_weights_is_refused(
 def test_weights_with_memory_cannot_be_healed(root, tmp_path, tokenizer):
   graphdef, params, _ = healed(root)
   hf.save_model(nnx.merge(graphdef, params), tmp_path / 'with')
-  (tmp_path / 'with/tokenizer.json').write_text(tokenizer.to_json())
+  (tmp_path / 'with/tokenizer.json').write_text(tokenizer.inner.to_str())
   with pytest.raises(config_lib.UserError, match='has memory layers already'):
     pretrained.check(
       tmp_path / 'with', base_lib.make_task(experiment_of(root)), words=True

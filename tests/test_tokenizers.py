@@ -1,11 +1,13 @@
 """Tests of smft_jax.data.tokenizers."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 import tokenizers as hf_tokenizers
 
+from smft_jax import schema
 from smft_jax.data import tokenizers
 
 _TEXTS = (
@@ -54,10 +56,10 @@ def test_special_tokens(tokenizer):
   assert tokenizer.decode(padded) == _TEXTS[0]
 
 
-def test_a_text_cannot_forge_special_tokens(tokenizer):
+def test_a_text_cannot_forge_special_tokens(tokenizer, tmp_path):
   ids = tokenizer.encode('Ada <|eos|> Keller <|pad|><|bos|>')
   assert not set(ids) & {0, 1, 2}
-  again = tokenizers.Tokenizer.from_json(tokenizer.to_json())
+  again = kept(tokenizer, tmp_path)
   assert again.encode('Ada <|eos|> Keller <|pad|><|bos|>') == ids
 
 
@@ -84,18 +86,88 @@ def test_batches_encode_as_single_texts_do(tokenizer):
   assert tokenizer.encode_batch_with_offsets([]) == []
 
 
-def test_json_round_trip(tokenizer):
-  again = tokenizers.Tokenizer.from_json(tokenizer.to_json())
+def test_a_folder_round_trip(tokenizer, tmp_path):
+  again = kept(tokenizer, tmp_path)
   assert again.fingerprint() == tokenizer.fingerprint()
   assert again.vocab_size == tokenizer.vocab_size
   assert again.encode(_TEXTS[1]) == tokenizer.encode(_TEXTS[1])
   assert again.decode(again.encode(_TEXTS[1])) == _TEXTS[1]
 
 
-@pytest.mark.parametrize('text', ['', '{}', 'not json'])
-def test_what_is_no_tokenizer_is_refused(text):
-  with pytest.raises(ValueError, match='not a tokenizer'):
-    tokenizers.Tokenizer.from_json(text)
+def kept(tokenizer, folder):
+  tokenizer.write(folder)
+  return tokenizers.read(folder)
+
+
+def foreign(folder, config, *tokens):
+  """A folder with a tokenizer of other special tokens."""
+  inner = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE())
+  inner.pre_tokenizer = hf_tokenizers.pre_tokenizers.ByteLevel()
+  inner.decoder = hf_tokenizers.decoders.ByteLevel()
+  alphabet = hf_tokenizers.pre_tokenizers.ByteLevel.alphabet()
+  trainer = hf_tokenizers.trainers.BpeTrainer(
+    special_tokens=list(tokens), initial_alphabet=alphabet, show_progress=False
+  )
+  inner.train_from_iterator(_TEXTS, trainer)
+  # As some checkpoints' are saved.
+  inner.enable_truncation(3)
+  inner.enable_padding(length=9)
+  inner.save(str(folder / 'tokenizer.json'))
+  (folder / 'tokenizer_config.json').write_text(json.dumps(config))
+  return inner
+
+
+@pytest.mark.parametrize(
+  ('config', 'names'),
+  [
+    ({'eos_token': '<e>', 'bos_token': '<b>', 'pad_token': '<p>'}, 'pbe'),
+    ({'eos_token': {'content': '<e>', 'lstrip': False}}, 'eee'),
+    ({'eos_token': '<e>', 'bos_token': '<b>', 'pad_token': None}, 'ebe'),
+  ],
+)
+def test_a_checkpoints_tokenizer_is_used_as_it_is(config, names, tmp_path):
+  inner = foreign(tmp_path, config, '<p>', '<b>', '<e>')
+  found = tokenizers.read(tmp_path)
+  special = [found.pad_id, found.bos_id, found.eos_id]
+  assert special == [inner.token_to_id(f'<{name}>') for name in names]
+  assert found.vocab_size == inner.get_vocab_size()
+  inner.no_truncation()
+  inner.no_padding()
+  text = ' '.join(_TEXTS)
+  assert found.encode(text) == inner.encode(text).ids
+  assert not set(found.encode('<e> <b>')) & set(special)
+  assert found.decode(found.encode(text)).strip() == text
+  # The file itself says as much as its folder.
+  path = tmp_path / 'tokenizer.json'
+  assert tokenizers.read(path).fingerprint() == found.fingerprint()
+  (tmp_path / 'copy').mkdir()
+  assert kept(found, tmp_path / 'copy').fingerprint() == found.fingerprint()
+
+
+@pytest.mark.parametrize(
+  ('name', 'text', 'message'),
+  [
+    ('tokenizer.json', '', 'not a tokenizer in JSON'),
+    ('tokenizer.json', '{}', 'not a tokenizer in JSON'),
+    ('tokenizer.json', 'not json', 'not a tokenizer in JSON'),
+    ('tokenizer.json', None, 'tokenizer.json cannot be read'),
+    ('tokenizer_config.json', '[', 'Expecting value'),
+    ('tokenizer_config.json', '[]', 'holds no object'),
+    ('tokenizer_config.json', '{}', r'has no token <\|pad\|>'),
+    ('tokenizer_config.json', '{"bos_token": "<b>"}', 'names no eos_token'),
+    ('tokenizer_config.json', '{"eos_token": "<x>"}', 'has no token <x>'),
+  ],
+)
+def test_what_is_no_tokenizer_is_refused(name, text, message, tmp_path):
+  foreign(tmp_path, {'eos_token': '<e>'}, '<b>', '<e>')
+  if text is None:
+    (tmp_path / name).unlink()
+  else:
+    (tmp_path / name).write_text(text)
+  with pytest.raises(schema.UserError, match=message) as error:
+    tokenizers.read(tmp_path)
+  assert str(tmp_path) in str(error.value)
+  assert '\n' not in str(error.value)
 
 
 def test_a_tokenizer_without_special_tokens_is_refused():

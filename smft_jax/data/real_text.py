@@ -24,6 +24,7 @@ from smft_jax.data import augment
 from smft_jax.data import problems as problems_lib
 from smft_jax.data import sources
 from smft_jax.data import task
+from smft_jax.data import tokenizers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,10 @@ class RealTextConfig:
     augmentations_file: Such texts by a language model, see `data.augment`;
       documents that it does not name are retold by rule. '' for none.
     bad_input: Whether a bad row of a source is refused, or skipped and counted.
-    tokenizer_vocab_size: Size of the byte-level BPE, trained on what the base
-      is pretrained on.
+    tokenizer: A Hugging Face folder, or a tokenizer.json, whose tokenizer to
+      take; '' for one that is trained.
+    tokenizer_vocab_size: Size of the one that is trained, a byte-level BPE of
+      what the base is pretrained on.
 
   Raises:
     UserError: A value is out of range.
@@ -69,6 +72,7 @@ class RealTextConfig:
   augmentations: int = 16
   augmentations_file: str = ''
   bad_input: Literal['refuse', 'skip'] = 'refuse'
+  tokenizer: str = ''
   tokenizer_vocab_size: int = 8192
 
   def __post_init__(self) -> None:
@@ -112,8 +116,11 @@ def known(config: RealTextConfig, problems: problems_lib.Problems) -> Known:
     problems: Takes what is wrong with it.
 
   Raises:
-    UserError: Data is missing or broken; one line that names it.
+    UserError: Data or its tokenizer is missing or broken; one line that names
+      it.
   """
+  if config.tokenizer:
+    tokenizers.read(pathlib.Path(config.tokenizer))  # before hours of training
   articles = sources.read_texts(
     config.running_text, config.data_dir, problems=problems
   )

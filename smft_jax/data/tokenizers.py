@@ -1,8 +1,9 @@
-"""Tokenizers trained on the spot, with nothing to download.
+"""Tokenizers: trained on the spot, or those that come with a checkpoint.
 
 A thin wrapper round the `tokenizers` library that fixes what the rest of the
-package relies on: three special tokens, text that cannot forge them, decoding
-that gives the text back, and a fingerprint.
+package relies on: three special tokens, text that cannot forge them or be cut,
+and a fingerprint. A folder holds one as Hugging Face folders do: all there is
+to it in tokenizer.json, which tokens are special in tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 import json
+import pathlib
 
 import tokenizers
+
+from smft_jax import metrics
+from smft_jax import schema
 
 PAD = '<|pad|>'
 BOS = '<|bos|>'
 EOS = '<|eos|>'
 UNKNOWN = '<|unknown|>'
+
+_FILE = 'tokenizer.json'
+_CONFIG = 'tokenizer_config.json'
+_KINDS = ('pad', 'bos', 'eos')
 
 # Punctuation that a word-level decoder joins to the word before it.
 _CLOSING = ('.', ',', ':', ';', '?', '!')
@@ -25,10 +34,13 @@ _CLOSING = ('.', ',', ':', ';', '?', '!')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-  """Text to token ids and back; make one by one of the `train_*` functions.
+  """Text to token ids and back; make one by `read` or a `train_*` function.
 
   Attributes:
-    inner: The wrapped tokenizer, with tokens named `PAD`, `BOS` and `EOS`.
+    inner: The wrapped tokenizer.
+    pad: Its token that fills rows up.
+    bos: Its token that begins rows.
+    eos: Its token that ends texts.
 
   Raises:
     ValueError: `inner` lacks one of the special tokens.
@@ -40,12 +52,17 @@ class Tokenizer:
   """
 
   inner: tokenizers.Tokenizer
+  pad: str = PAD
+  bos: str = BOS
+  eos: str = EOS
 
   def __post_init__(self) -> None:
-    for token in (PAD, BOS, EOS):
+    for token in (self.pad, self.bos, self.eos):
       self._special_id(token)
-    # A text that spells a special token is only text.
+    # A text that spells a special token is only text, and none is cut.
     self.inner.encode_special_tokens = True
+    self.inner.no_truncation()
+    self.inner.no_padding()
 
   @property
   def vocab_size(self) -> int:
@@ -55,17 +72,17 @@ class Tokenizer:
   @property
   def pad_id(self) -> int:
     """Id of the token that fills rows up."""
-    return self._special_id(PAD)
+    return self._special_id(self.pad)
 
   @property
   def bos_id(self) -> int:
     """Id of the token that begins every row."""
-    return self._special_id(BOS)
+    return self._special_id(self.bos)
 
   @property
   def eos_id(self) -> int:
     """Id of the token that ends every text."""
-    return self._special_id(EOS)
+    return self._special_id(self.eos)
 
   def encode(self, text: str) -> list[int]:
     """Token ids of `text`, without special tokens."""
@@ -88,26 +105,16 @@ class Tokenizer:
     """The text of `ids`; special tokens are dropped."""
     return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
-  def to_json(self) -> str:
-    """All there is to the tokenizer, for `from_json`."""
-    return self.inner.to_str()
-
-  @classmethod
-  def from_json(cls, text: str) -> Tokenizer:
-    """The tokenizer that `to_json` wrote.
-
-    Raises:
-      ValueError: The text is not that of a tokenizer.
-    """
-    try:
-      inner = tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # The library raises bare Exception.
-      raise ValueError(f'not a tokenizer in JSON: {error}') from error
-    return cls(inner)
+  def write(self, folder: pathlib.Path) -> None:
+    """Writes both files, for `read`."""
+    special = {f'{kind}_token': getattr(self, kind) for kind in _KINDS}
+    metrics.write_json(folder / _CONFIG, special)
+    metrics.write_text(folder / _FILE, self.inner.to_str())
 
   def fingerprint(self) -> str:
     """Hex digest that changes when the tokenizer does."""
-    canonical = json.dumps(json.loads(self.to_json()), sort_keys=True)
+    parts = [json.loads(self.inner.to_str()), self.pad, self.bos, self.eos]
+    canonical = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
   def _special_id(self, token: str) -> int:
@@ -115,6 +122,57 @@ class Tokenizer:
     if token_id is None:
       raise ValueError(f'the tokenizer has no token {token}')
     return token_id
+
+
+def read(path: pathlib.Path) -> Tokenizer:
+  """The tokenizer of a folder, such as a Hugging Face checkpoint's.
+
+  A folder that names no padding or beginning has its end token in their place:
+  padding is masked wherever it stands, and what begins a row is then what ends
+  the text before it. A folder that names none has `PAD`, `BOS` and `EOS`.
+
+  Args:
+    path: The folder, or the tokenizer.json in it.
+
+  Raises:
+    UserError: There is none, or it cannot be used; one line that says so.
+  """
+  path = path / _FILE if path.is_dir() else path
+  try:
+    inner = tokenizers.Tokenizer.from_str(path.read_text())
+  except (OSError, UnicodeDecodeError) as error:
+    raise schema.UserError(
+      f'{path} cannot be read: {schema.one_line(error)}'
+    ) from None
+  except Exception as error:  # The library raises bare Exception.
+    raise schema.UserError(
+      f'{path} is not a tokenizer in JSON: {schema.one_line(error)}'
+    ) from None
+  try:
+    return Tokenizer(inner, **_special(path.with_name(_CONFIG)))
+  except ValueError as error:
+    raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
+
+
+def _special(path: pathlib.Path) -> dict[str, str]:
+  """The names of the special tokens as a tokenizer_config.json has them."""
+  if not path.exists():
+    return {}
+  config = json.loads(path.read_text())
+  if not isinstance(config, dict):
+    raise ValueError(f'{_CONFIG} holds no object')
+  found = {}
+  for kind in _KINDS:
+    token = config.get(f'{kind}_token')
+    # A string, or an object that says more about it.
+    token = token.get('content') if isinstance(token, dict) else token
+    if token is not None:
+      found[kind] = str(token)
+  if not found:
+    return {}
+  if 'eos' not in found:
+    raise ValueError(f'{_CONFIG} names no eos_token')
+  return {kind: found.get(kind, found['eos']) for kind in _KINDS}
 
 
 def train_word_level(texts: Iterable[str]) -> Tokenizer:

@@ -1,0 +1,56 @@
+"""Sparse memory, full finetuning and LoRA on the same lessons of real text.
+
+  python -m smft_jax.sweep --config=configs/compare.py \
+      --config.data.data_dir=DIR
+  python -m benchmarks.equal_nll runs/compare
+
+facts (default): 200 facts of configs/facts.py.
+squad: 40 paragraphs of configs/docqa.py:squad; the table is then made from
+  runs/compare-squad.
+
+Each method runs at several rates; the benchmark puts them side by side at the
+same loss on the answers.
+"""
+
+import pathlib
+
+from smft_jax import config_file
+
+VARIANTS = ('facts', 'squad')
+
+RATES = {
+  'facts': {
+    'sparse_memory': (100.0, 300.0, 1000.0, 3000.0),
+    'full': (1e-5, 3e-5, 1e-4, 3e-4),
+    'lora': (1e-4, 3e-4, 1e-3, 3e-3),
+  },
+  'squad': {
+    'sparse_memory': (300.0, 1000.0, 3000.0, 10000.0),
+    'full': (1e-5, 3e-5, 1e-4, 3e-4),
+    'lora': (1e-4, 3e-4, 1e-3, 3e-3),
+  },
+}
+
+
+def get_config(variant='facts'):
+  """The config whose lessons are compared, fewer of them."""
+  here = pathlib.Path(__file__)
+  if variant == 'facts':
+    config = config_file.load(f'{here.with_name("facts.py")}')
+    config.data.num_facts = 200
+  else:
+    config = config_file.load(f'{here.with_name("docqa.py")}:squad')
+    config.data.num_documents = 40
+  config.evaluation.every_documents = 1000  # only before and after
+  return config
+
+
+def sweep(add, variant='facts'):
+  """Adds each method at each of its rates."""
+  for method, rates in RATES[variant].items():
+    for rate in rates:
+      add(
+        f'{method}-learning_rate={rate:g}',
+        {'method.name': method, 'method.learning_rate': rate},
+        method=method,
+      )
