@@ -83,10 +83,10 @@ def _count_batch(graphdef, params, batch, document):
   if layout is not None:  # split over replicas
     count = functools.partial(sharded_ranking.count_accesses, layout)
     frequency = functools.partial(sharded_ranking.document_frequency, layout)
-  accesses = count(slot_ids, num_slots, mask)
+  counts = count(slot_ids, num_slots, mask)
   if document == 'batch':
-    return (accesses > 0).astype(jnp.float32), accesses
-  return frequency(slot_ids, num_slots, mask), accesses
+    return (counts > 0).astype(jnp.float32), counts
+  return frequency(slot_ids, num_slots, mask), counts
 
 
 def fingerprint(params: nnx.State) -> str:
@@ -117,7 +117,7 @@ def save(
   """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
-  counted = {
+  counted: dict[str, Any] = {
     name: np.asarray(array)
     for name, array in background._asdict().items()
     if array is not None

@@ -327,9 +327,10 @@ class Experiment:
           f' config.base.path have their own: leave it out, as in'
           ' configs/heal.py'
         )
-    if path and getattr(self.data, 'tokenizer', ''):
+    tokenizer = getattr(self.data, 'tokenizer', '')
+    if path and tokenizer:
       raise schema.UserError(
-        f'config.data.tokenizer = {self.data.tokenizer!r} is for a base made'
+        f'config.data.tokenizer = {tokenizer!r} is for a base made'
         ' from scratch; the weights of config.base.path come with their own'
       )
     if self.model.memory_layers:

@@ -113,9 +113,9 @@ def add_memory(
       layer = memory.ProductKeyMemory(config, rngs=rngs)
     parent = modules['/'.join(map(str, path[:-1]))][1] if path[1:] else model
     if isinstance(parent, nnx.List):
-      parent[path[-1]] = layer
+      parent[int(str(path[-1]))] = layer
     else:
-      setattr(parent, path[-1], layer)
+      setattr(parent, str(path[-1]), layer)
   return model
 
 
