@@ -201,16 +201,25 @@ def lines(models: Iterable[Model], text: str) -> list[str]:
   for name, changed, answer in asked:
     told.append(f'{name:<{width}}  {answer.text or "(nothing)"}')
     is_changed = np.isin(answer.slots, changed)
-    shown = ', '.join(
-      f'{slot}{"*" if marked else ""} {share:.0%}'
-      for slot, share, marked in list(
-        zip(answer.slots, answer.shares, is_changed, strict=True)
-      )[:_SHOWN]
-    )
-    told.append(f'{"":<{width}}  slots {shown}')
+    told.append(f'{"":<{width}}  slots {_heaviest(answer, is_changed)}')
     if len(changed):
-      told[-1] += f'; {np.sum(answer.shares[is_changed]):.0%} on changed ones'
+      share = np.sum(answer.shares[is_changed])
+      heaviest = _heaviest(answer, is_changed, of=is_changed)
+      told.append(
+        f'{"":<{width}}  {share:.0%} on changed slots: {heaviest or "none"}'
+      )
   return told
+
+
+def _heaviest(
+  answer: Answer, is_changed: np.ndarray, of: np.ndarray | None = None
+) -> str:
+  """The heaviest slots of an answer, or of some of them, in words."""
+  chosen = np.arange(len(answer.slots)) if of is None else np.flatnonzero(of)
+  return ', '.join(
+    f'{answer.slots[i]}{"*" if is_changed[i] else ""} {answer.shares[i]:.1%}'
+    for i in chosen[:_SHOWN]
+  )
 
 
 def main(argv: list[str]) -> None:

@@ -11,8 +11,11 @@ applied twice, to another base, or be taken back where it is not.
 Two lessons of one base **merge** into one. A slot that only one of them changed
 gets that one's row. A slot that both changed gets both changes, old + (a - old)
 + (b - old): each lesson moved the row by what its texts asked for, so that a
-later row in place of an earlier one would take a part of that lesson back. The
-order does not matter. `overlap` tells which slots these are.
+later row in place of an earlier one would take a part of that lesson back. (The
+default run's stream in two halves of 25 documents, each from the base, 3588 of
+their 9296 and 9724 slots shared: summed, they answer 92% and 89% of their
+questions, alone 94% and 91%; with the later rows, 39% and 91%.) The order does
+not matter. `overlap` tells which slots these are.
 
 Several lessons can be read at once, without a copy of the table: `overlay`.
 Their files are those of `lesson_file`.

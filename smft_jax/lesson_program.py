@@ -9,7 +9,9 @@
 A model is a folder with params/STEP (`checkpoint`) and tokenizer.json: a cached
 base, whose place `save` prints, or what `apply` wrote. Models are left as they
 are: the result is another folder, there whole or not at all. Its checkpoint
-says which lessons are in it, so that it is not taken for the base.
+says which lessons are in it, so that it is not taken for the base. Several
+lessons are merged, in the order given; sums of three and more are rounded by
+it, so take them back in the order in which they were applied.
 """
 
 from __future__ import annotations
@@ -196,7 +198,9 @@ def rewrite(
       f'{named}: {model} has these rows of other lessons, or of a merged one;'
       ' take back what was applied'
     )
-  left = [*there, *digests] if applies else sorted(set(there) - set(digests))
+  left = [d for d in there if d not in digests]
+  if applies:
+    left = [*there, *digests]
   if left:
     owner['lessons'] = left
   unfinished = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}')
@@ -256,7 +260,7 @@ def _size(lesson: lesson_lib.Lesson, path: pathlib.Path) -> str:
 
 
 def _row(name: str, text: str) -> str:
-  return f'  {name:<16}{text}'
+  return f'  {name:<18}{text}'
 
 
 def _read_model(folder: pathlib.Path):
