@@ -15,6 +15,11 @@ from smft_jax import lesson_file
 N, V = 101, 7
 
 
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """Compiles quickly what is run only once or twice."""
+
+
 def table(seed=0, dtype=np.float32, num_slots=N, value_dim=V):
   random = np.random.default_rng(seed)
   return jnp.asarray(random.standard_normal((num_slots, value_dim)), dtype)
