@@ -19,8 +19,8 @@ It takes an accelerator: a step of the stream needs 12 GB of memory for facts
 and 36 GB for documents (benchmarks/paper_1b.py counts them). Nobody has run it
 to the end. What stands between it and the paper's numbers is the base: the
 paper's is pretrained on web text, this one on what lies in DIR, with all texts
-in memory; pretrained checkpoints cannot be loaded yet. Its retellings are by
-rule, where the paper has a language model write them.
+in memory. Its retellings are by rule, where the paper has a language model
+write them.
 """
 
 from ml_collections import config_dict
