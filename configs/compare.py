@@ -43,7 +43,6 @@ def get_config(variant='facts'):
   else:
     config = config_file.load(f'{here.with_name("docqa.py")}:squad')
     config.data.num_documents = 20
-    config.method.t = 4000
     config.evaluation.max_entries = 200
   config.evaluation.every_documents = 1000  # only before and after
   return config
