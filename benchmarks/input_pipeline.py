@@ -35,6 +35,7 @@ from smft_jax import corpora
 from smft_jax import learner
 from smft_jax import method as method_lib
 from smft_jax import methods
+from smft_jax import models
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -188,7 +189,7 @@ def cases(
   settings, stream = experiment.base, experiment.stream
   assert stream is not None
   assert experiment.method is not None
-  model = base_lib.transformer_config(experiment, tokenizer.vocab_size)
+  model = models.config_of(experiment, tokenizer.vocab_size)
 
   def first_state(method: method_lib.Method) -> train_step.TrainState:
     graphdef, params = transformer.make(model, experiment.seed)

@@ -35,6 +35,7 @@ from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import config_file
 from smft_jax import method as method_lib
+from smft_jax import models
 from smft_jax import train_step
 from smft_jax import transformer
 from smft_jax.data import batches
@@ -93,7 +94,7 @@ class Setting:
       length,
       tokenizer.pad_id,
     )
-    self._config = base_lib.transformer_config(experiment, tokenizer.vocab_size)
+    self._config = models.config_of(experiment, tokenizer.vocab_size)
     documents = background.num_batches * background.batch_size
     # Made up: the cost of ranking does not hang on what the counts are.
     self._frequency = np.random.default_rng(0).integers(

@@ -11,9 +11,7 @@ model, memory, training, seed, weights), so a changed config makes another one:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -23,17 +21,16 @@ from typing import Any
 
 from absl import logging
 from flax import nnx
-import jax
 
 from smft_jax import background as background_lib
 from smft_jax import checkpoint
 from smft_jax import config as config_lib
 from smft_jax import corpora
 from smft_jax import hf
-from smft_jax import layers
 from smft_jax import memory
 from smft_jax import method as method_lib
 from smft_jax import metrics
+from smft_jax import models
 from smft_jax import preemption
 from smft_jax import pretrained
 from smft_jax import processes
@@ -107,7 +104,7 @@ def find_or_make(
     raise config_lib.UserError(
       f'{error}; remove {folder} to make the base again'
     ) from None
-  config = transformer_config(experiment, tokenizer.vocab_size)
+  config = models.config_of(experiment, tokenizer.vocab_size)
   graphdef, params = transformer.make(config, experiment.seed)
   owner = {'config': _parts(experiment)}
   found = checkpoint.restore_newest(folder / 'params', params, owner)
@@ -147,35 +144,18 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   """
   path, kind = experiment.base.path, experiment.data.kind
   if not path:
-    check_model(experiment)
+    models.check(experiment)
   source = {'world': world, 'facts': facts}.get(kind, documents)
   task = source.make_task(experiment.data)
   if path:
     pretrained.check(path, task, words=kind == 'world')
-    check_model(experiment)
+    models.check(experiment)
   if experiment.stream is not None and not task.documents:
     raise config_lib.UserError(
       'there is no document to stream: raise config.data.num_new, or leave'
       ' config.stream out'
     )
   return task
-
-
-def check_model(
-  experiment: config_lib.Experiment,
-  devices: Sequence[jax.Device] | None = None,
-) -> None:
-  """Checks that the model can be built, on these devices or on all.
-
-  Raises:
-    UserError: If it cannot.
-  """
-  try:
-    transformer_config(experiment, 2, devices)
-  except ValueError as error:
-    raise config_lib.UserError(
-      f'config.model, config.memory or config.mesh does not fit: {error}'
-    ) from error
 
 
 def check_cache(experiment: config_lib.Experiment) -> None:
@@ -291,72 +271,6 @@ def pretraining_method(experiment: config_lib.Experiment) -> method_lib.Method:
     weight_decay=settings.weight_decay,
     trainable=memory.MemoryParam if settings.path else nnx.Param,
   )
-
-
-def transformer_config(
-  experiment: config_lib.Experiment,
-  vocab_size: int,
-  devices: Sequence[jax.Device] | None = None,
-) -> layers.TransformerConfig:
-  """The decoder that the config describes, on these devices or on all.
-
-  Args:
-    experiment: The config.
-    vocab_size: Of the tokenizer; weights that are loaded have one of their own.
-    devices: Those of a mesh.
-  """
-  chosen = dataclasses.asdict(experiment.model)
-  layout = _layout(experiment, devices)
-  if experiment.base.path:
-    weights = hf.load_config(experiment.base.path)
-    model_dim = weights.model_dim
-    names = config_lib.CHOSEN_WITH_WEIGHTS
-    make = functools.partial(
-      dataclasses.replace, weights, **{name: chosen[name] for name in names}
-    )
-  else:
-    model_dim = chosen['model_dim']
-    make = functools.partial(
-      layers.TransformerConfig, vocab_size=vocab_size, **chosen
-    )
-  if not chosen['memory_layers']:
-    return make()
-  return make(
-    memory=memory.MemoryConfig(
-      model_dim=model_dim,
-      dtype=chosen['dtype'],
-      layout=layout,
-      **dataclasses.asdict(experiment.memory),
-    )
-  )
-
-
-def _layout(
-  experiment: config_lib.Experiment, devices: Sequence[jax.Device] | None
-) -> sharding.Layout | None:
-  """How the model lies on the mesh that the config asks for."""
-  wanted = experiment.mesh
-  if processes.count() > 1:
-    _check_all_are_used(wanted, jax.device_count())
-  if wanted is None:
-    return None
-  mesh = sharding.make_mesh(
-    wanted.data, wanted.fsdp, wanted.memory, devices=devices
-  )
-  return sharding.make_layout(mesh, wanted.split, wanted.subkeys)
-
-
-def _check_all_are_used(
-  wanted: config_lib.MeshConfig | None, devices: int
-) -> None:
-  """Raises a UserError if a process would have nothing to do."""
-  taken = wanted.data * wanted.fsdp * wanted.memory if wanted else 1
-  if taken != devices:
-    raise config_lib.UserError(
-      f'config.mesh takes {taken} of the {devices} devices of'
-      f' {processes.count()} processes, which must take all: for one,'
-      f' --config.mesh.data={devices}'
-    )
 
 
 def _folder(

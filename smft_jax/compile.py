@@ -26,13 +26,13 @@ import sys
 from flax import nnx
 import jax
 
-from smft_jax import base as base_lib
 from smft_jax import cli
 from smft_jax import compiled
 from smft_jax import config as config_lib
 from smft_jax import flops
 from smft_jax import hlo
 from smft_jax import memory
+from smft_jax import models
 from smft_jax import shapes
 from smft_jax import sharding
 from smft_jax import traffic
@@ -182,7 +182,7 @@ def main(argv: list[str]) -> int:
   devices = compiled.tpu(topology) if topology else jax.devices()
   if topology:
     _check_all_are_used(experiment, topology, devices)
-  base_lib.check_model(experiment, devices)
+  models.check(experiment, devices)
   found = report(experiment, devices)
   print('\n'.join(lines(found)))
   return 0 if found.fits else 1
@@ -267,7 +267,7 @@ def _most_replicas(
     try:
       wanted = dataclasses.replace(mesh, data=replicas, fsdp=1, memory=parts)
       tried = dataclasses.replace(experiment, mesh=wanted)
-      base_lib.check_model(tried, devices)
+      models.check(tried, devices)
     except ValueError:
       continue
     return replicas

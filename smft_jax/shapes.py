@@ -21,6 +21,7 @@ from smft_jax import config as config_lib
 from smft_jax import learner
 from smft_jax import method as method_lib
 from smft_jax import methods
+from smft_jax import models
 from smft_jax import sharding
 from smft_jax import train_step
 from smft_jax import transformer
@@ -127,7 +128,7 @@ def state(
   Returns:
     As in `step`.
   """
-  config = base_lib.transformer_config(experiment, vocab_size, devices)
+  config = models.config_of(experiment, vocab_size, devices)
   if experiment.stream is None:
     method = base_lib.pretraining_method(experiment)
   else:

@@ -18,6 +18,7 @@ from smft_jax import config_file
 from smft_jax import finetune
 from smft_jax import learner
 from smft_jax import methods
+from smft_jax import models
 from smft_jax import schema
 from smft_jax import shapes
 from smft_jax import train_step
@@ -101,7 +102,7 @@ def base(tmp_path_factory):
   task = base_lib.make_task(experiment)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   graphdef, params = transformer.make(
-    base_lib.transformer_config(experiment, tokenizer.vocab_size), seed=0
+    models.config_of(experiment, tokenizer.vocab_size), seed=0
   )
   return base_lib.Base(
     folder=tmp_path_factory.mktemp('base'),

@@ -14,6 +14,7 @@ from smft_jax import config as config_lib
 from smft_jax import hf
 from smft_jax import layers
 from smft_jax import memory
+from smft_jax import models
 from smft_jax import pretrained
 from smft_jax import train
 from smft_jax import transformer
@@ -88,7 +89,7 @@ def experiment_of(folder, *more):
 def healed(root):
   """The cached parameters, and the model they belong to."""
   experiment = experiment_of(root)
-  config = base_lib.transformer_config(experiment, vocab_size=0)
+  config = models.config_of(experiment, vocab_size=0)
   graphdef, params = transformer.make(config, 3)
   [folder] = root.glob('cache/base-world-*/params')
   _, params = checkpoint.restore_newest(folder, params)

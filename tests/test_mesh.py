@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from smft_jax import base
 from smft_jax import config as config_lib
+from smft_jax import models
 from tests import test_train
 from tests import tiny_run
 
@@ -118,4 +118,4 @@ def test_a_mistake_is_one_line_and_leaves_nothing(mistake, tmp_path, capsys):
 def test_no_mesh_is_the_default():
   experiment = config_lib.from_config_dict(tiny_run.make())
   assert experiment.mesh is None
-  assert base.transformer_config(experiment, 7).memory.layout is None
+  assert models.config_of(experiment, 7).memory.layout is None
