@@ -7,6 +7,7 @@
 world (default): people it knows facts about; about 6 minutes on two cores.
   Expect recall 1.00 of the 1200 known facts, and chance (0.03) of people it
   never saw.
+plain: the same world without memory, as a model to put memory into is.
 squad, jsonl, simpleqa, facts: WikiText-2, SQuAD paragraphs, and questions of
   Natural Questions, TriviaQA and GSM8K with their answers, by a byte-level BPE,
   read by TFDS from `data_dir`; one base for all, 1500 steps of 4096 tokens.
@@ -14,7 +15,7 @@ squad, jsonl, simpleqa, facts: WikiText-2, SQuAD paragraphs, and questions of
 
 from ml_collections import config_dict
 
-VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa', 'facts')
+VARIANTS = ('world', 'plain', 'squad', 'jsonl', 'simpleqa', 'facts')
 
 
 def get_config(variant='world'):
@@ -27,8 +28,10 @@ def get_config(variant='world'):
   config.memory = dict(num_slots=256**2, num_heads=4, k=16, key_dim=64)
   config.base = dict(weight_decay=0.1, warmup_steps=50)
   config.evaluation = dict(max_entries=1000)
-  if variant == 'world':
+  if variant in ('world', 'plain'):
     _world(config)
+    if variant == 'plain':
+      config.model.memory_layers = ()
   else:
     _real_text(config, variant)
   return config

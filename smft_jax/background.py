@@ -51,7 +51,7 @@ def count(
     on_batch: Called after each batch, for progress.
 
   Returns:
-    The document frequencies and the number of documents.
+    The document frequencies, the number of documents, and the accesses.
 
   Raises:
     ValueError: For another `document`, or an empty stream.
@@ -60,31 +60,33 @@ def count(
     raise ValueError(
       f"document must be 'sequence' or 'batch', got {document!r}."
     )
-  frequency, documents = None, 0
+  total, documents = None, 0
   for batch in stream:
     counted = _count_batch(graphdef, params, batch, document)
-    frequency = counted if frequency is None else frequency + counted
+    total = counted if total is None else jax.tree.map(jnp.add, total, counted)
     documents += len(batch.tokens) if document == 'sequence' else 1
     on_batch()
-  if frequency is None:
+  if total is None:
     raise ValueError('the background corpus is empty.')
-  return method_lib.Background(frequency, jnp.float32(documents))
+  frequency, accesses = total
+  return method_lib.Background(frequency, jnp.float32(documents), accesses)
 
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
 def _count_batch(graphdef, params, batch, document):
+  """Document frequencies and accesses [N] of a batch."""
   _, accesses = train_step.loss_and_accesses(graphdef, params, batch)
   num_slots = train_step.table(params).shape[0]
   slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
   layout = memory.layout_of(nnx.merge(graphdef, params))
-  if layout is not None and document == 'batch':  # split over replicas
-    counts = sharded_ranking.count_accesses(layout, slot_ids, num_slots, mask)
-    return (counts > 0).astype(jnp.float32)
-  if layout is not None:
-    return sharded_ranking.document_frequency(layout, slot_ids, num_slots, mask)
+  count, frequency = ranking.count_accesses, ranking.document_frequency
+  if layout is not None:  # split over replicas
+    count = functools.partial(sharded_ranking.count_accesses, layout)
+    frequency = functools.partial(sharded_ranking.document_frequency, layout)
+  counts = count(slot_ids, num_slots, mask)
   if document == 'batch':
-    slot_ids, mask = slot_ids[None], mask[None]
-  return ranking.document_frequency(slot_ids, num_slots, mask)
+    return (counts > 0).astype(jnp.float32), counts
+  return frequency(slot_ids, num_slots, mask), counts
 
 
 def fingerprint(params: nnx.State) -> str:
@@ -115,13 +117,13 @@ def save(
   """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
+  counted: dict[str, Any] = {
+    name: np.asarray(array)
+    for name, array in background._asdict().items()
+    if array is not None
+  }
   with partial.open('wb') as file:
-    np.savez(
-      file,
-      document_frequency=np.asarray(background.document_frequency),
-      num_documents=np.asarray(background.num_documents),
-      provenance=np.array(json.dumps(provenance)),
-    )
+    np.savez(file, provenance=np.array(json.dumps(provenance)), **counted)
   partial.replace(path)
 
 
@@ -147,6 +149,8 @@ def load(
       background = method_lib.Background(
         jnp.asarray(arrays['document_frequency']),
         jnp.asarray(arrays['num_documents']),
+        # Older files have none.
+        jnp.asarray(arrays['accesses']) if 'accesses' in arrays else None,
       )
   except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(

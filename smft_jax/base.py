@@ -1,7 +1,9 @@
-"""The base model of a run: made from scratch once, cached, found again.
+"""The base model of a run: made or healed once, cached, found again.
 
-A base is a folder named by a hash of all that it depends on (pretraining texts,
-model, memory, training, seed), so a changed config makes another one:
+A base is made from scratch, or out of weights that were trained without memory:
+these get memory layers, and only the memory is trained, which is healing them.
+It is a folder named by a hash of all that it depends on (pretraining texts,
+model, memory, training, seed, weights), so a changed config makes another one:
 
   tokenizer.json  tokenizer_config.json  tokens-*.npz  pretraining/STEP
   params/STEP  background-*.npz
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -26,11 +29,13 @@ from smft_jax import background as background_lib
 from smft_jax import checkpoint
 from smft_jax import config as config_lib
 from smft_jax import corpora
+from smft_jax import hf
 from smft_jax import layers
 from smft_jax import memory
 from smft_jax import method as method_lib
 from smft_jax import metrics
 from smft_jax import preemption
+from smft_jax import pretrained
 from smft_jax import processes
 from smft_jax import progress
 from smft_jax import resume
@@ -81,7 +86,7 @@ def find_or_make(
   task: task_lib.Task,
   writer: metrics.MetricsWriter,
 ) -> Base:
-  """The base of an experiment: from the cache, else pretrained now.
+  """The base of an experiment: from the cache, else trained now.
 
   Args:
     experiment: The run's config.
@@ -102,16 +107,19 @@ def find_or_make(
     raise config_lib.UserError(
       f'{error}; remove {folder} to make the base again'
     ) from None
-  graphdef, params = transformer.make(
-    transformer_config(experiment, tokenizer.vocab_size), experiment.seed
-  )
+  config = transformer_config(experiment, tokenizer.vocab_size)
+  graphdef, params = transformer.make(config, experiment.seed)
   owner = {'config': _parts(experiment)}
   found = checkpoint.restore_newest(folder / 'params', params, owner)
   if found:
     logging.info('base found in %s', folder)
     params = found[1]
   else:
-    logging.info('base not found, pretraining it into %s', folder)
+    path = experiment.base.path
+    if path:
+      params = hf.load_params(path, params)
+    doing = 'healing' if path else 'pretraining'
+    logging.info('base not found, %s it into %s', doing, folder)
     params = _pretrain(
       experiment, nnx.merge(graphdef, params), task, tokenizer, folder, writer
     )
@@ -137,9 +145,14 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   Raises:
     ValueError: If the data cannot be read, or the model cannot be built.
   """
-  check_model(experiment)
-  source = {'world': world, 'facts': facts}.get(experiment.data.kind, documents)
+  path, kind = experiment.base.path, experiment.data.kind
+  if not path:
+    check_model(experiment)
+  source = {'world': world, 'facts': facts}.get(kind, documents)
   task = source.make_task(experiment.data)
+  if path:
+    pretrained.check(path, task, words=kind == 'world')
+    check_model(experiment)
   if experiment.stream is not None and not task.documents:
     raise config_lib.UserError(
       'there is no document to stream: raise config.data.num_new, or leave'
@@ -188,7 +201,7 @@ def _make_cache(root: pathlib.Path) -> None:
 
 
 def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
-  """Trains every parameter on the pretraining texts; resumes where it was."""
+  """Trains on the pretraining texts; resumes where it was."""
   settings = experiment.base
   rows = corpora.tokenized(
     folder, task.pretraining, tokenizer, settings.max_length
@@ -210,14 +223,16 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     state, waited_s = found[0], found[1].get('input_wait_s', 0.0)
   start = int(state.step)
   watch = skips.Watch(
-    'pretraining',
+    'healing' if settings.path else 'pretraining',
     min(experiment.max_skipped, settings.steps),
     f'lower config.base.learning_rate = {settings.learning_rate} or'
     f' config.base.value_learning_rate = {settings.value_learning_rate}',
     int(state.skipped_in_a_row),
   )
   writer.truncate(lambda r: r['event'] == 'pretrain' and r['step'] > start)
-  with progress.Progress('pretrain', settings.steps, start=start) as bar:
+  with progress.Progress(
+    'heal' if settings.path else 'pretrain', settings.steps, start=start
+  ) as bar:
     for step in range(start, settings.steps):
       with bar.waiting():
         batch, chosen = texts.at(step), texts.rows_at(step)
@@ -250,7 +265,9 @@ def _keep_tokenizer(experiment, task, folder) -> None:
   if (folder / 'tokenizer.json').exists():
     return
   folder.mkdir(parents=True, exist_ok=True)
-  if experiment.data.kind == 'world':
+  if experiment.base.path:
+    tokenizer = tokenizers.read(pathlib.Path(experiment.base.path))
+  elif experiment.data.kind == 'world':
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   elif experiment.data.tokenizer:
     tokenizer = tokenizers.read(pathlib.Path(experiment.data.tokenizer))
@@ -271,6 +288,7 @@ def pretraining_method(experiment: config_lib.Experiment) -> method_lib.Method:
     learning_rate=settings.learning_rate,
     value_learning_rate=settings.value_learning_rate,
     weight_decay=settings.weight_decay,
+    trainable=memory.MemoryParam if settings.path else nnx.Param,
   )
 
 
@@ -279,17 +297,36 @@ def transformer_config(
   vocab_size: int,
   devices: Sequence[jax.Device] | None = None,
 ) -> layers.TransformerConfig:
-  """The decoder that the config describes, on these devices or on all."""
-  model = experiment.model
-  return layers.TransformerConfig(
-    vocab_size=vocab_size,
+  """The decoder that the config describes, on these devices or on all.
+
+  Args:
+    experiment: The config.
+    vocab_size: Of the tokenizer; weights that are loaded have one of their own.
+    devices: Those of a mesh.
+  """
+  chosen = dataclasses.asdict(experiment.model)
+  layout = _layout(experiment, devices)
+  if experiment.base.path:
+    weights = hf.load_config(experiment.base.path)
+    model_dim = weights.model_dim
+    names = config_lib.CHOSEN_WITH_WEIGHTS
+    make = functools.partial(
+      dataclasses.replace, weights, **{name: chosen[name] for name in names}
+    )
+  else:
+    model_dim = chosen['model_dim']
+    make = functools.partial(
+      layers.TransformerConfig, vocab_size=vocab_size, **chosen
+    )
+  if not chosen['memory_layers']:
+    return make()
+  return make(
     memory=memory.MemoryConfig(
-      model_dim=model.model_dim,
-      dtype=model.dtype,
-      layout=_layout(experiment, devices),
+      model_dim=model_dim,
+      dtype=chosen['dtype'],
+      layout=layout,
       **dataclasses.asdict(experiment.memory),
-    ),
-    **dataclasses.asdict(model),
+    )
   )
 
 
@@ -342,14 +379,21 @@ def _parts(experiment: config_lib.Experiment) -> dict[str, Any]:
   """What of the config makes the base."""
   config = config_lib.to_dict(experiment)
   parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
-  parts['base'].pop('cache_dir')
+  for name in ('cache_dir', 'path'):  # what lies there counts, not where
+    parts['base'].pop(name)
   if not experiment.base.packed:  # bases from before it was a choice are these
     parts['base'].pop('packed')
+  if experiment.model.memory_placement == 'beside':
+    parts['output_gate'] = True  # which bases of former versions lack
   return parts
 
 
 def _tokenizer_key(experiment, task) -> str:
-  """What the tokenizer hangs on beside the pretraining texts."""
+  """What tokenizer and weights hang on beside the pretraining texts."""
+  if experiment.base.path:
+    return processes.on_main(
+      'the weights', pretrained.digest, experiment.base.path
+    )
   if experiment.data.kind != 'world':
     if experiment.data.tokenizer:
       path = pathlib.Path(experiment.data.tokenizer)

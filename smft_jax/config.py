@@ -50,26 +50,33 @@ NOT_COMPARED = (
   'config.mesh',
 )
 
+# What a config says of a model whose weights it loads; they say the rest.
+CHOSEN_WITH_WEIGHTS = ('dtype', 'memory_layers', 'memory_placement')
+
 # Methods that leave alone what lies below the memory layer.
 _REUSING_HIDDEN = ('sparse_memory', 'values_only')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-  """The decoder, and where in it the memory layers sit."""
+  """The decoder, and where in it the memory layers sit.
 
-  num_layers: int
-  model_dim: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  ffn_dim: int
+  Its sizes are given, unless `config.base.path` names weights, which have them.
+  """
+
+  num_layers: int | None = None
+  model_dim: int | None = None
+  num_heads: int | None = None
+  num_kv_heads: int | None = None
+  head_dim: int | None = None
+  ffn_dim: int | None = None
   rope_theta: float = 10000.0
   qkv_bias: bool = False
   qk_norm: bool = False
   tie_embeddings: bool = True
   dtype: Literal['float32', 'bfloat16'] = 'float32'  # of all parameters
   # Layers count from 0; each gets a memory layer over one shared value table.
+  # With none the model is a plain decoder, for others to retrofit.
   memory_layers: tuple[int, ...] = (2,)
   memory_placement: Literal['replace', 'beside'] = 'replace'
 
@@ -84,13 +91,13 @@ class ModelConfig:
       'head_dim',
       'ffn_dim',
     )
-    if self.num_heads % self.num_kv_heads:
+    if (self.num_heads or 0) % (self.num_kv_heads or 1):
       raise schema.UserError(
         f'num_heads = {self.num_heads} must be a multiple of num_kv_heads ='
         f' {self.num_kv_heads}'
       )
     for layer in self.memory_layers:
-      if not 0 <= layer < self.num_layers:
+      if self.num_layers is not None and not 0 <= layer < self.num_layers:
         raise schema.UserError(
           f'memory_layers holds {layer}, but with num_layers ='
           f' {self.num_layers} the layers are 0 to {self.num_layers - 1}'
@@ -116,8 +123,13 @@ class MemorySettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseConfig:
-  """How the base model is pretrained. It is cached and made again on change."""
+  """How the base model is pretrained. It is cached and made again on change.
 
+  With a `path` the base is healed instead: weights that were trained without
+  memory are loaded, get memory layers, and only these train.
+  """
+
+  path: str = ''  # a Hugging Face folder: config, tokenizer, safetensors
   steps: int
   batch_size: int
   learning_rate: float
@@ -271,6 +283,7 @@ class Experiment:
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
+    self._check_sizes()
     if self.mesh is not None:
       self._check_batches(self.mesh.data * self.mesh.fsdp)
     if self.stream is None:
@@ -282,7 +295,7 @@ class Experiment:
     if not self.model.memory_layers:
       raise schema.UserError(
         'config.model.memory_layers is empty, so the stream has no memory to'
-        f' learn into; the layers are 0 to {self.model.num_layers - 1}'
+        ' learn into'
       )
     if getattr(self.method, 't', 0) > self.memory.num_slots:
       raise schema.UserError(
@@ -297,6 +310,39 @@ class Experiment:
       )
     if self.stream.reuse_hidden:
       self._check_reuse()
+
+  def _check_sizes(self) -> None:
+    """Checks that sizes are given once, and memory where it is needed."""
+    path = self.base.path
+    for field in dataclasses.fields(self.model):
+      if field.name in CHOSEN_WITH_WEIGHTS:
+        continue
+      name = f'config.model.{field.name}'
+      value = getattr(self.model, field.name)
+      if not path and value is None:
+        raise schema.UserError(f'{name} is missing')
+      if path and value != field.default:
+        raise schema.UserError(
+          f'{name} = {value} is for a base made from scratch, and those of'
+          f' config.base.path have their own: leave it out, as in'
+          ' configs/heal.py'
+        )
+    tokenizer = getattr(self.data, 'tokenizer', '')
+    if path and tokenizer:
+      raise schema.UserError(
+        f'config.data.tokenizer = {tokenizer!r} is for a base made'
+        ' from scratch; the weights of config.base.path come with their own'
+      )
+    if self.model.memory_layers:
+      return
+    for name in ('base.path', 'background', 'mesh'):
+      section, _, key = name.partition('.')
+      value = getattr(self, section)
+      if getattr(value, key) if key else value:
+        raise schema.UserError(
+          'config.model.memory_layers is empty, so the model has no memory, and'
+          f' config.{name} cannot be used'
+        )
 
   def _check_batches(self, replicas: int) -> None:
     for name in ('base', 'background', 'stream', 'evaluation'):

@@ -205,7 +205,7 @@ def first_state(
   state = train_step.init_state(
     nnx.merge(graphdef, params),
     method,
-    corpora.background(experiment, base),
+    corpora.background(experiment, base)._replace(accesses=None),
     extras,
   )
   if base.layout is None:

@@ -37,7 +37,8 @@ class TransformerConfig:
     tie_embeddings: Logits from the embedding table.
     memory: The memory layers' sizes; None for a plain decoder.
     memory_layers: Blocks with memory, counted from 0; they share one pool.
-    memory_placement: 'replace' the FFN of those blocks or stand 'beside' it.
+    memory_placement: 'replace' the FFN of those blocks or stand 'beside' it,
+      with an output gate that is zero at first.
     dtype: Of parameters and computation; norms and softmax are float32.
 
   Raises:

@@ -96,6 +96,11 @@ class Measurements:
       document_recall=self._document_recall(answers),
     )
 
+  def take_of(self, graphdef, params) -> Measured:
+    """Measures another model."""
+    evaluator = dataclasses.replace(self.evaluator, graphdef=graphdef)
+    return dataclasses.replace(self, evaluator=evaluator).take(params)
+
   def _document_recall(self, answers) -> list[float | None]:
     right: list[list[float]] = [[] for _ in self.documents]
     name = next((n for n in reversed(_TARGETS) if n in self.questions), None)

@@ -31,7 +31,11 @@ from smft_jax import sharded_search
 from smft_jax import sharding
 
 
-class MemoryValue(nnx.Param):
+class MemoryParam(nnx.Param):
+  """Any parameter of a memory layer: what healing trains, and nothing else."""
+
+
+class MemoryValue(MemoryParam):
   """The value table [N, V]: what sparse memory finetuning may change.
 
   A type of its own, so that `wrt=MemoryValue` selects the gradient, the
@@ -39,7 +43,7 @@ class MemoryValue(nnx.Param):
   """
 
 
-class MemorySubkeys(nnx.Param):
+class MemorySubkeys(MemoryParam):
   """Sub-keys [H, 2, n, K / 2]: a type of its own, as a mesh splits them so."""
 
 
@@ -175,6 +179,7 @@ class ProductKeyMemory(nnx.Module):
     *,
     rngs: nnx.Rngs,
     own_values: bool = True,
+    output_gate: bool = False,
   ):
     """Makes the layer.
 
@@ -183,6 +188,10 @@ class ProductKeyMemory(nnx.Module):
       rngs: Source of the initial parameters.
       own_values: Whether the layer holds a table. Layers that share one pool
         hold none, and take it as the call argument `values`.
+      output_gate: Whether the output is multiplied by a number per channel,
+        zero at first. A layer that is put beside a trained block then adds
+        nothing until it has learned to. The first step can only move the gate,
+        all following ones the values too.
 
     Raises:
       ValueError: If there is to be a count carrier, but no table beside it.
@@ -202,7 +211,7 @@ class ProductKeyMemory(nnx.Module):
 
     def normal(shape, stddev):
       init = nnx.initializers.normal(stddev)
-      return nnx.Param(init(rngs.params(), shape, dtype))
+      return MemoryParam(init(rngs.params(), shape, dtype))
 
     bound = config.key_dim**-0.5
     self.subkeys = MemorySubkeys(
@@ -220,7 +229,9 @@ class ProductKeyMemory(nnx.Module):
       (config.value_dim, config.model_dim), config.model_dim**-0.5
     )
     if config.qk_norm:
-      self.query_scale = nnx.Param(jnp.ones((heads, 2, half), dtype))
+      self.query_scale = MemoryParam(jnp.ones((heads, 2, half), dtype))
+    if output_gate:
+      self.output_gate = MemoryParam(jnp.zeros((config.model_dim,), dtype))
     if own_values:
       self.values = make_values(config, rngs)
     if config.count_carrier:
@@ -270,8 +281,14 @@ class ProductKeyMemory(nnx.Module):
       [..., D] of x's dtype.
 
     Raises:
-      ValueError: If there are two tables to read from, or none.
+      ValueError: If there are two tables to read from, or none, or x is not of
+        the model dimension.
     """
+    if x.shape[-1] != self.config.model_dim:
+      raise ValueError(
+        f'a memory layer of model_dim = {self.config.model_dim} was given '
+        f'{x.shape[-1]} channels: set model_dim to that.'
+      )
     if (values is None) != hasattr(self, 'values'):
       raise ValueError(
         'a memory layer reads its own values or the shared pool given as '
@@ -293,7 +310,11 @@ class ProductKeyMemory(nnx.Module):
       self.sow(SlotWeights, 'slot_weights', weights)
       read = self.perturb('read', read, ReadPerturbation)
     gate = jax.nn.silu(x @ self.gate[...])
-    return (read * gate) @ self.out[...]
+    y = (read * gate) @ self.out[...]
+    if not hasattr(self, 'output_gate'):
+      return y
+    channel_gate = self.output_gate[...]
+    return y * channel_gate.reshape((1,) * (y.ndim - 1) + channel_gate.shape)
 
 
 def layout_of(model: nnx.Module) -> sharding.Layout | None:

@@ -25,10 +25,13 @@ class Background(NamedTuple):
   Attributes:
     document_frequency: float32 [N], background documents that read each slot.
     num_documents: float32 [], |B|.
+    accesses: float32 [N], how often each slot was read: no ranking looks at
+      it, `health` does. None where nobody counted.
   """
 
   document_frequency: jax.Array
   num_documents: jax.Array
+  accesses: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from smft_jax import chart
+from smft_jax import health
 from smft_jax import metrics
 from smft_jax import page
 from smft_jax import summary
@@ -42,6 +43,9 @@ def write_report(
     body.append('<h2>Along the stream</h2>')
     body += [_picture(picture) for picture in pictures]
   body += _tables(results)
+  if 'memory_health' in results:
+    told = health.sentence(results['memory_health'])
+    body.append(f'<p>{page.safe(told)}</p>')
   losses = summary.pretraining_charts(records)
   if losses:
     body.append('<h2>Training loss</h2>')

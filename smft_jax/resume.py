@@ -118,7 +118,9 @@ def background_identity(background: method_lib.Background | None) -> str | None:
   """A checksum of background statistics, to tell them from others."""
   if background is None:
     return None
-  return ' '.join(checksum.checksums(background._asdict()).values())
+  ranked_by = background._asdict()
+  del ranked_by['accesses']
+  return ' '.join(checksum.checksums(ranked_by).values())
 
 
 def _changed(old_NxV: jax.Array, new_NxV: jax.Array, place):

@@ -60,7 +60,8 @@ def step(
   layout = train_step.layout_of(found)
   hidden = None
   if experiment.stream is not None and experiment.stream.reuse_hidden:
-    size, model = experiment.stream.batch_size, experiment.model
+    size = experiment.stream.batch_size
+    model = nnx.merge(found.graphdef, found.params).config
     hidden = _split((size, length, model.model_dim), model.dtype, layout)
   return found, batch(experiment, length, layout), hidden
 

@@ -42,6 +42,8 @@ def headline(results: Mapping[str, Any]) -> str:
   name, kept = _main_held_out(results)
   if new is None and kept is None:
     return 'Nothing was measured.'
+  if new is None and kept.get('after') is not None:
+    return f'Healed memory: {_healed(results["held_out"])}.'
   if new is None:
     value = value_of(kept, 'before')
     return f'The base model: {measure_of(kept)} {value} on {plain(name)}.'
@@ -279,6 +281,16 @@ def _points(
     for at in curve
   )
   return tuple((x, y) for x, y in measured if y is not None)
+
+
+def _healed(held_out: Mapping[str, Any]) -> str:
+  """Every measure but the controls, as it came and as it is."""
+  return ', '.join(
+    f'{measure_of(one)} on {plain(name)} {value_of(one, "before")} before and'
+    f' {value_of(one, "after")} after'
+    for name, one in held_out.items()
+    if not is_control(name)
+  )
 
 
 def _moved(change: float) -> str:

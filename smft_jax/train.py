@@ -14,15 +14,20 @@ import time
 from typing import Any
 
 from absl import logging
+from flax import nnx
 
 from smft_jax import base as base_lib
 from smft_jax import cli
 from smft_jax import config as config_lib
+from smft_jax import corpora
 from smft_jax import finetune
+from smft_jax import health
 from smft_jax import measurements
 from smft_jax import metrics
+from smft_jax import pretrained
 from smft_jax import processes
 from smft_jax import report
+from smft_jax import sharding
 from smft_jax import summary
 from smft_jax import workdirs
 from smft_jax.data import task as task_lib
@@ -57,29 +62,50 @@ def run(
   with metrics.MetricsWriter(workdir) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
     if experiment.stream is None:
-      sets, before = measurements.of_base(experiment, base)
-      measured = before.metrics
-      writer.write('evaluation', documents=0, metrics=measured)
-      results = {
-        'method': None,
-        'seed': experiment.seed,
-        'steps': 0,
-        'held_out': {
-          name: {
-            'metric': sets.headline(name),
-            'before': values[sets.headline(name)],
-          }
-          for name, values in measured.items()
-        },
-        'metrics_before': measured,
-        'state_hash': base.fingerprint,
-        'counts': base.task.counts,
-      }
+      results = _measure_base(experiment, base, writer)
     else:
       results = finetune.run(experiment, base, workdir, writer)
+    if experiment.background is not None:
+      accesses = corpora.background(experiment, base).accesses
+      if accesses is not None:
+        counts_N = sharding.to_numpy(accesses)
+        results['memory_health'] = health.measure(counts_N)
   results['total_s'] = round(time.monotonic() - began, 1)
   results['environment'] = workdirs.versions()
   return results
+
+
+def _measure_base(experiment, base, writer) -> dict[str, Any]:
+  """Results of a run that has no stream.
+
+  Of weights that were healed, 'before' is what they knew as they came.
+  """
+  sets, found = measurements.of_base(experiment, base)
+  writer.write('evaluation', documents=0, metrics=found.metrics)
+  path = experiment.base.path
+  results = {
+    'method': 'healing' if path else None,
+    'seed': experiment.seed,
+    'steps': experiment.base.steps if path else 0,
+    'state_hash': base.fingerprint,
+    'counts': base.task.counts,
+  }
+  if path:
+    config = nnx.merge(base.graphdef, base.params).config
+    came = sets.take_of(
+      *pretrained.before_healing(path, config, experiment.seed)
+    )
+    return {
+      **results,
+      **sets.compare(came.metrics, found.metrics),
+      'metrics_before': came.metrics,
+      'metrics_after': found.metrics,
+    }
+  held_out = {}
+  for name, values in found.metrics.items():
+    metric = sets.headline(name)
+    held_out[name] = {'metric': metric, 'before': values[metric]}
+  return {**results, 'held_out': held_out, 'metrics_before': found.metrics}
 
 
 def main(argv: list[str]) -> None:
@@ -109,6 +135,8 @@ def main(argv: list[str]) -> None:
       )
   if processes.is_main():
     print(summary.headline(results))
+    if 'memory_health' in results:
+      print(health.sentence(results['memory_health']))
     print(f'results and report.html in {workdir}')
 
 

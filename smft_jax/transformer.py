@@ -44,16 +44,19 @@ class Block(nnx.Module):
   ):
     d, eps, dtype = config.model_dim, config.norm_eps, config.dtype
     has_memory = layer in config.memory_layers
+    beside = config.memory_placement == 'beside'
     self.attention_norm = layers.RMSNorm(d, eps, dtype)
     self.attention = layers.Attention(config, rngs=rngs)
     self.mlp_norm = layers.RMSNorm(d, eps, dtype)
     self.mlp = (
       None
-      if has_memory and config.memory_placement == 'replace'
+      if has_memory and not beside
       else layers.FeedForward(config, rngs=rngs)
     )
     self.memory = (
-      memory_lib.ProductKeyMemory(config.memory, rngs=rngs, own_values=False)
+      memory_lib.ProductKeyMemory(
+        config.memory, rngs=rngs, own_values=False, output_gate=beside
+      )
       if config.memory is not None and has_memory
       else None
     )

@@ -13,6 +13,7 @@ from smft_jax.data import batches
 from tests import test_transformer
 
 N = 49
+READS = 2 * test_transformer.MEMORY.accesses_per_token  # of a token
 PROVENANCE = {'model': 'abc', 'document': 'sequence', 'num_batches': 2, 'k': 2}
 
 
@@ -66,6 +67,9 @@ def test_frequencies_are_those_of_a_plain_recount(model, document, number):
     *model, make_stream(), document=document, on_batch=lambda: done.append(1)
   )
   assert counted.document_frequency.tolist() == recount(model, document)
+  assert float(counted.accesses.sum()) == READS * sum((7, 2, 5, 3, 0, 7))
+  read = np.asarray(counted.accesses) > 0
+  assert np.array_equal(read, np.asarray(counted.document_frequency) > 0)
   assert counted.document_frequency.dtype == jnp.float32
   assert float(counted.num_documents) == number
   assert len(done) == 2
@@ -98,20 +102,23 @@ def test_fingerprint_tells_parameters_apart(model):
   assert background.fingerprint(arrays) != background.fingerprint(swapped)
 
 
-def make_statistics(seed=0):
+def make_statistics(seed=0, accesses=None):
   frequency = np.random.default_rng(seed).integers(0, 9, N)
   return method_lib.Background(
-    jnp.asarray(frequency, jnp.float32), jnp.float32(9)
+    jnp.asarray(frequency, jnp.float32), jnp.float32(9), accesses
   )
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+@pytest.mark.parametrize('accesses', [None, np.arange(N, dtype=np.float32)])
+def test_what_is_saved_is_loaded(tmp_path, accesses):
   path = tmp_path / 'background.npz'
-  background.save(path, make_statistics(), PROVENANCE)
+  statistics = make_statistics(accesses=accesses)
+  background.save(path, statistics, PROVENANCE)
   loaded = background.load(path, PROVENANCE)
-  for one, other in zip(loaded, make_statistics(), strict=True):
+  for one, other in zip(loaded, statistics, strict=True):
     np.testing.assert_array_equal(one, other)
-    assert one.dtype == other.dtype
+    assert (one is None) == (other is None)
+    assert one is None or one.dtype == other.dtype
   assert [p.name for p in tmp_path.iterdir()] == ['background.npz']
 
 

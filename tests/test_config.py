@@ -105,6 +105,23 @@ def test_to_dict_is_json_and_leads_back(data):
   assert config_lib.from_config_dict(again) == experiment
 
 
+def test_sizes_are_the_configs_or_the_weights():
+  assert message(model__ffn_dim=None) == 'config.model.ffn_dim is missing'
+  said = message(base__path='weights')
+  assert said.startswith('config.model.num_layers = 3 is for a base made from')
+  sizes = ('num_layers', 'model_dim', 'num_heads', 'num_kv_heads')
+  without = dict.fromkeys(
+    f'model__{name}' for name in (*sizes, 'head_dim', 'ffn_dim')
+  )
+  changes = {**without, 'base__path': 'weights'}
+  experiment = config_lib.from_config_dict(make(**changes))
+  assert experiment.model.num_layers is None
+  said = message(**changes, model__memory_layers=(), stream=None)
+  assert said.endswith('no memory, and config.base.path cannot be used')
+  data = {'kind': 'squad', 'data_dir': 'x', 'tokenizer': 'y'}
+  assert "config.data.tokenizer = 'y' is for" in message(**changes, data=data)
+
+
 def test_without_a_stream_only_the_base_is_asked_for():
   experiment = config_lib.from_config_dict(
     make(stream=None, method=None, background=None)

@@ -332,20 +332,24 @@ def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
   assert files(root) == before
 
 
-@pytest.mark.parametrize('name', ['pretrain', 'docqa', 'facts'])
+@pytest.mark.parametrize('name', ['pretrain', 'heal', 'docqa', 'facts'])
 def test_shipped_configs_are_valid_in_all_variants(name):
   scope = runpy.run_path(str(CONFIGS / f'{name}.py'))
   assert scope['__doc__']
   for variant in scope['VARIANTS']:
     config = scope['get_config'](variant)
-    if variant != 'world':
+    world = variant in ('world', 'plain') or (name, variant) == ('docqa', 'hf')
+    if not world:
       config.data.data_dir = 'somewhere'
     if variant in ('jsonl', 'simpleqa'):
       config.data.documents_file = 'some.jsonl'
+    if variant == 'hf' or name == 'heal':
+      config.base.path = 'weights'
     experiment = config_lib.from_config_dict(config)
-    assert experiment.data.kind == ('facts' if name == 'facts' else variant)
-    assert (experiment.stream is None) == (name == 'pretrain')
-  if 'world' in scope['VARIANTS']:  # others have values to be filled in
+    kind = 'facts' if name in ('facts', 'heal') else variant
+    assert experiment.data.kind == ('world' if world else kind)
+    assert (experiment.stream is None) == (name in ('pretrain', 'heal'))
+  if name in ('pretrain', 'docqa'):  # others have values to be filled in
     assert scope['get_config']() == scope['get_config']('world')
 
 

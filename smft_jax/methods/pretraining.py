@@ -1,4 +1,4 @@
-"""Training of every parameter from scratch: how the base model is made."""
+"""Training of all parameters, or of the memory alone: how bases are made."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def make(
   learning_rate: float,
   value_learning_rate: float,
   weight_decay: float,
+  trainable: type[nnx.Variable] = nnx.Param,
 ) -> method_lib.Method:
   """AdamW with a cosine schedule; values have their own rate and no decay.
 
@@ -33,6 +34,9 @@ def make(
     learning_rate: Peak rate of everything but the values.
     value_learning_rate: Peak rate of the values.
     weight_decay: Of matrices; norms, biases and values do not decay.
+    trainable: What trains: all parameters of a model from scratch;
+      `memory.MemoryParam` where a memory layer was put into a trained model,
+      which is called healing.
 
   Returns:
     The method.
@@ -58,7 +62,7 @@ def make(
   )
   optimizer = optax.partition({'dense': dense, 'values': values}, _labels)
   return method_lib.Method(
-    name='pretraining', trainable=nnx.Param, optimizer=optimizer
+    name='pretraining', trainable=trainable, optimizer=optimizer
   )
 
 

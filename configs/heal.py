@@ -1,0 +1,52 @@
+"""Puts memory into weights that were trained without, and heals it.
+
+  python -m smft_jax.train --config=configs/heal.py --config.base.path=FOLDER
+  python -m smft_jax.train --config=configs/heal.py:text \
+      --config.base.path=FOLDER --config.data.data_dir=DIR
+
+FOLDER holds a Hugging Face checkpoint of the Llama family: config.json,
+tokenizer.json, safetensors. Memory stands beside the FFN of a block, its gate
+at zero, so that the model is at first what it was. Then only the memory is
+trained, on general text. Told are the measures before and after, and whether
+the table is used. For a deep model say where memory goes, and how large it is:
+--config.model.memory_layers=11, --config.memory.value_dim=1024.
+
+world (default): the texts of the embedded world, whose words the tokenizer must
+  have. configs/docqa.py:hf goes on from there.
+text: WikiText-2, SQuAD paragraphs and questions, as in configs/pretrain.py.
+  configs/facts.py:hf goes on from there. Never run: its rates are guesses.
+"""
+
+import pathlib
+
+from ml_collections import config_dict
+
+from smft_jax import config_file
+
+VARIANTS = ('world', 'text')
+
+# What the weights say themselves.
+SIZES = (
+  'num_layers',
+  'model_dim',
+  'num_heads',
+  'num_kv_heads',
+  'head_dim',
+  'ffn_dim',
+)
+
+
+def get_config(variant='world'):
+  """The bases of configs/pretrain.py, out of a folder."""
+  pretrain = pathlib.Path(__file__).with_name('pretrain.py')
+  kind = {'world': 'world', 'text': 'facts'}[variant]
+  config = config_file.load(f'{pretrain}:{kind}')
+  for name in SIZES:
+    del config.model[name]
+  config.model.memory_placement = 'beside'
+  config.base.path = config_dict.placeholder(str, required=True)
+  config.base.steps = 400
+  config.background = dict(document='sequence', num_batches=32, batch_size=256)
+  if variant == 'text':
+    config.background.update(dict(num_batches=128, batch_size=8))
+  return config
