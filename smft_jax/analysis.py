@@ -1,18 +1,16 @@
 """What a finished run's memory learned: core sets, alignment, health.
 
 Everything is computed from the base, the finished table and the run's own
-batches. With one memory layer the slots that a text reads do not change while
-values are trained, so that the slots of every step are found again exactly;
-with several they are those that the base would have chosen.
+batches: nothing is trained.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import alignment
@@ -20,11 +18,10 @@ from smft_jax import base as base_lib
 from smft_jax import config as config_lib
 from smft_jax import core_sets
 from smft_jax import evaluate
-from smft_jax import learner
+from smft_jax import health
+from smft_jax import held_facts
 from smft_jax import lesson as lesson_lib
-from smft_jax import preemption
 from smft_jax import progress
-from smft_jax import ranking
 from smft_jax import reads as reads_lib
 from smft_jax import scores as scores_lib
 from smft_jax import sharding
@@ -32,52 +29,11 @@ from smft_jax import stream_health
 from smft_jax import sufficiency
 from smft_jax import train_step
 
-# Lessons whose texts are looked at, evenly spaced over the stream.
-_LESSONS = 50
-
-# Lessons whose scores go into the curve over ranks.
-_CURVES = 16
-
-# Texts by which drift is measured.
-_DRIFT_TEXTS = 256
+# Pretraining texts by which drift and usage are measured.
+_DRIFT_TEXTS, _USAGE_TEXTS = 256, 2048
 
 # A slot that more of the background's documents read says nothing of a fact.
 _COMMON = 0.5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class HeldFact:
-  """A fact and the slots that hold it.
-
-  Attributes:
-    fact: The fact.
-    lesson: Place of its document in the stream.
-    reads: What each text that tells it read.
-    asked: What its question with the answer read; None without one.
-    shared: Slots that every text reads.
-    core: The core set.
-    trained: The slots that its lesson changed, best first.
-    background: As many slots, those that the background reads most.
-  """
-
-  fact: core_sets.Fact
-  lesson: int
-  reads: tuple[reads_lib.Reads, ...]
-  asked: reads_lib.Reads | None
-  shared: np.ndarray
-  core: np.ndarray
-  trained: np.ndarray
-  background: np.ndarray
-
-  @property
-  def trained_core(self) -> np.ndarray:
-    """The slots of the core set that the lesson changed, best first."""
-    return self.trained[np.isin(self.trained, self.core)]
-
-  @property
-  def rest(self) -> np.ndarray:
-    """The slots that the lesson changed outside the core set, best first."""
-    return self.trained[~np.isin(self.trained, self.core)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +46,7 @@ class Analysis:
   """
 
   numbers: dict[str, Any]
-  facts: tuple[HeldFact, ...]
+  facts: tuple[held_facts.HeldFact, ...]
 
 
 def analyse(
@@ -113,9 +69,9 @@ def analyse(
   changed = lesson_lib.difference(
     train_step.table(base.params), train_step.table(last.params)
   )
-  chosen, score_sample = _replay(experiment, base, first)
+  chosen, score_sample = held_facts.chosen_slots(experiment, base, first)
   lessons = [slots[np.isin(slots, changed.slots)] for slots in chosen]
-  facts = _facts(experiment, base, first, lessons)
+  facts = held_facts.find(experiment, base, first, lessons)
   numbers: dict[str, Any] = {
     't': first.method.top_t,
     'lessons': len(lessons),
@@ -135,73 +91,9 @@ def analyse(
   return Analysis(numbers=numbers, facts=facts)
 
 
-def _replay(experiment, base, first: train_step.TrainState):
-  """Of each lesson the slots its steps chose, best first; scores of some."""
-  student = learner.Learner(experiment, base)
-  steps = experiment.stream.steps_per_document
-  total = len(base.task.documents[: experiment.stream.max_documents])
-  sampled = set(_evenly(total, _CURVES))
-  chosen, sample = [], []
-  with progress.Progress('slots of each lesson', total, 'lesson') as bar:
-    for index in preemption.until_requested(range(total)):
-      summed, slots = 0.0, []
-      for step in range(steps):
-        batch, _, _ = student.batch(index, step)
-        at = dataclasses.replace(first, step=jnp.int32(index * steps + step))
-        scores_N = train_step.slot_scores(at, batch)
-        slots.append(np.asarray(ranking.top_slots(scores_N, at.method.top_t)))
-        scores = sharding.to_numpy(scores_N)
-        summed = summed + scores
-        if index in sampled and not step:
-          sample.append(scores)
-      found = np.unique(np.concatenate(slots))
-      found = found[found < len(scores)]  # places that no slot took
-      chosen.append(core_sets.in_rank_order(found, summed))
-      bar.update(index + 1)
-  return chosen, np.stack(sample)
-
-
-def _facts(experiment, base, first, lessons) -> tuple[HeldFact, ...]:
-  """The facts of some lessons, and what their texts read."""
-  documents = base.task.documents
-  frequency = sharding.to_numpy(first.background.document_frequency)
-  common = core_sets.in_rank_order(np.arange(len(frequency)), frequency)
-  found: list[HeldFact] = []
-  chosen = _evenly(len(lessons), _LESSONS)
-  with progress.Progress('reads of its texts', len(chosen), 'lesson') as bar:
-    for done, index in enumerate(preemption.until_requested(chosen), start=1):
-      told = core_sets.facts_of(documents[index])
-      asked = [f.question.full_text() for f in told if f.question is not None]
-      every = reads_lib.of_texts(
-        base.graphdef,
-        base.params,
-        [*documents[index].augmentations, *asked],
-        base.tokenizer,
-        max_length=experiment.base.max_length,
-        batch_size=experiment.stream.batch_size,
-      )
-      answering = iter(every[len(documents[index].augmentations) :])
-      for fact in told:
-        texts = tuple(every[i] for i in fact.texts)
-        question = next(answering) if fact.question is not None else None
-        slots = [one.slots for one in texts]
-        found.append(
-          HeldFact(
-            fact=fact,
-            lesson=index,
-            reads=texts,
-            asked=question,
-            shared=core_sets.shared_slots(slots),
-            core=core_sets.core_set(slots, question and question.slots),
-            trained=lessons[index],
-            background=common[: len(lessons[index])],
-          )
-        )
-      bar.update(done)
-  return tuple(found)
-
-
-def _numbers_of(held: HeldFact, first: train_step.TrainState) -> dict[str, Any]:
+def _numbers_of(
+  held: held_facts.HeldFact, first: train_step.TrainState
+) -> dict[str, Any]:
   """What analysis.json says of a fact."""
   assert first.background is not None
   frequency = sharding.to_numpy(first.background.document_frequency)
@@ -249,12 +141,29 @@ def _answers(
     'all_but_core': [h.rest for h in held],
     'lesson': [h.trained for h in held],
   }
-  right = {
-    name: sufficiency.answered(
-      evaluator, base.params, changed, questions, slots, room
-    )
-    for name, slots in ways.items()
+  ordered = {'lesson': ways['lesson'], 'core': ways['core_only']}
+  sizes = {
+    name: core_sets.sizes_up_to(max(1, *map(len, slots)))
+    for name, slots in ordered.items()
   }
+  tries = len(ways) + sum(map(len, sizes.values()))
+  with progress.Progress('answers with fewer rows', tries, 'try') as bar:
+    done = itertools.count(1)
+
+    def answered(slots: Sequence[np.ndarray]) -> np.ndarray:
+      right = sufficiency.answered(
+        evaluator, base.params, changed, questions, slots, room
+      )
+      bar.update(next(done))
+      return right
+
+    right = {name: answered(slots) for name, slots in ways.items()}
+    right_SxQ = {
+      name: np.stack(
+        [answered([one[:size] for one in slots]) for size in sizes[name]]
+      )
+      for name, slots in ordered.items()
+    }
   final = evaluator.answers(last.params, questions)
   right['run'] = np.array(
     [
@@ -262,34 +171,30 @@ def _answers(
       for answer, question in zip(final, questions, strict=True)
     ]
   )
-  curves: dict[str, Any] = {}
-  for name, ordered in (
-    ('lesson', ways['lesson']),
-    ('core', ways['core_only']),
-  ):
-    sizes = core_sets.sizes_up_to(max(1, *map(len, ordered)))
-    right_SxQ = sufficiency.by_rows(
-      evaluator, base.params, changed, questions, ordered, sizes, room
-    )
-    curves[name] = {'rows': sizes, 'answered': right_SxQ.mean(axis=1)}
-    for place, i in enumerate(asked):
-      enough = core_sets.smallest_enough(sizes, right_SxQ[:, place])
-      numbers['facts'][i][f'enough_rows_of_{name}'] = enough
-    if name == 'lesson':
-      lessons = _enough_for_lessons(held, sizes, right_SxQ)
   for place, i in enumerate(asked):
+    for name in ordered:
+      numbers['facts'][i][f'enough_rows_of_{name}'] = core_sets.smallest_enough(
+        sizes[name], right_SxQ[name][:, place]
+      )
     numbers['facts'][i]['answered'] = {
-      k: bool(v[place]) for k, v in right.items()
+      name: bool(found[place]) for name, found in right.items()
     }
   return {
     'answered': {name: float(found.mean()) for name, found in right.items()},
-    'by_rows': curves,
-    'enough_for_lessons': lessons,
+    'by_rows': {
+      name: {'rows': sizes[name], 'answered': right_SxQ[name].mean(axis=1)}
+      for name in ordered
+    },
+    'enough_for_lessons': _enough_for_lessons(
+      held, sizes['lesson'], right_SxQ['lesson']
+    ),
   }
 
 
 def _enough_for_lessons(
-  held: Sequence[HeldFact], sizes: Sequence[int], right_SxQ: np.ndarray
+  held: Sequence[held_facts.HeldFact],
+  sizes: Sequence[int],
+  right_SxQ: np.ndarray,
 ) -> list[dict[str, Any]]:
   """The fewest rows with which a lesson answers as much as with all."""
   found = []
@@ -310,7 +215,9 @@ def _enough_for_lessons(
   return found
 
 
-def _alignment(facts: Sequence[HeldFact], seed: int) -> dict[str, Any]:
+def _alignment(
+  facts: Sequence[held_facts.HeldFact], seed: int
+) -> dict[str, Any]:
   """How reads of each kind of slots align with entities."""
   reads = [one for held in facts for one in held.reads]
 
@@ -330,7 +237,18 @@ def _health(experiment, base, first, last, lessons, score_sample):
   found: dict[str, Any] = {
     'overlap': stream_health.lesson_overlap(lessons),
     'curve': stream_health.score_curve(score_sample, first.method.top_t),
-    'drift': _drift(experiment, base, last),
+    'drift': stream_health.slot_drift(
+      *(
+        _old_reads(experiment, base, params, _DRIFT_TEXTS)
+        for params in (base.params, last.params)
+      )
+    ),
+    'usage': health.measure(
+      np.bincount(
+        _old_reads(experiment, base, base.params, _USAGE_TEXTS).ravel(),
+        minlength=len(document_frequency),
+      )
+    ),
     't': first.method.top_t,
   }
   if documents:
@@ -341,33 +259,15 @@ def _health(experiment, base, first, last, lessons, score_sample):
   return found
 
 
-def _drift(experiment, base, last) -> float:
-  """How many reads of pretraining texts are of other slots than before."""
+def _old_reads(experiment, base, params, most: int) -> np.ndarray:
+  """int [tokens, A], what some pretraining texts read."""
   texts = base.task.pretraining
-  chosen = [texts[i] for i in _evenly(len(texts), _DRIFT_TEXTS)]
-  before, after = (
-    reads_lib.of_texts(
-      base.graphdef,
-      params,
-      chosen,
-      base.tokenizer,
-      max_length=experiment.base.max_length,
-      batch_size=experiment.stream.batch_size,
-    )
-    for params in (base.params, last.params)
+  found = reads_lib.of_texts(
+    base.graphdef,
+    params,
+    [texts[i] for i in held_facts.evenly(len(texts), most)],
+    base.tokenizer,
+    max_length=experiment.base.max_length,
+    batch_size=experiment.stream.batch_size,
   )
-  return stream_health.slot_drift(
-    np.concatenate([one.slot_ids for one in before]),
-    np.concatenate([one.slot_ids for one in after]),
-  )
-
-
-def _evenly(total: int, most: int) -> list[int]:
-  """At most so many of some places, the first among them.
-
-  Example:
-    >>> _evenly(10, 4), _evenly(2, 4)
-    ([0, 2, 5, 7], [0, 1])
-  """
-  count = min(total, most)
-  return [total * i // count for i in range(count)]
+  return np.concatenate([one.slot_ids for one in found])

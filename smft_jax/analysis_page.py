@@ -85,7 +85,7 @@ def _tiles(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _slots(numbers: Mapping[str, Any]) -> list[str]:
   """Which slots hold a fact, and whether they were trained."""
-  head = ('', 'median', 'half of them', 'all', 'facts', 'paper')
+  head = ('', 'median', 'paper', 'half of them', 'all', 'facts')
   found = [
     '<h2>Which slots hold a fact, and were they trained?</h2>',
     _paragraph(analysis_words.trained(numbers)),
@@ -194,15 +194,15 @@ def _maps(
 def _health(numbers: Mapping[str, Any]) -> list[str]:
   """Whether the memory is healthy."""
   found = numbers['health']
-  usage = found.get('usage') or {}
+  usage = found['usage']
   overlap, curve = found['overlap'], found['curve']
   facts = [
     ('slots', f'{usage["slots"]:,}'),
     ('never read', f'{usage["dead_slots"]:,}'),
     ('top 1% of the slots', f'{usage["top_1_percent_share"]:.1%} of the reads'),
     ('from uniform', f'{usage["kl_to_uniform"]:.2f} nats'),
-  ] if usage else []  # fmt: skip
-  facts.append(('reads that moved', f'{found["drift"]:.2%}'))
+    ('reads that moved', f'{found["drift"]:.2%}'),
+  ]
   frequency = [
     (bin['label'], bin['slots'], f'{bin["slots"]:,}')
     for bin in found.get('document_frequency', ())

@@ -45,7 +45,7 @@ def where(numbers: Mapping[str, Any]) -> str:
   facts = numbers['facts']
   told = middle(facts, 'paraphrases')
   return (
-    f'A fact is held by {spread(facts, "core")} slots: those that all its'
+    f'A fact is held by {spread(facts, "core", "slots")}: those that all its'
     f' {told:.0f} texts read, and its question too.'
   )
 
@@ -82,7 +82,7 @@ def fewer(numbers: Mapping[str, Any]) -> list[str]:
   told = []
   if held:
     told.append(
-      f'Of a core set {spread(held, "enough_rows_of_core")} rows suffice to'
+      f'Of a core set {spread(held, "enough_rows_of_core", "rows")} suffice to'
       f' answer, for the {_percent(len(held), len(facts))} of the facts that'
       ' its rows alone answer.'
     )
@@ -114,12 +114,14 @@ def aligned(numbers: Mapping[str, Any]) -> list[str]:
 def healthy(numbers: Mapping[str, Any]) -> list[str]:
   """Whether the memory is healthy."""
   found = numbers['health']
-  told = [health.sentence(found['usage'])] if 'usage' in found else []
-  return told + stream_health.sentences(found)
+  return [
+    health.sentence(found['usage']),
+    *stream_health.sentences(found),
+  ]
 
 
 def table(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
-  """The paper's table on this run: median, quartiles, ends, the paper's own."""
+  """The paper's table on this run: median, the paper's, quartiles, ends."""
   rows = [
     ('core', 'core set', '100 to 500'),
     ('read_by_every_paraphrase', 'slots that every text reads', ''),
@@ -130,7 +132,7 @@ def table(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ('enough_rows_of_core', 'of these enough to answer', '25 to 100'),
     ('enough_rows_of_lesson', "of the lesson's rows enough to answer", ''),
   ]
-  found = []
+  found: list[tuple[str, ...]] = []
   for key, name, paper in rows:
     values = [fact[key] for fact in _with(numbers['facts'], key)]
     if values:
@@ -141,10 +143,10 @@ def table(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
           name,
           f'{half:g}',
+          paper,
           f'{first:g}–{third:g}',
           f'{low:g}–{high:g}',
           str(len(values)),
-          paper,
         )
       )
   return found
@@ -160,15 +162,17 @@ def middle(entries: Sequence[Mapping[str, Any]], key: str) -> float:
   return float(np.median([entry[key] for entry in entries]))
 
 
-def spread(entries: Sequence[Mapping[str, Any]], key: str) -> str:
+def spread(entries: Sequence[Mapping[str, Any]], key: str, unit: str) -> str:
   """A number's median and quartiles in words.
 
   Example:
-    >>> spread([{'rows': n} for n in (3, 9, 4, 5, 4)], 'rows')
-    '4 (half of the facts: 4 to 5)'
+    >>> spread([{'rows': n} for n in (3, 9, 4, 5, 4)], 'rows', 'rows')
+    '4 rows (half of the facts: 4 to 5)'
   """
   low, high = np.quantile([entry[key] for entry in entries], (0.25, 0.75))
-  return f'{middle(entries, key):g} (half of the facts: {low:g} to {high:g})'
+  return (
+    f'{middle(entries, key):g} {unit} (half of the facts: {low:g} to {high:g})'
+  )
 
 
 def _with(

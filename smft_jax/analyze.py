@@ -56,7 +56,7 @@ def run(workdir: pathlib.Path) -> dict[str, Any]:
   )
   numbers = {'workdir': workdir.name, 'seed': experiment.seed}
   numbers |= metrics.to_json(analysis.numbers)
-  if 'memory_health' in results:
+  if 'memory_health' in results:  # counted over more texts
     numbers['health']['usage'] = results['memory_health']
   metrics.write_json(workdir / 'analysis.json', numbers)
   maps = heat_map.choose(analysis.facts)

@@ -18,7 +18,7 @@ from matplotlib import style
 import numpy as np
 
 from smft_jax import alignment
-from smft_jax import analysis as analysis_lib
+from smft_jax import held_facts
 from smft_jax import page
 from smft_jax import reads as reads_lib
 from smft_jax.pareto import drawing
@@ -94,7 +94,7 @@ class HeatMap:
     return max(1, *(int(t.counts[kind].max(initial=0)) for t in self.texts))
 
 
-def choose(facts: Sequence[analysis_lib.HeldFact]) -> list[HeatMap]:
+def choose(facts: Sequence[held_facts.HeldFact]) -> list[HeatMap]:
   """The heat maps of a few facts, evenly spaced, each of another lesson."""
   first = {held.lesson: held for held in reversed(facts)}
   lessons = sorted(first)
@@ -102,7 +102,7 @@ def choose(facts: Sequence[analysis_lib.HeldFact]) -> list[HeatMap]:
   return [make(first[lessons[len(lessons) * i // count]]) for i in range(count)]
 
 
-def make(held: analysis_lib.HeldFact) -> HeatMap:
+def make(held: held_facts.HeldFact) -> HeatMap:
   """The heat map of a fact: some of its texts, and its question."""
   asked = () if held.asked is None else (held.asked,)
   told = held.reads[: _TEXTS - len(asked)]
@@ -158,7 +158,7 @@ def write_pictures(workdir: pathlib.Path, maps: Sequence[HeatMap]) -> list[str]:
 
 def draw(drawn: HeatMap) -> figure.Figure:
   """A heat map as a picture: a row for each kind of slots, a column a word."""
-  picture = drawing.new_figure(0.5 + 1.55 * len(drawn.texts))
+  picture = drawing.new_figure(0.7 + 1.55 * len(drawn.texts))
   panels = picture.subplots(len(drawn.texts), 1, squeeze=False)[:, 0]
   for axes, text in zip(panels, drawn.texts, strict=True):
     counts = np.stack([text.counts[kind] for kind in KINDS])
@@ -176,9 +176,10 @@ def draw(drawn: HeatMap) -> figure.Figure:
       axes.axvline(edge - 0.5, color=drawing.COLORS[1], linewidth=2)
     for edge in np.flatnonzero(text.ends):
       axes.axvline(edge + 0.5, color=drawing.COLORS[1], linewidth=2)
-  panels[0].set_title(
-    f'{drawn.fact}: reads of each word, of {drawn.accesses}; orange: where'
-    ' names and values begin and end'
+  panels[0].set_title(drawn.fact)
+  panels[-1].set_xlabel(
+    f'reads of each word, of {drawn.accesses}; orange: where names and values'
+    ' begin and end'
   )
   return picture
 

@@ -81,38 +81,5 @@ def answered(
   return np.array(right, bool)
 
 
-def by_rows(
-  evaluator: evaluate.Evaluator,
-  params: nnx.State,
-  changed: lesson_lib.Lesson,
-  questions: Sequence[task.Question],
-  ordered: Sequence[np.ndarray],
-  sizes: Sequence[int],
-  room: int,
-) -> np.ndarray:
-  """Which questions are answered with the first rows of an order.
-
-  Args:
-    evaluator: As in `answered`.
-    params: As in `answered`.
-    changed: As in `answered`.
-    questions: As in `answered`.
-    ordered: Of each question its slots, best first.
-    sizes: How many of these to take; a question with fewer takes all.
-    room: As in `answered`.
-
-  Returns:
-    Bool [sizes, questions].
-  """
-  return np.stack(
-    [
-      answered(
-        evaluator, params, changed, questions, [o[:size] for o in ordered], room
-      )
-      for size in sizes
-    ]
-  )
-
-
 def _rows(changed: lesson_lib.Lesson, slots: np.ndarray):
   return slots, changed.new[np.searchsorted(changed.slots, slots)]
