@@ -104,7 +104,7 @@ def _slots(numbers: Mapping[str, Any]) -> list[str]:
         ]
       ),
     ]
-  rows = [
+  listed = [
     (
       fact['fact'],
       str(fact['core']),
@@ -114,9 +114,11 @@ def _slots(numbers: Mapping[str, Any]) -> list[str]:
     )
     for fact in numbers['facts']
   ]
-  head = ('fact', 'core set', 'trained', 'trained slots, best first')
-  listed = page.details('Every fact and its slots', page.table(head, rows))
-  return [*found, listed]
+  columns = ('fact', 'core set', 'trained', 'trained slots, best first')
+  found.append(
+    page.details('Every fact and its slots', page.table(columns, listed))
+  )
+  return found
 
 
 def _fewer(numbers: Mapping[str, Any]) -> list[str]:
@@ -163,7 +165,7 @@ def _maps(
   numbers: Mapping[str, Any], maps: Sequence[heat_map.HeatMap]
 ) -> list[str]:
   """Where in the texts the slots are read."""
-  rows = []
+  rows: list[tuple[str, ...]] = []
   for kind, name in analysis_words.KINDS.items():
     for place, where in analysis_words.PLACES.items():
       found = numbers['alignment'][kind][place]

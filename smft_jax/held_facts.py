@@ -91,18 +91,18 @@ def chosen_slots(
   chosen, sample = [], []
   with progress.Progress('slots of each lesson', total, 'lesson') as bar:
     for index in preemption.until_requested(range(total)):
-      summed, slots = 0.0, []
+      summed, slots = np.zeros(experiment.memory.num_slots), []
       for step in range(steps):
         batch, _, _ = student.batch(index, step)
         at = dataclasses.replace(first, step=jnp.int32(index * steps + step))
         scores_N = train_step.slot_scores(at, batch)
         slots.append(np.asarray(ranking.top_slots(scores_N, at.method.top_t)))
         scores = sharding.to_numpy(scores_N)
-        summed = summed + scores
+        summed += scores
         if index in sampled and not step:
           sample.append(scores)
       found = np.unique(np.concatenate(slots))
-      found = found[found < len(scores)]  # places that no slot took
+      found = found[found < len(summed)]  # places that no slot took
       chosen.append(core_sets.in_rank_order(found, summed))
       bar.update(index + 1)
   return chosen, np.stack(sample)
@@ -157,7 +157,9 @@ def find(
             reads=texts,
             asked=question,
             shared=core_sets.shared_slots(slots),
-            core=core_sets.core_set(slots, question and question.slots),
+            core=core_sets.core_set(
+              slots, None if question is None else question.slots
+            ),
             trained=lessons[index],
             background=common[: len(lessons[index])],
           )

@@ -12,20 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smft_jax import analysis
+from smft_jax import analysis_page
+from smft_jax import analysis_words
 from smft_jax import analyze
 from smft_jax import cli
 from smft_jax import config as config_lib
 from smft_jax import evaluate
 from smft_jax import finetune
+from smft_jax import heat_map
 from smft_jax import learner
 from smft_jax import lesson as lesson_lib
 from smft_jax import memory
 from smft_jax import metrics
+from smft_jax import reads
 from smft_jax import saved_run
 from smft_jax import scores
 from smft_jax import sufficiency
 from smft_jax import train_step
 from smft_jax import workdirs
+from smft_jax.data import task
 from tests import tiny_run
 
 
@@ -93,16 +99,18 @@ def test_the_rows_of_the_lessons_are_those_the_run_changed(numbers, changed):
 
 def test_a_core_set_is_found_again_text_by_text(run, numbers, changed):
   _, _, base = run
-  forward = jax.jit(
-    nnx.capture(nnx.merge(base.graphdef, base.params), memory.SlotIds)
-  )
+
+  @jax.jit
+  def forward(tokens, mask):
+    model = nnx.merge(base.graphdef, base.params)
+    return nnx.capture(model, memory.SlotIds)(tokens, mask)[1]
 
   def slots(text):
     ids = [base.tokenizer.bos_id, *base.tokenizer.encode(text)]
     ids.append(base.tokenizer.eos_id)
     tokens = jnp.array([ids + [0] * (23 - len(ids))])
-    _, sown = forward(tokens, jnp.arange(23)[None] < len(ids))
-    (slot_ids,) = jax.tree.leaves(sown)
+    mask = jnp.arange(23)[None] < len(ids)
+    (slot_ids,) = jax.tree.leaves(forward(tokens, mask))
     return set(np.asarray(slot_ids)[0, : len(ids)].ravel().tolist())
 
   document = base.task.documents[0]
@@ -121,6 +129,22 @@ def test_a_core_set_is_found_again_text_by_text(run, numbers, changed):
   assert fact['core_slots'] == sorted(core)
   assert fact['core_trained'] == len(fact['core_slots_trained'])
   assert set(fact['core_slots_trained']) <= core & set(changed.slots.tolist())
+
+
+def test_a_text_read_in_parts_has_every_token_once(run):
+  _, _, base = run
+  text = base.task.documents[0].augmentations[0]
+  (one,) = reads.of_texts(
+    base.graphdef,
+    base.params,
+    [text],
+    base.tokenizer,
+    max_length=4,
+    batch_size=5,
+  )
+  assert len(one.slot_ids) == len(base.tokenizer.encode(text.text)) + 2
+  assert one.spans.shape == (len(one.slot_ids), 2)
+  assert text.text[slice(*one.spans[-2])] == text.text[-1]
 
 
 def test_answers_with_some_rows_are_those_of_the_table_with_them(run, changed):
@@ -195,6 +219,44 @@ def test_the_page_answers_without_a_network(run):
   pictures = sorted(path.name for path in workdir.glob('*.png'))
   assert pictures == ['heatmap-1.png', 'heatmap-2.png', 'heatmap-3.png']
   assert not list(workdir.glob('.*'))
+
+
+def test_texts_without_answers_or_questions_have_a_page_too(run, tmp_path):
+  workdir, experiment, base = run
+  documents = tuple(
+    task.Document(
+      id=document.id,
+      augmentations=tuple(
+        task.Text(text=text.text) for text in document.augmentations
+      ),
+      questions=(),
+      texts=(),
+    )
+    for document in base.task.documents
+  )
+  plain = dataclasses.replace(
+    base, task=dataclasses.replace(base.task, documents=documents)
+  )
+  found = analysis.analyse(
+    experiment,
+    plain,
+    finetune.first_state(experiment, base),
+    finetune.last_state(experiment, base, workdir),
+  )
+  assert found.numbers['changed_but_not_found'] == 0
+  assert [held.fact.name for held in found.facts] == [
+    document.id for document in documents
+  ]
+  numbers = metrics.to_json(found.numbers)
+  assert 'answered' not in numbers
+  assert numbers['alignment']['core']['inside'] is None
+  assert numbers['health']['usage']['slots'] == 289
+  maps = heat_map.choose(found.facts)
+  analysis_page.write(tmp_path, numbers, maps, {}, {}, [])
+  text = (tmp_path / 'analysis.html').read_text()
+  assert 'Is the memory healthy?' in text
+  assert 'Would fewer have done?' not in text
+  assert all(analysis_words.headlines(numbers))
 
 
 def refused(workdir, capsys):
