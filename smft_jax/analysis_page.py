@@ -158,6 +158,16 @@ def _fewer(numbers: Mapping[str, Any]) -> list[str]:
     '<p class="soft">Rows of the finished table, by the rank that the run gave'
     ' them. Those left out were trained all the same: a run with a smaller t'
     ' could do better or worse.</p>',
+    page.details(
+      'Every lesson',
+      page.table(
+        ('lesson', 'rows changed', 'facts answered', 'rows enough for these'),
+        [
+          (str(one['lesson'] + 1), one['rows'], one['answered'], one['enough'])
+          for one in numbers['enough_for_lessons']
+        ],
+      ),
+    ),
   ]
 
 
