@@ -58,6 +58,7 @@ def line_chart(
   x_label: str,
   y_label: str,
   show: Callable[[float], str],
+  show_x: Callable[[float], str] = '{:g}'.format,
   y_range: tuple[float, float] | None = None,
   width: int = 720,
   height: int = 340,
@@ -70,6 +71,8 @@ def line_chart(
     x_label: what runs from left to right.
     y_label: what runs upwards.
     show: turns a y value into the text to show.
+    show_x: the same for x, such as `lambda x: f'{10**x:g}'` where these are
+      logarithms.
     y_range: lowest and highest y; None takes them from the points, with 0.
     width: in pixels; text has its normal size at this width.
     height: in pixels, the legend included.
@@ -130,10 +133,11 @@ def line_chart(
   for x in x_ticks:
     across = at(x, y_low)[0]
     parts.append(_line('axis', across, bottom, across, bottom + 4))
-    parts.append(_text(across, bottom + 18, f'{x:g}', 'middle'))
+    parts.append(_text(across, bottom + 18, show_x(x), 'middle'))
   parts.append(_text((left + right) / 2, bottom + 36, x_label, 'middle'))
   for line in series:
-    parts.append(_draw(line, [at(x, y) for x, y in line.points], show))
+    places = [at(x, y) for x, y in line.points]
+    parts.append(_draw(line, places, show, show_x))
   # Where lines end close together their values move apart to stay legible.
   wanted = [at(*line.points[-1])[1] for line, _ in ends]
   for (line, text), y in zip(ends, spread(wanted), strict=True):
@@ -235,13 +239,14 @@ def _draw(
   line: Series,
   places: Sequence[tuple[float, float]],
   show: Callable[[float], str],
+  show_x: Callable[[float], str],
 ) -> str:
   path = 'M' + 'L'.join(f'{x},{y}' for x, y in places)
   # Many dots would hide the line.
   marked = slice(None) if len(places) <= 30 else slice(-1, None)
   dots = ''.join(
     f'<circle class="dot" cx="{x}" cy="{y}" r="3"><title>{_safe(line.label)},'
-    f' {at:g}: {_safe(show(value))}</title></circle>'
+    f' {_safe(show_x(at))}: {_safe(show(value))}</title></circle>'
     for (x, y), (at, value) in zip(
       places[marked], line.points[marked], strict=True
     )

@@ -62,6 +62,11 @@ th:first-child, td:first-child { text-align: left; padding-left: 0;
 td.text { white-space: normal; min-width: 13em; }
 tr.own td, .change td:last-child { font-weight: 650; }
 .change th, .change td { min-width: 0; }
+.bars { display: grid; gap: 4px 10px; align-items: center; margin: 1em 0;
+  grid-template-columns: fit-content(11em) 1fr auto; font-size: .88rem; }
+.bars i { height: 14px; border-radius: 3px; background: var(--good);
+  width: calc(var(--v) * 100%); min-width: 1px; }
+.bars b { font-weight: 400; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: minmax(110px, auto) 1fr;
   gap: 6px 16px; margin: 0; font-size: .9rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -179,6 +184,27 @@ def _cell(value: Any) -> str:
   text = '' if value is None else str(value)
   mark = ' class="text"' if len(text) > 24 else ''  # may be broken
   return f'<td{mark}>{safe(text)}</td>'
+
+
+def bars(rows: Sequence[tuple[str, float, str]]) -> str:
+  """Bars beside each other's names; nothing where there are none.
+
+  Args:
+    rows: name, value and the value as text; values are at least 0.
+
+  Example:
+    >>> bars([('LoRA', 0.5, '50%')])
+    '<div class="bars"><span>LoRA</span><i style="--v:1.000"></i><b>50%</b></div>'
+    >>> bars([])
+    ''
+  """  # noqa: E501
+  most = max((value for _, value, _ in rows), default=0) or 1
+  inner = ''.join(
+    f'<span>{safe(name)}</span><i style="--v:{value / most:.3f}"></i>'
+    f'<b>{safe(text)}</b>'
+    for name, value, text in rows
+  )
+  return f'<div class="bars">{inner}</div>' if inner else ''
 
 
 def details(title: str, inner: str) -> str:

@@ -34,23 +34,48 @@ def write_report(
   if pictures:
     svg = chart.line_chart(**pictures[0], legend=True)
     metrics.write_text(workdir / 'retention.svg', chart.standalone(svg))
+  text = page.document(
+    title(results),
+    summary.headline(results),
+    [
+      page.tiles(summary.tiles(results)),
+      *body(workdir, results, config, records),
+    ],
+    chart.STYLE,
+  )
+  metrics.write_text(workdir / 'report.html', text)
+
+
+def body(
+  workdir: pathlib.Path,
+  results: Mapping[str, Any],
+  config: Mapping[str, Any],
+  records: Sequence[Mapping[str, Any]],
+) -> list[str]:
+  """What a page says of a run below its headline, as pieces of HTML.
+
+  Args:
+    workdir: as in `write_report`, as are the others.
+    results: those that are JSON.
+    config: the resolved config.
+    records: what metrics.jsonl holds.
+  """
+  pictures = summary.retention_charts(results)
   command = ''
   if (workdir / 'config.json').exists():
     start = json.loads((workdir / 'config.json').read_text())
     command = ' '.join(['python -m smft_jax.train', *start.get('argv', ())])
-  body = [page.tiles(summary.tiles(results))]
-  if pictures:
-    body.append('<h2>Along the stream</h2>')
-    body += [_picture(picture) for picture in pictures]
-  body += _tables(results)
+  found = ['<h2>Along the stream</h2>'] if pictures else []
+  found += [picture(one) for one in pictures]
+  found += _tables(results)
   if 'memory_health' in results:
     told = health.sentence(results['memory_health'])
-    body.append(f'<p>{page.safe(told)}</p>')
+    found.append(f'<p>{page.safe(told)}</p>')
   losses = summary.pretraining_charts(records)
   if losses:
-    body.append('<h2>Training loss</h2>')
-    body += [_picture(picture) for picture in losses]
-  body += [
+    found.append('<h2>Training loss</h2>')
+    found += [picture(one) for one in losses]
+  return found + [
     '<h2>How it was run</h2>',
     f'<p class="soft"><code>{page.safe(command)}</code></p>' if command else '',
     _facts(
@@ -66,21 +91,22 @@ def write_report(
     page.details('The whole config', f'<pre>{page.safe(_flags(config))}</pre>'),
     page.details('Environment', _facts(results.get('environment') or {})),
   ]
-  headline = summary.headline(results)
-  text = page.document(_title(results), headline, body, chart.STYLE)
-  metrics.write_text(workdir / 'report.html', text)
 
 
-def _picture(picture: Mapping[str, Any]) -> str:
-  """A chart at two widths, of which the screen shows one, and its legend."""
+def picture(drawn: Mapping[str, Any]) -> str:
+  """A chart at two widths, of which the screen shows one, and its legend.
+
+  Args:
+    drawn: arguments of `chart.line_chart`.
+  """
   key = ''.join(
     '<span><svg class="chart key" width="26" height="12" aria-hidden="true">'
     f'{chart.swatch(line)}</svg>{page.safe(line.label)}</span>'
-    for line in picture['series']
+    for line in drawn['series']
   )
-  wide = chart.line_chart(**{'width': 760, **picture})
-  height = min(picture.get('height', 280), 280)
-  narrow = chart.line_chart(**{**picture, 'width': 354, 'height': height})
+  wide = chart.line_chart(**{'width': 760, **drawn})
+  height = min(drawn.get('height', 280), 280)
+  narrow = chart.line_chart(**{**drawn, 'width': 354, 'height': height})
   return (
     f'<div class="picture"><div class="legend">{key}</div>'
     f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
@@ -137,7 +163,8 @@ def _table(last: str, rows: Sequence[tuple[str, Any, str]]) -> str:
   return page.table(('', '', 'before', 'after', last), cells, change=True)
 
 
-def _title(results: Mapping[str, Any]) -> str:
+def title(results: Mapping[str, Any]) -> str:
+  """What a page about a run is about."""
   method = summary.plain(str(results.get('method') or 'base model'))
   seed = results.get('seed')
   return f'smft_jax · {method}' + (

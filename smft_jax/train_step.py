@@ -230,6 +230,23 @@ def loss_and_accesses(
   return loss, Accesses(_leaves(slot_ids), _leaves(weights))
 
 
+@jax.jit
+def slot_scores(state: TrainState, batch) -> jax.Array:
+  """Scores [N] of the slots that a step of update 'dense' or 'rows' ranks by.
+
+  `ranking.top_slots` of these are the slots that the step would change.
+
+  Args:
+    state: As in `train_step`; it is left as it is.
+    batch: As in `train_step`.
+
+  Raises:
+    ValueError: If the method ranks no slots.
+  """
+  _, accesses = loss_and_accesses(state.graphdef, state.params, batch)
+  return _slot_scores(state, batch, accesses)[0]
+
+
 def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
   """Negative log-likelihood of each token given those before it.
 
@@ -335,18 +352,11 @@ def _dense_update(state: TrainState, batch, hidden):
   metrics = {'loss': loss}
   extras = dict(state.extras)
   if method.update == 'dense':
-    score, document_frequency = _ranking(state)
-    num_slots = document_frequency.shape[0]
-    slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
-    count_accesses = _with_layout(
-      layout_of(state), ranking.count_accesses, sharded_ranking.count_accesses
-    )
-    counts = count_accesses(slot_ids, num_slots, _ranked(batch))
-    scores = score(counts, document_frequency)
+    scores, num_accessed = _slot_scores(state, batch, accesses)
     extras['slot_scores'] = jax.tree.map(lambda _: scores, gradients)
     slots = ranking.top_slots(scores, method.top_t)
-    metrics['slots_accessed'] = jnp.sum(counts > 0)
-    metrics['slots_updated'] = jnp.sum(good & (slots < num_slots))
+    metrics['slots_accessed'] = num_accessed
+    metrics['slots_updated'] = jnp.sum(good & (slots < len(scores)))
   updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
     gradients, state.opt_state, trainable, **extras
   )
@@ -356,6 +366,17 @@ def _dense_update(state: TrainState, batch, hidden):
     (trainable, state.opt_state),
   )
   return nnx.merge_state(trainable, frozen), opt_state, good, metrics
+
+
+def _slot_scores(state: TrainState, batch, accesses: Accesses):
+  """Scores [N] of the slots, and how many were accessed."""
+  score, document_frequency = _ranking(state)
+  slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
+  count_accesses = _with_layout(
+    layout_of(state), ranking.count_accesses, sharded_ranking.count_accesses
+  )
+  counts = count_accesses(slot_ids, len(document_frequency), _ranked(batch))
+  return score(counts, document_frequency), jnp.sum(counts > 0)
 
 
 def _finite(tree: Any) -> jax.Array:
