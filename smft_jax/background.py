@@ -6,7 +6,7 @@ with, so they are stored with their provenance, and a mismatch is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import functools
 import hashlib
 import json
@@ -89,7 +89,7 @@ def _count_batch(graphdef, params, batch, document):
   return frequency(slot_ids, num_slots, mask), counts
 
 
-def fingerprint(params: nnx.State) -> str:
+def fingerprint(params: nnx.State | Mapping[str, jax.Array]) -> str:
   """A hash of all parameters: names, shapes, dtypes and `checksum`s.
 
   It is the same however they are spread over devices.

@@ -221,6 +221,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   waited_s = 0.0  # by the runs that this one resumes
   if found:
     state, waited_s = found[0], found[1].get('input_wait_s', 0.0)
+    logging.info('resumes after step %d, from %s', int(state.step), saved)
   start = int(state.step)
   watch = skips.Watch(
     'healing' if settings.path else 'pretraining',

@@ -58,6 +58,27 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
 
 
 @jax.jit
+def differing_rows(old: jax.Array, new: jax.Array) -> jax.Array:
+  """Which rows of two tables differ in any bit.
+
+  Args:
+    old: [N, ...].
+    new: Of the same shape and dtype.
+
+  Returns:
+    bool [N].
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> old, new = jnp.array([[0.0], [1.0]]), jnp.array([[-0.0], [1.0]])
+    >>> differing_rows(old, new).tolist()
+    [True, False]
+  """
+  differing = bits(old) != bits(new)
+  return jnp.any(differing.reshape(len(differing), -1), axis=1)
+
+
+@jax.jit
 def _sum(array: jax.Array) -> jax.Array:
   x = bits(array)
   stride = 1

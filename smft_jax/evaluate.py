@@ -25,6 +25,7 @@ import numpy as np
 
 from smft_jax import feed
 from smft_jax import memory
+from smft_jax import overlay as overlay_lib
 from smft_jax import preemption
 from smft_jax import scores
 from smft_jax import sharding
@@ -56,9 +57,19 @@ class Evaluator:
   max_answer_tokens: int
 
   def answers(
-    self, params: nnx.State, questions: Sequence[task.Question]
+    self,
+    params: nnx.State,
+    questions: Sequence[task.Question],
+    overlay: overlay_lib.Overlay | None = None,
   ) -> list[str]:
-    """The model's answers, one per question."""
+    """The model's answers, one per question.
+
+    Args:
+      params: Its parameters.
+      questions: What is asked.
+      overlay: Rows to read in place of the table's, for batches of
+        `batch_size`.
+    """
     prompts = encoding.tokenize_prompts(
       [question.prompt for question in questions], self.tokenizer
     )
@@ -79,7 +90,13 @@ class Evaluator:
         self.batch_size,
       )
       decoded = _decode(
-        self.graphdef, params, tokens, mask, self.max_answer_tokens, eos_id
+        self.graphdef,
+        params,
+        tokens,
+        mask,
+        self.max_answer_tokens,
+        eos_id,
+        overlay,
       )
       for ids in np.asarray(decoded)[:count]:
         end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
@@ -179,10 +196,10 @@ class Evaluator:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id):
+def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id, overlay):
   model = nnx.merge(graphdef, params)
   decoded = transformer.greedy_decode(
-    model, tokens, mask, max_new_tokens, eos_id
+    model, tokens, mask, max_new_tokens, eos_id, overlay
   )
   return sharding.constrain_whole(memory.layout_of(model), decoded)
 

@@ -21,6 +21,7 @@ import pathlib
 import time
 from typing import Any
 
+from absl import logging
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -82,6 +83,8 @@ def run(
     _evaluated(writer, 0, before)
   else:
     state, spent = found
+    step = int(state.step)
+    logging.info('resumes after step %d, from %s', step, saves.folder)
     # Whole documents, and steps on the one after them.
     start, first = divmod(int(state.step), each)
     writer.truncate(lambda r: r.get('documents', 0) > start)
@@ -212,6 +215,32 @@ def first_state(
     # As what a step returns will lie, else the second step compiles again.
     state = jax.device_put(state, train_step.table(params).sharding)
   return state
+
+
+def last_state(
+  experiment: config_lib.Experiment, base: base_lib.Base, workdir: pathlib.Path
+) -> train_step.TrainState:
+  """The newest state that a run saved, finished or stopped.
+
+  Args:
+    experiment: The run's config.
+    base: The model it started from.
+    workdir: Its folder.
+
+  Returns:
+    The state.
+
+  Raises:
+    ValueError: If there is none, or it is of another run.
+  """
+  state = first_state(experiment, base)
+  folder = workdir / 'checkpoints'
+  found = _saves(experiment, base, state, folder).restore(state)
+  if found is None:
+    raise config_lib.UserError(
+      f'{folder} holds no checkpoint: the run has not come to its first yet'
+    )
+  return found[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from jax.sharding import PartitionSpec
 
 from smft_jax import counting
 from smft_jax import lookup
+from smft_jax import overlay as overlay_lib
 from smft_jax import product_keys
 from smft_jax import sharded_lookup
 from smft_jax import sharded_search
@@ -269,13 +270,18 @@ class ProductKeyMemory(nnx.Module):
     return slot_ids.reshape(flat), weights.reshape(flat)
 
   def __call__(
-    self, x: jax.Array, values: jax.Array | None = None
+    self,
+    x: jax.Array,
+    values: jax.Array | None = None,
+    overlay: overlay_lib.Overlay | None = None,
   ) -> jax.Array:
     """Reads the memory.
 
     Args:
       x: [..., D], the normed input of the block.
       values: [N, V], the shared pool; only for a layer without its own.
+      overlay: Rows to read in place of the table's, for each row of a batch; x
+        is [B, ..., D] then.
 
     Returns:
       [..., D] of x's dtype.
@@ -301,7 +307,11 @@ class ProductKeyMemory(nnx.Module):
       read_rows = functools.partial(
         sharded_lookup.read_rows, self.config.layout
       )
-    read = read_rows(table, slot_ids, weights).astype(x.dtype)
+    if overlay is None:
+      read = read_rows(table, slot_ids, weights)
+    else:
+      read = overlay_lib.read_rows(table, overlay, slot_ids, weights, read_rows)
+    read = read.astype(x.dtype)
     if self.config.count_carrier:
       read = counting.count_carrier(self.access_counts[...], slot_ids, read)
     # Outside nnx.capture, sow and perturb would write into the module.

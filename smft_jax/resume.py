@@ -12,7 +12,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from absl import logging
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -101,7 +100,7 @@ def restore(
   found = checkpoint.read_newest(folder, expected, owner)
   if found is None:
     return None
-  step, arrays, notes = found
+  _, arrays, notes = found
   leaves = [arrays[name] for name in checkpoint.flatten(like)]
   changing = jax.tree.unflatten(jax.tree.structure(like), leaves)
   if base_table is not None:
@@ -110,7 +109,6 @@ def restore(
     changing['params'] = nnx.merge_state(
       frozen, jax.tree.map(lambda _: table, values)
     )
-  logging.info('resumes after step %d, from %s', step, folder)
   return dataclasses.replace(state, **changing), notes
 
 
@@ -129,16 +127,12 @@ def _changed(old_NxV: jax.Array, new_NxV: jax.Array, place):
   Filled up to a power of two by repeating the last: few shapes are compiled,
   and none is empty, which Orbax cannot store.
   """
-  slots = np.flatnonzero(sharding.to_numpy(_differs(old_NxV, new_NxV)))
+  slots = np.flatnonzero(
+    sharding.to_numpy(checksum.differing_rows(old_NxV, new_NxV))
+  )
   if not slots.size:
     slots = np.zeros(1, np.int64)  # a row that is the base's
   length = 1 << (len(slots) - 1).bit_length()
   slots = np.pad(slots, (0, length - len(slots)), mode='edge')
   slots_M = jax.device_put(slots.astype(np.int32), place)
   return slots_M, jax.device_put(new_NxV[slots_M], place)
-
-
-@jax.jit
-def _differs(old_NxV: jax.Array, new_NxV: jax.Array) -> jax.Array:
-  differing = checksum.bits(old_NxV) != checksum.bits(new_NxV)
-  return jnp.any(differing.reshape(len(differing), -1), axis=1)

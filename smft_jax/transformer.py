@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from smft_jax import layers
 from smft_jax import memory as memory_lib
+from smft_jax import overlay as overlay_lib
 from smft_jax import sharding
 
 
@@ -61,8 +62,13 @@ class Block(nnx.Module):
       else None
     )
 
-  def __call__(self, x, pool, positions, attend, past=None, start=None):
-    """Arguments and results of `layers.Attention`, and the pool [N, V]."""
+  def __call__(
+    self, x, pool, positions, attend, past=None, start=None, overlay=None
+  ):
+    """Arguments and results of `layers.Attention`, and what is read.
+
+    That is the pool [N, V] and, as for a memory layer, its overlay.
+    """
     mixed, present = self.attention(
       self.attention_norm(x), positions, attend, past, start
     )
@@ -71,7 +77,7 @@ class Block(nnx.Module):
     if self.mlp is not None:
       x += self.mlp(normed)
     if self.memory is not None:
-      x += self.memory(normed, pool)
+      x += self.memory(normed, pool, overlay)
     return x, present
 
 
@@ -111,6 +117,7 @@ class Transformer(nnx.Module):
     mask: jax.Array | None = None,
     hidden: jax.Array | None = None,
     segments: jax.Array | None = None,
+    overlay: overlay_lib.Overlay | None = None,
   ) -> jax.Array:
     """Logits of every next token.
 
@@ -123,6 +130,8 @@ class Transformer(nnx.Module):
       segments: int32 [B, L], numbers of the texts that share a row, 0 at
         padding: each has the logits that it has alone. None where a row has
         one text.
+      overlay: Rows that the memory layers read in place of the table's; the
+        table is not copied.
 
     Returns:
       Logits [B, L, T].
@@ -130,7 +139,7 @@ class Transformer(nnx.Module):
     if hidden is None:
       hidden = self.below_memory(tokens, mask, segments)
     above = self.blocks[self._num_below() :]
-    return self._logits(self._run(above, hidden, mask, segments))
+    return self._logits(self._run(above, hidden, mask, segments, overlay))
 
   def below_memory(
     self,
@@ -155,7 +164,9 @@ class Transformer(nnx.Module):
     config = self.config
     return min(config.memory_layers, default=config.num_layers)
 
-  def _run(self, blocks, x: jax.Array, mask, segments) -> jax.Array:
+  def _run(
+    self, blocks, x: jax.Array, mask, segments, overlay=None
+  ) -> jax.Array:
     """Hidden states [B, L, D] after some of the blocks."""
     x = self._split(x)
     if mask is None:
@@ -163,7 +174,7 @@ class Transformer(nnx.Module):
     positions = layers.positions_of(mask, segments)
     attend = layers.causal(mask, segments)
     for block in blocks:
-      x, _ = block(x, self._pool(), positions, attend)
+      x, _ = block(x, self._pool(), positions, attend, overlay=overlay)
     return x
 
   def init_cache(self, batch_size: int, length: int) -> Cache:
@@ -175,7 +186,11 @@ class Transformer(nnx.Module):
     return Cache(empty, empty, mask, jnp.zeros((), jnp.int32))
 
   def extend(
-    self, tokens: jax.Array, mask: jax.Array, cache: Cache
+    self,
+    tokens: jax.Array,
+    mask: jax.Array,
+    cache: Cache,
+    overlay: overlay_lib.Overlay | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Logits of the last token after adding tokens to the cache.
 
@@ -184,6 +199,7 @@ class Transformer(nnx.Module):
       mask: bool [B, L], False at padding.
       cache: What came before. It must have L columns left, which cannot be
         checked under jit: too many tokens overwrite the last columns.
+      overlay: As for a call.
 
     Returns:
       Logits [B, T] after the last column, and the longer cache.
@@ -202,7 +218,9 @@ class Transformer(nnx.Module):
     keys, values = [], []
     for i, block in enumerate(self.blocks):
       past = (cache.keys[i], cache.values[i])
-      x, (key, value) = block(x, self._pool(), positions, attend, past, start)
+      x, (key, value) = block(
+        x, self._pool(), positions, attend, past, start, overlay
+      )
       keys.append(key)
       values.append(value)
     cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
@@ -261,6 +279,7 @@ def greedy_decode(
   mask: jax.Array,
   max_new_tokens: int,
   eos_id: int,
+  overlay: overlay_lib.Overlay | None = None,
 ) -> jax.Array:
   """The likeliest continuation, a token at a time, with a key-value cache.
 
@@ -270,13 +289,14 @@ def greedy_decode(
     mask: bool [B, L], False at padding.
     max_new_tokens: Tokens to add.
     eos_id: Token after which a row repeats `eos_id`.
+    overlay: As for a call of the model.
 
   Returns:
     int32 [B, max_new_tokens].
   """
   batch_size, length = tokens.shape
   cache = model.init_cache(batch_size, length + max_new_tokens)
-  logits, cache = model.extend(tokens, mask, cache)
+  logits, cache = model.extend(tokens, mask, cache, overlay)
   # The pure form of the model: a loop may not close over its Variables.
   graphdef, params = nnx.split(model)
 
@@ -288,7 +308,7 @@ def greedy_decode(
   def add_token(carry, _):
     token, cache, done = carry
     logits, cache = nnx.merge(graphdef, params).extend(
-      token[:, None], jnp.ones((batch_size, 1), bool), cache
+      token[:, None], jnp.ones((batch_size, 1), bool), cache, overlay
     )
     following, done = choose(logits, done)
     return (following, cache, done), token

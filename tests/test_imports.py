@@ -32,6 +32,7 @@ _LAYERS = {
       'checksum',
       'product_keys',
       'lookup',
+      'overlay',
       'counting',
       'ranking',
       'selection',

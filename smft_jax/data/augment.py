@@ -16,8 +16,9 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
+from smft_jax import arguments as arguments_lib
 from smft_jax import schema
 from smft_jax.data import json_lines
 from smft_jax.data import problems as problems_lib
@@ -199,19 +200,11 @@ def _counts(
     yield f'mean length: {mean:.0f} characters'
 
 
-class _Parser(argparse.ArgumentParser):
-  """Says what is wrong in one line, without the usage."""
-
-  def error(self, message: str) -> NoReturn:
-    raise schema.UserError(message)
-
-
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   """Reads the command line."""
-  parser = _Parser(
+  parser = arguments_lib.Parser(
     prog='python -m smft_jax.data.augment',
     description='Looks through a file of augmentations.',
-    allow_abbrev=False,
   )
   parser.add_argument('command', choices=('check',))
   parser.add_argument('file', help='JSON lines with source, text and kind')
@@ -224,11 +217,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     default=1,
     help='fewest texts of a source (default 1)',
   )
-  arguments, unknown = parser.parse_known_args(argv)
-  for word in unknown:
-    name = word.partition('=')[0]
-    hint = _did_you_mean(name, ['--sources', '--least', '--help'])
-    raise schema.UserError(f'unknown argument {word}{hint or "; see --help"}')
+  arguments = parser.parse(argv)
   if arguments.least < 0:
     raise schema.UserError(f'--least must be at least 0, not {arguments.least}')
   return arguments

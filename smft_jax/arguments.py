@@ -1,0 +1,53 @@
+"""Command lines of the programs without a config file: mistakes in one line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from smft_jax import schema
+
+
+class Parser(argparse.ArgumentParser):
+  """Raises a UserError of one line, without the usage.
+
+  Example:
+    >>> parser = Parser(prog='show')
+    >>> _ = parser.add_argument('--out')
+    >>> try:
+    ...   parser.parse(['--uot=x'])
+    ... except schema.UserError as error:
+    ...   print(error)
+    unknown argument --uot=x; did you mean '--out'?
+  """
+
+  def __init__(self, **settings):
+    super().__init__(allow_abbrev=False, **settings)
+
+  def error(self, message: str) -> NoReturn:
+    """Called by argparse for what it does not understand."""
+    raise schema.UserError(message)
+
+  def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+    """Reads a command line.
+
+    Raises:
+      UserError: For anything that cannot be understood.
+      SystemExit: After printing the usage, if `--help` is among the arguments.
+    """
+    arguments, unknown = self.parse_known_args(argv)
+    for word in unknown:
+      close = schema.nearest(word.partition('=')[0], self._flags())
+      hint = f'did you mean {close!r}?' if close else 'see --help'
+      raise schema.UserError(f'unknown argument {word}; {hint}')
+    return arguments
+
+  def _flags(self) -> list[str]:
+    """Every flag there is, those of commands too."""
+    flags = [flag for action in self._actions for flag in action.option_strings]
+    for action in self._actions:
+      if isinstance(action, argparse._SubParsersAction):
+        for parser in action.choices.values():
+          flags += parser._flags()
+    return flags

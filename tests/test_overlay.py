@@ -1,0 +1,191 @@
+"""Reading beside the table is reading a table that was written."""
+
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax import lesson as lesson_lib
+from smft_jax import lookup
+from smft_jax import memory
+from smft_jax import overlay as overlay_lib
+from smft_jax import sharded_lookup
+from smft_jax import sharding
+from smft_jax import train_step
+from smft_jax import transformer
+from tests import compilation
+from tests import test_lesson
+from tests import test_transformer
+
+N, V = test_lesson.N, test_lesson.V
+WHICH = [1, -1, 0, 1]
+L, A = 5, 13
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """But for the test that looks at what the compiler makes of a read."""
+
+
+def reads(seed=3):
+  random = np.random.default_rng(seed)
+  shape = (len(WHICH), L, A)
+  slot_ids = jnp.asarray(random.integers(0, N, shape), jnp.int32)
+  return slot_ids, jnp.asarray(random.uniform(0, 1, shape), jnp.float32)
+
+
+def lessons(dtype=np.float32):
+  slots = np.random.default_rng(4).permutation(N)
+  return [
+    test_lesson.make(np.sort(slots[:31]), 1, dtype),
+    test_lesson.make(np.sort(slots[17:70]), 2, dtype),
+  ]
+
+
+def tables(values, given):
+  """The table that each row of the batch should read."""
+  written = [lesson_lib.apply(values, one) for one in given]
+  return [values if i < 0 else written[i] for i in WHICH]
+
+
+@pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
+def test_each_row_reads_its_lesson(dtype):
+  values, given = test_lesson.table(dtype=dtype), lessons(dtype)
+  slot_ids, weights = reads()
+  found = jax.jit(overlay_lib.read_rows)(
+    values, lesson_lib.overlay(given, WHICH), slot_ids, weights
+  )
+  assert found.dtype == dtype
+  expected = [
+    lookup.read_rows(one, slot_ids[i], weights[i])
+    for i, one in enumerate(tables(values, given))
+  ]
+  eps = float(jnp.finfo(dtype).eps)
+  wide = np.array(expected, np.float64)
+  np.testing.assert_allclose(
+    np.asarray(found, np.float64), wide, rtol=4 * eps, atol=8 * eps
+  )
+  # And a lesson counts: its row is not the one without it.
+  plain = lookup.read_rows(values, slot_ids[0], weights[0])
+  assert np.max(np.abs(np.asarray(plain, np.float64) - wide[0])) > 0.5
+
+
+def test_a_lesson_without_rows_is_the_table():
+  values = test_lesson.table()
+  slot_ids, weights = reads()
+  overlay = lesson_lib.overlay([test_lesson.make([])], [0] * len(WHICH))
+  np.testing.assert_array_equal(
+    overlay_lib.read_rows(values, overlay, slot_ids, weights),
+    lookup.read_rows(values, slot_ids, weights),
+  )
+
+
+def test_what_does_not_fit_is_refused():
+  overlay = lesson_lib.overlay(lessons(), WHICH)
+  slot_ids, weights = reads()
+  with pytest.raises(ValueError, match=r'a batch of 2.*of 4'):
+    overlay_lib.read_rows(
+      test_lesson.table(), overlay, slot_ids[:2], weights[:2]
+    )
+  with pytest.raises(ValueError, match='which holds 2, but there are 2'):
+    lesson_lib.overlay(lessons(), [0, 2])
+  with pytest.raises(ValueError, match='at least one version'):
+    lesson_lib.overlay([], [-1])
+
+
+@pytest.mark.parametrize('split', ['rows', 'dims'])
+def test_a_table_on_a_mesh_is_read_likewise(split):
+  mesh = sharding.make_mesh(2, 1, 4)
+  layout = sharding.make_layout(mesh, split, 'subkeys')
+  values = jnp.asarray(
+    np.random.default_rng(0).standard_normal((96, 8)), jnp.float32
+  )
+  given = [test_lesson.make([2, 3, 50, 95], values=values)]
+  slot_ids, weights = reads()
+  slot_ids %= 96
+  overlay = lesson_lib.overlay(given, [0, -1, 0, -1])
+  expected = overlay_lib.read_rows(values, overlay, slot_ids, weights)
+  with jax.set_mesh(mesh):
+    found = jax.jit(
+      functools.partial(
+        overlay_lib.read_rows,
+        read=functools.partial(sharded_lookup.read_rows, layout),
+      )
+    )(
+      jax.device_put(values, layout.sharding(layout.values_NxV)),
+      overlay,
+      slot_ids,
+      weights,
+    )
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def model_and_lessons():
+  model = test_transformer.make_model(
+    memory=test_transformer.MEMORY, memory_layers=(0, 1)
+  )
+  values = train_step.table(nnx.split(model)[1])
+  given = [
+    test_lesson.make([0, 3, 4, 11, 30], 1, values=values),
+    test_lesson.make(range(49), 2, values=values),
+  ]
+  return model, values, given
+
+
+def test_a_decoder_answers_by_each_lesson_as_if_it_were_written():
+  model, values, given = model_and_lessons()
+  graphdef, params = nnx.split(model)
+  tokens = jnp.tile(test_transformer.tokens_of(1, 6), (len(WHICH), 1))
+  mask = jnp.ones(tokens.shape, bool).at[:, :2].set(False)
+  overlay = lesson_lib.overlay(given, WHICH)
+
+  @jax.jit
+  def run(params, overlay):
+    model = nnx.merge(graphdef, params)
+    return (
+      model(tokens, mask, overlay=overlay),
+      transformer.greedy_decode(model, tokens, mask, 4, 1, overlay),
+    )
+
+  logits, decoded = run(params, overlay)
+  frozen = nnx.split_state(params, memory.MemoryValue, ...)
+  expected = {}
+  for which, written in zip(WHICH, tables(values, given), strict=True):
+    changed = jax.tree.map(lambda _, new=written: new, frozen[0])
+    expected[which] = run(nnx.merge_state(frozen[1], changed), None)
+  for row, which in enumerate(WHICH):
+    np.testing.assert_allclose(
+      logits[row, 2:], expected[which][0][row, 2:], rtol=2e-5, atol=2e-5
+    )
+    np.testing.assert_array_equal(decoded[row], expected[which][1][row])
+  first, plain = logits[0, 2:], logits[1, 2:]
+  assert float(jnp.max(jnp.abs(first - plain))) > 1e-2
+
+
+def test_no_table_is_copied():
+  num_slots, value_dim, rows = 2**18, 16, 2**14 + 3
+  config = memory.MemoryConfig(
+    model_dim=14, num_slots=num_slots, value_dim=value_dim, k=2, key_dim=6
+  )
+  graphdef, params = nnx.split(
+    nnx.eval_shape(lambda: memory.ProductKeyMemory(config, rngs=nnx.Rngs(0)))
+  )
+  version = (np.arange(rows), np.zeros((rows, value_dim), np.float32))
+  with compilation.quick(False):
+    program = (
+      jax.jit(lambda p, x, o: nnx.merge(graphdef, p)(x, overlay=o))
+      .lower(
+        params,
+        jax.ShapeDtypeStruct((len(WHICH), 3, 14), jnp.float32),
+        overlay_lib.make([version, version], WHICH),
+      )
+      .compile()
+    )
+  sizes = program.memory_analysis()
+  bytes_of_table = num_slots * value_dim * 4
+  assert sizes.argument_size_in_bytes > bytes_of_table
+  # Nor are the rows of the lessons, twice as much as this.
+  assert sizes.temp_size_in_bytes < bytes_of_table / 16
