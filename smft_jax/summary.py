@@ -136,7 +136,7 @@ def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
   shares: list[chart.Series] = []
   losses: list[chart.Series] = []
   for name, (color, dashes) in looks.items():
-    measure = results.get(name) or held_out.get(name)
+    measure = (results if name in _TARGETS else held_out).get(name)
     points = _points(curve, name)
     if measure is None or len(points) < 2:
       continue
@@ -277,7 +277,10 @@ def _points(
 ) -> tuple[tuple[float, float], ...]:
   """Where a set was measured along the stream."""
   measured = (
-    (at['documents'], at.get(name, (at.get('held_out') or {}).get(name)))
+    (
+      at['documents'],
+      (at if name in _TARGETS else at.get('held_out') or {}).get(name),
+    )
     for at in curve
   )
   return tuple((x, y) for x, y in measured if y is not None)

@@ -1,19 +1,19 @@
 """What a stream's lessons do to one another: the accuracy matrix, and measures.
 
 Documents that are learned between two measurements are a group. With G groups,
-R[i][j] is the recall of group j after i groups were learned, so that row 0 is
-the model before the stream, R[j+1][j] a group just learned, and R[G] the end.
+R[i, j] is the recall of group j after i groups were learned, so that row 0 is
+the model before the stream, R[j+1, j] a group just learned, and R[G] the end.
 Recall is that of `evaluate`, in unseen phrasings where there are any, and the
 mean over the documents of a group.
 
 - `backward_transfer` (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 3): mean
-  over j < G-1 of R[G][j] - R[j+1][j]; below 0 where later lessons cost earlier
+  over j < G-1 of R[G, j] - R[j+1, j]; below 0 where later lessons cost earlier
   ones.
 - `forward_transfer` (eq. 4 there; the model before the stream is the
-  reference): mean over j > 0 of R[j][j] - R[0][j].
+  reference): mean over j > 0 of R[j, j] - R[0, j].
 - `forgetting` (Chaudhry et al., arXiv 1801.10112, eq. 3): mean over j < G-1 of
-  the largest R[i][j] with j < i < G, less R[G][j].
-- `retention_of_earlier`: over j < G-1, sum of R[G][j] / sum of R[j+1][j]: of
+  the largest R[i, j] with j < i < G, less R[G, j].
+- `retention_of_earlier`: over j < G-1, sum of R[G, j] / sum of R[j+1, j]: of
   what earlier lessons taught, the share that is there at the end. No background
   corpus protects it.
 

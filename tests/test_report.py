@@ -205,6 +205,16 @@ def test_losses_are_drawn_as_changes_and_apart_from_recall():
   assert only['series'][0].points == ((0, 0.0), (5, -0.25))
 
 
+def test_a_held_out_set_may_be_called_as_a_key_of_the_results():
+  # As a file held_out.txt is.
+  held_out = {'held_out': measure('perplexity', 3.0, 3.3, 0.1)}
+  curve = [{'documents': x, 'held_out': {'held_out': 3 + x}} for x in (0, 1)]
+  (only,) = summary.retention_charts(
+    {'held_out': held_out, 'seed': 3, 'retention_curve': curve}
+  )
+  assert only['series'][0].points == ((0, 0.0), (1, pytest.approx(1 / 3)))
+
+
 def test_no_chart_of_a_single_measurement():
   results = RECALL | {'retention_curve': RECALL['retention_curve'][:1]}
   assert summary.retention_charts(results) == []

@@ -1,0 +1,241 @@
+"""The documentation tells the truth where that can be checked by running it."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import jax
+import pytest
+import yaml
+
+from smft_jax import ask
+from smft_jax import cli
+from smft_jax import compile as compile_lib
+from smft_jax import config as config_lib
+from smft_jax import lesson_program
+from smft_jax import saved_run
+from smft_jax import shapes
+from smft_jax import sweep
+from smft_jax import train
+from smft_jax.data import augment
+from tests import tiny_run
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / 'docs'
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob('*.md'))
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+def text_of(page):
+  """A page with the files that it takes in."""
+  return re.sub(
+    r'^--8<-- "(.*?)(?::\d+)?"$',
+    lambda found: (ROOT / found[1]).read_text(),
+    (DOCS / page).read_text(),
+    flags=re.M,
+  )
+
+
+def blocks(page, language):
+  """Code blocks of a page, each with the text block that comes next, if any."""
+  return re.findall(
+    rf'^ *```{language}\n(.*?)^ *```\n(?:\n```text\n(.*?)^```\n)?',
+    text_of(page),
+    re.M | re.S,
+  )
+
+
+@pytest.mark.parametrize(
+  'page', [page for page in PAGES if blocks(page, 'python')]
+)
+def test_python_blocks_print_what_they_say(page, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  scope = {}
+  for code, output in blocks(page, 'python'):
+    comments = re.findall(r'^ *print\(.*?  #\s*(\S.*)$', code, re.M)
+    printed = io.StringIO()
+    # As a user has it: optax's own AdamW does not pass strict promotion.
+    with (
+      contextlib.redirect_stdout(printed),
+      jax.numpy_dtype_promotion('standard'),
+      jax.numpy_rank_promotion('allow'),
+    ):
+      exec(compile(code, page, 'exec'), scope)
+    assert comments or output
+    assert printed.getvalue() == (
+      '\n'.join(comments) + '\n' if comments else output
+    )
+
+
+def commands(page):
+  """The programs of ours that a page runs, with their arguments."""
+  for code, _ in blocks(page, 'bash'):
+    for line in code.replace('\\\n', ' ').split('\n'):
+      found = re.match(r' *(?:\w+=\S+ )*python -m ([\w.]+)(.*)', line)
+      if found:
+        yield found[1], shlex.split(found[2])
+
+
+def through_ask(arguments):
+  """Reads its command line, and stops before it looks for a run."""
+
+  class Stopped(Exception):
+    pass
+
+  def stop(workdir):
+    raise Stopped
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(lesson_program, 'read', lambda path: None)
+    patch.setattr(saved_run, 'experiment_of', stop)
+    with pytest.raises(Stopped):
+      ask.main(arguments)
+
+
+def with_config(program, check=config_lib.from_config_dict):
+  return lambda arguments: check(cli.parse(arguments, program._FLAGS).config)
+
+
+UNDERSTOOD_BY = {
+  'smft_jax.ask': through_ask,
+  'smft_jax.compile': with_config(compile_lib, shapes.experiment_of),
+  'smft_jax.data.augment': augment._arguments,
+  'smft_jax.lesson': lesson_program._parse,
+  'smft_jax.sweep': with_config(sweep),
+  'smft_jax.train': with_config(train),
+}
+
+
+@pytest.mark.parametrize(
+  ('page', 'program', 'arguments'),
+  [(page, *command) for page in PAGES for command in commands(page)],
+)
+def test_commands_are_understood(page, program, arguments, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  UNDERSTOOD_BY[program](arguments)
+
+
+def test_the_commands_are_found():
+  assert {'smft_jax.train', 'smft_jax.lesson', 'smft_jax.ask'} == {
+    program for program, _ in commands('tutorial.md')
+  }
+  assert 'smft_jax.compile' in dict(commands('guides/pod.md'))
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_what_a_sentence_names_is_there(page):
+  text = text_of(page)
+  for module in re.findall(r'python -m ([\w.]+\w)', text):
+    assert importlib.util.find_spec(module), module
+  for name in re.findall(r'\b(?:configs|launch|docs)/[\w/]+\.\w+', text):
+    assert (ROOT / name).is_file(), name
+
+
+def ids_of(page):
+  """What a link may point at in a page: its headings, its modules' members."""
+  text = (DOCS / page).read_text()
+  headings = re.findall(r'^#+ (.*)$', text, re.M)
+  return {
+    re.sub(r'[\s-]+', '-', re.sub(r'[^\w\s-]', '', heading).lower())
+    for heading in headings
+  } | {
+    name if member is None else f'{name}.{member}'
+    for name in modules_in(page)
+    for member in (None, *vars(importlib.import_module(name)))
+  }
+
+
+def modules_in(page):
+  return re.findall(r'^::: (\S+)$', (DOCS / page).read_text(), re.M)
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_lead_somewhere(page):
+  for link in re.findall(r'\]\((?!https?:)(.*?)\)', text_of(page), re.S):
+    target, _, fragment = link.partition('#')
+    path = (DOCS / page).parent / target if target else DOCS / page
+    assert path.is_file(), link
+    if fragment:
+      assert fragment in ids_of(path.resolve().relative_to(DOCS)), link
+
+
+def leaves(nav):
+  for entry in nav:
+    (value,) = entry.values()
+    yield from [value] if isinstance(value, str) else leaves(value)
+
+
+def test_the_menu_names_every_page_once():
+  settings = yaml.safe_load((ROOT / 'mkdocs.yml').read_text())
+  assert sorted(leaves(settings['nav'])) == PAGES
+
+
+def test_every_module_is_in_the_reference_once():
+  there = sorted(
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    for path in (ROOT / 'smft_jax').rglob('*.py')
+    if not path.name.startswith('_')
+  )
+  assert sorted(m for page in PAGES for m in modules_in(page)) == there
+
+
+@pytest.mark.slow
+def test_the_tutorial_works_from_its_first_command_to_its_last(tmp_path):
+  """As it is written, but for the config: a world and a model of seconds."""
+  (tmp_path / 'configs').mkdir()
+  config = tiny_run.write_config(tmp_path / 'configs')
+  config.rename(config.with_name('docqa.py'))
+  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'HOME': str(tmp_path)}
+  said = []
+  for code, _ in blocks('tutorial.md', 'bash'):
+    if 'pip install' in code:
+      continue
+    if said and 'BASE=' in code:
+      base = re.search(r'its base is (\S+)', ''.join(said))[1]
+      code = re.sub(r'BASE=\S+', f'BASE={base}', code)
+    code = re.sub(r'^python\b', shlex.quote(sys.executable), code, flags=re.M)
+    done = subprocess.run(
+      ['bash', '-e', '-c', code],
+      cwd=tmp_path,
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said.append(done.stdout)
+  assert 'back: as if never taught' in said[-1]
+  assert 'taught: one array differs, the table' in said[-1]
+  assert (tmp_path / 'runs' / 'docqa' / 'report.html').is_file()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_asks_for_no_other(tmp_path):
+  pytest.importorskip('zensical')
+  pytest.importorskip('mkdocstrings')
+  for name in ('docs', 'launch', 'smft_jax'):
+    shutil.copytree(ROOT / name, tmp_path / name)
+  shutil.copy(ROOT / 'mkdocs.yml', tmp_path)
+  done = subprocess.run(
+    [sys.executable, '-m', 'zensical', 'build', '--strict'],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  pages = list((tmp_path / 'site').rglob('*.html'))
+  assert len(pages) > len(PAGES)
+  for page in pages:
+    loaded = re.findall(
+      r'(?:src|<link[^>]* href)="((?:https?:)?//.*?)"', page.read_text()
+    )
+    assert not loaded, page
