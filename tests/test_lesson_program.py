@@ -5,14 +5,18 @@ import io
 import json
 import shutil
 
+from flax import nnx
 import jax
 import numpy as np
 import pytest
 
 from smft_jax import ask
+from smft_jax import background
 from smft_jax import cli
 from smft_jax import config as config_lib
+from smft_jax import export
 from smft_jax import finetune
+from smft_jax import hf
 from smft_jax import learner
 from smft_jax import lesson as lesson_lib
 from smft_jax import lesson_file
@@ -20,6 +24,7 @@ from smft_jax import lesson_program
 from smft_jax import manifest
 from smft_jax import saved_run
 from smft_jax import workdirs
+from smft_jax.data import tokenizers
 from tests import tiny_run
 
 
@@ -276,3 +281,29 @@ def test_a_lesson_of_another_base_is_not_asked(root, tmp_path, capsys):
   assert 'other: the lesson is of another base: x' in error
   assert cli.run(ask.main, [f'--workdir={root}/run', ' ']) == 2
   assert 'the question is empty' in capsys.readouterr().err
+
+
+def test_a_run_as_a_hugging_face_folder(root, tmp_path, capsys):
+  argv = [f'--workdir={root}/run', f'--out={tmp_path}/out']
+  assert cli.run(export.main, argv) == 0
+  assert f'{root}/run is in {tmp_path}/out' in capsys.readouterr().out
+  experiment = saved_run.experiment_of(root / 'run')
+  base = saved_run.base_of(experiment)
+  state = finetune.last_state(experiment, base, root / 'run')
+  found = nnx.state(hf.load_model(tmp_path / 'out'))
+  assert background.fingerprint(found) == background.fingerprint(state.params)
+  assert background.fingerprint(found) != base.fingerprint
+  tokenizer = tokenizers.read(tmp_path / 'out')
+  assert tokenizer.fingerprint() == base.tokenizer.fingerprint()
+  # It is there now, and stays as it is.
+  before = files(tmp_path)
+  assert cli.run(export.main, argv) == 2
+  assert cli.run(export.main, [f'--workdir={root}/runn', argv[1]]) == 2
+  said = [
+    line
+    for line in capsys.readouterr().err.splitlines()
+    if line.startswith('error: ')
+  ]
+  assert len(said) == 2
+  assert f'did you mean {root}/run?' in said[1]
+  assert files(tmp_path) == before

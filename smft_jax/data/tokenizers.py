@@ -108,6 +108,8 @@ class Tokenizer:
   def write(self, folder: pathlib.Path) -> None:
     """Writes both files, for `read`."""
     special = {f'{kind}_token': getattr(self, kind) for kind in _KINDS}
+    # By which `transformers` finds the class that reads the other file.
+    special['tokenizer_class'] = 'PreTrainedTokenizerFast'
     metrics.write_json(folder / _CONFIG, special)
     metrics.write_text(folder / _FILE, self.inner.to_str())
 
