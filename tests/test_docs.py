@@ -16,10 +16,12 @@ import jax
 import pytest
 import yaml
 
+from smft_jax import analyze
 from smft_jax import ask
 from smft_jax import cli
 from smft_jax import compile as compile_lib
 from smft_jax import config as config_lib
+from smft_jax import export
 from smft_jax import lesson_program
 from smft_jax import saved_run
 from smft_jax import shapes
@@ -84,7 +86,7 @@ def commands(page):
         yield found[1], shlex.split(found[2])
 
 
-def through_ask(arguments):
+def through(program):
   """Reads its command line, and stops before it looks for a run."""
 
   class Stopped(Exception):
@@ -93,11 +95,14 @@ def through_ask(arguments):
   def stop(workdir):
     raise Stopped
 
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(lesson_program, 'read', lambda path: None)
-    patch.setattr(saved_run, 'experiment_of', stop)
-    with pytest.raises(Stopped):
-      ask.main(arguments)
+  def read(arguments):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(lesson_program, 'read', lambda path: None)
+      patch.setattr(saved_run, 'experiment_of', stop)
+      with pytest.raises(Stopped):
+        program.main(arguments)
+
+  return read
 
 
 def with_config(program, check=config_lib.from_config_dict):
@@ -105,9 +110,11 @@ def with_config(program, check=config_lib.from_config_dict):
 
 
 UNDERSTOOD_BY = {
-  'smft_jax.ask': through_ask,
+  'smft_jax.analyze': through(analyze),
+  'smft_jax.ask': through(ask),
   'smft_jax.compile': with_config(compile_lib, shapes.experiment_of),
   'smft_jax.data.augment': augment._arguments,
+  'smft_jax.export': through(export),
   'smft_jax.lesson': lesson_program._parse,
   'smft_jax.sweep': with_config(sweep),
   'smft_jax.train': with_config(train),
@@ -124,8 +131,8 @@ def test_commands_are_understood(page, program, arguments, monkeypatch):
 
 
 def test_the_commands_are_found():
-  assert {'smft_jax.train', 'smft_jax.lesson', 'smft_jax.ask'} == {
-    program for program, _ in commands('tutorial.md')
+  assert {program for program, _ in commands('tutorial.md')} == {
+    f'smft_jax.{name}' for name in ('train', 'analyze', 'lesson', 'ask')
   }
   assert 'smft_jax.compile' in dict(commands('guides/pod.md'))
 

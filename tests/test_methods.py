@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 TRAINED = sorted(methods.METHODS.keys() - {'in_context'})
 # So tiny a model needs larger steps than the defaults, which are for docqa.py.
-RATES = {'sparse_memory': 3.0}
+RATES = {'sparse_memory': 30.0}
 SETTINGS = {
   'sparse_memory': {'t': 7},
   'experts': {'num_experts': 3},
@@ -42,12 +42,15 @@ def promotion():
     yield
 
 
+# Some methods need an FFN, which memory takes the place of.
+MODEL = {'model__num_layers': 2, 'model__memory_layers': (1,)}
+
+
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
   """A folder with tiny.py, whose base is made by the first that needs it."""
   folder = tmp_path_factory.mktemp('methods')
-  # Some methods need an FFN to stand beside.
-  tiny_run.write_config(folder, model__memory_placement='beside')
+  tiny_run.write_config(folder, **MODEL)
   return folder
 
 
@@ -60,8 +63,8 @@ def make_experiment(root, method):
   return config_lib.from_config_dict(
     tiny_run.make(
       base__cache_dir=str(root / 'cache'),
-      model__memory_placement='beside',
       method=method,
+      **MODEL,
     )
   )
 

@@ -382,15 +382,16 @@ def test_full_training_leaves_unread_rows():
 def test_the_oracle_is_the_slope_of_the_loss():
   graphdef, params = nnx.split(make_model())
   batch = make_batch()
-  gradient, accesses = _loss_gradient(graphdef, params, batch)
-  slot = int(accesses.slot_ids[0][0, 2, 0])
+  gradient, _ = _loss_gradient(graphdef, params, batch)
+  # The steepest, of which differences of float32 numbers say most.
+  slot, channel = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
   values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
 
   @jax.jit
   def loss(by):
-    moved = jax.tree.map(lambda x: x.at[slot, 2].add(by), values)
+    moved = jax.tree.map(lambda x: x.at[slot, channel].add(by), values)
     params = nnx.merge_state(moved, frozen)
     return train_step.loss_and_accesses(graphdef, params, batch)[0]
 
   slope = (float(loss(0.03)) - float(loss(-0.03))) / 0.06
-  assert float(gradient[slot, 2]) == pytest.approx(slope, rel=1e-3)
+  assert float(gradient[slot, channel]) == pytest.approx(slope, rel=1e-3)
