@@ -7,8 +7,10 @@
 The base is that of configs/pretrain.py:facts, made first where none is cached.
 
 facts (default): the paper's fact task (arXiv 2510.15103) at the size of two
-  cores: each step has 16 statements of one fact, padded, t = 500, SGD.
-  configs/compare.py has its rivals.
+  cores: each step has 16 statements of one fact, padded, t = 500, SGD. 8
+  minutes with the base cached. Expect the loss on answers to fall by 0.45 nats
+  in phrasings that training shows and by 0.03 in others, that on Natural
+  Questions to rise by 0.06. configs/compare.py has its rivals.
 hf: from a folder of weights to a finetuned model: memory is put into them and
   healed, as configs/heal.py:text does and describes, the background counted,
   and the facts taught. Never run to its end; the rates are guesses.

@@ -10,7 +10,9 @@ world (default): people it knows facts about; about 6 minutes on two cores.
 plain: the same world without memory, as a model to put memory into is.
 squad, jsonl, simpleqa, facts: WikiText-2, SQuAD paragraphs, and questions of
   Natural Questions, TriviaQA and GSM8K with their answers, by a byte-level BPE,
-  read by TFDS from `data_dir`; one base for all, 1500 steps of 4096 tokens.
+  read by TFDS from `data_dir`; one base for all, 1500 steps of 4096 tokens: 35
+  minutes on two cores that others used too. Expect a WikiText-2 perplexity of
+  55, 4.5 nats on answers of Natural Questions and no answer right.
 """
 
 from ml_collections import config_dict

@@ -51,9 +51,11 @@ def headline(results: Mapping[str, Any]) -> str:
   before, after = value_of(new, 'before'), value_of(new, 'after')
   if is_loss(new):
     moved = _moved(metrics.relative_drop(**_ends(new)))
+    is_nll = new['metric'] == 'nll'
+    what = 'loss on' if is_nll else f'{new["metric"]} of'
+    unit = ' nats per token' if is_nll else ''
     told.append(
-      f'The loss on the new documents {moved}, from {before} to {after} nats'
-      ' per token.'
+      f'The {what} the new documents {moved}, from {before} to {after}{unit}.'
     )
   else:
     unseen = new is not target
