@@ -26,27 +26,18 @@ from smft_jax import config_file
 
 VARIANTS = ('world', 'text')
 
-# What the weights say themselves.
-SIZES = (
-  'num_layers',
-  'model_dim',
-  'num_heads',
-  'num_kv_heads',
-  'head_dim',
-  'ffn_dim',
-)
-
 
 def get_config(variant='world'):
   """The bases of configs/pretrain.py, out of a folder."""
   pretrain = pathlib.Path(__file__).with_name('pretrain.py')
   kind = {'world': 'world', 'text': 'facts'}[variant]
   config = config_file.load(f'{pretrain}:{kind}')
-  for name in SIZES:
-    del config.model[name]
-  # A model that knows the healing text by heart needs no memory beside its FFN,
-  # and its gates stay shut.
-  config.model.memory_placement = 'replace' if variant == 'world' else 'beside'
+  # The weights say the rest. A model that knows the healing text by heart needs
+  # no memory beside its FFN, and its gates stay shut.
+  config.model = dict(
+    memory_layers=config.model.memory_layers,
+    memory_placement='replace' if variant == 'world' else 'beside',
+  )
   config.base.path = config_dict.placeholder(str, required=True)
   config.base.steps = 400
   config.background = dict(document='sequence', num_batches=32, batch_size=256)

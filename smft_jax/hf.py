@@ -78,8 +78,8 @@ def load_model(
   """Reads a checkpoint onto one device.
 
   Args:
-    folder: Has config.json and safetensors, in float32, bfloat16
-      or float16.
+    folder: Has config.json and safetensors, in float32, bfloat16 or
+      float16.
     dtype: Of parameters and computation, whatever that of the file.
 
   Returns:

@@ -207,8 +207,7 @@ def rewrite(
   try:
     arrays = {**arrays, lesson.table: table}
     checkpoint.save(unfinished / 'params', step, arrays, owner)
-    tokenizer = model / 'tokenizer.json'
-    if tokenizer.exists():
+    for tokenizer in model.glob('tokenizer*.json'):
       shutil.copyfile(tokenizer, unfinished / tokenizer.name)
     os.rename(unfinished, out)
   finally:

@@ -17,20 +17,16 @@ from smft_jax import analysis_page
 from smft_jax import analysis_words
 from smft_jax import analyze
 from smft_jax import cli
-from smft_jax import config as config_lib
 from smft_jax import evaluate
 from smft_jax import finetune
 from smft_jax import heat_map
-from smft_jax import learner
 from smft_jax import lesson as lesson_lib
 from smft_jax import memory
 from smft_jax import metrics
 from smft_jax import reads
-from smft_jax import saved_run
 from smft_jax import scores
 from smft_jax import sufficiency
 from smft_jax import train_step
-from smft_jax import workdirs
 from smft_jax.data import task
 from tests import tiny_run
 
@@ -51,15 +47,7 @@ def run(tmp_path_factory, quickly):
   config = tiny_run.make(
     base__cache_dir=str(folder / 'cache'), memory__num_slots=289, method__t=11
   )
-  experiment = config_lib.from_config_dict(config)
-  workdirs.prepare(workdir, experiment)
-  base = saved_run.base_of(experiment)
-  state = finetune.first_state(experiment, base)
-  student = learner.Learner(experiment, base)
-  saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
-  for index in range(len(base.task.documents)):
-    state, _ = student.learn(state, index)
-  saves.save(state, {})
+  experiment, base = tiny_run.learn(workdir, config)
   usage = {
     'usage': 0.5, 'top_1_percent_share': 0.25, 'kl_to_uniform': 0.125,
     'dead_slots': 144, 'slots': 289, 'reads': 2890,

@@ -13,17 +13,14 @@ import pytest
 from smft_jax import ask
 from smft_jax import background
 from smft_jax import cli
-from smft_jax import config as config_lib
 from smft_jax import export
 from smft_jax import finetune
 from smft_jax import hf
-from smft_jax import learner
 from smft_jax import lesson as lesson_lib
 from smft_jax import lesson_file
 from smft_jax import lesson_program
 from smft_jax import manifest
 from smft_jax import saved_run
-from smft_jax import workdirs
 from smft_jax.data import tokenizers
 from tests import tiny_run
 
@@ -35,24 +32,13 @@ def quickly(quick_compilation):
     yield
 
 
-def learn(workdir, config):
-  """A run without its measurements, which take most of the time."""
-  experiment = config_lib.from_config_dict(config)
-  workdirs.prepare(workdir, experiment)
-  base = saved_run.base_of(experiment)
-  state = finetune.first_state(experiment, base)
-  student = learner.Learner(experiment, base)
-  saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
-  for index in range(len(base.task.documents)):
-    state, _ = student.learn(state, index)
-  saves.save(state, {})
-
-
 @pytest.fixture(scope='module')
 def root(tmp_path_factory, quickly):
   """A finished run, its lesson, another of the same base, and the base."""
   folder = tmp_path_factory.mktemp('lesson')
-  learn(folder / 'run', tiny_run.make(base__cache_dir=str(folder / 'cache')))
+  tiny_run.learn(
+    folder / 'run', tiny_run.make(base__cache_dir=str(folder / 'cache'))
+  )
   argv = ['save', f'--workdir={folder}/run', f'--out={folder}/a.safetensors']
   assert cli.run(lesson_program.main, argv) == 0
   first = lesson_file.read(folder / 'a.safetensors')
@@ -108,9 +94,9 @@ def test_applying_and_taking_back_leaves_the_base(root, tmp_path, capsys):
   sums, owner = checksums(applied)
   assert {k for k in sums if sums[k] != base_sums[k]} == {'pool.value'}
   assert len(owner['lessons']) == 1
-  assert (applied / 'tokenizer.json').read_bytes() == (
-    root / 'base' / 'tokenizer.json'
-  ).read_bytes()
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    theirs = (root / 'base' / name).read_bytes()
+    assert (applied / name).read_bytes() == theirs
   assert lesson('revert', a, f'--model={applied}', f'--out={back}') == 0
   assert checksums(back) == (base_sums, base_owner)
   assert files(root / 'base') == before

@@ -6,6 +6,12 @@
 import copy
 import pathlib
 
+from smft_jax import config as config_lib
+from smft_jax import finetune
+from smft_jax import learner
+from smft_jax import saved_run
+from smft_jax import workdirs
+
 CONFIG = {
   'seed': 3,
   'data': {
@@ -80,3 +86,21 @@ def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
     f'def get_config():\n  return config_dict.ConfigDict({config!r})\n'
   )
   return path
+
+
+def learn(workdir: pathlib.Path, config):
+  """A run without its measurements, which take most of the time.
+
+  Returns:
+    Its experiment and its base.
+  """
+  experiment = config_lib.from_config_dict(config)
+  workdirs.prepare(workdir, experiment)
+  base = saved_run.base_of(experiment)
+  state = finetune.first_state(experiment, base)
+  student = learner.Learner(experiment, base)
+  saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
+  for index in range(len(base.task.documents)):
+    state, _ = student.learn(state, index)
+  saves.save(state, {})
+  return experiment, base

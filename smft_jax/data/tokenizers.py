@@ -141,7 +141,7 @@ def read(path: pathlib.Path) -> Tokenizer:
   """
   path = path / _FILE if path.is_dir() else path
   try:
-    inner = tokenizers.Tokenizer.from_str(path.read_text())
+    inner = tokenizers.Tokenizer.from_str(path.read_text('utf-8'))
   except (OSError, UnicodeDecodeError) as error:
     raise schema.UserError(
       f'{path} cannot be read: {schema.one_line(error)}'
@@ -160,7 +160,7 @@ def _special(path: pathlib.Path) -> dict[str, str]:
   """The names of the special tokens as a tokenizer_config.json has them."""
   if not path.exists():
     return {}
-  config = json.loads(path.read_text())
+  config = json.loads(path.read_text('utf-8'))
   if not isinstance(config, dict):
     raise ValueError(f'{_CONFIG} holds no object')
   found = {}
