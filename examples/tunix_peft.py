@@ -12,11 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tunix.sft import peft_trainer
 
 from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
+
+try:
+  from tunix.sft import peft_trainer
+except ModuleNotFoundError as error:
+  raise SystemExit(f'{error}: pip install -e ".[tunix]"') from None
 
 TOKENS, DIM, T = 64, 16, 50
 CONFIG = memory.MemoryConfig(

@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
 
   Example:
     >>> parser = Parser(prog='show')
-    >>> _ = parser.add_argument('--out')
+    >>> _ = parser.add_argument('--out', required=True)
     >>> try:
     ...   parser.parse(['--uot=x'])
     ... except schema.UserError as error:
@@ -36,11 +36,17 @@ class Parser(argparse.ArgumentParser):
       UserError: For anything that cannot be understood.
       SystemExit: After printing the usage, if `--help` is among the arguments.
     """
+    # First the flags: one that is misspelt is not to be called missing.
+    flags = self._flags()
+    for word in argv:
+      name = word.partition('=')[0]
+      if name.startswith('--') and name not in flags:
+        close = schema.nearest(name, flags)
+        hint = f'did you mean {close!r}?' if close else 'see --help'
+        raise schema.UserError(f'unknown argument {word}; {hint}')
     arguments, unknown = self.parse_known_args(argv)
-    for word in unknown:
-      close = schema.nearest(word.partition('=')[0], self._flags())
-      hint = f'did you mean {close!r}?' if close else 'see --help'
-      raise schema.UserError(f'unknown argument {word}; {hint}')
+    if unknown:
+      raise schema.UserError(f'unknown argument {unknown[0]}; see --help')
     return arguments
 
   def _flags(self) -> list[str]:

@@ -166,7 +166,8 @@ def damaged(root, folder):
     ('merge ROOT/a.safetensors --out=ROOT/b.safetensors', 'exists'),
     ('merge ROOT/a.safetensors --out=HERE/no/x', 'there is no folder HERE/no'),
     ('save --workdir=ROOT/rnu --out=HERE/x', 'did you mean ROOT/run?'),
-    ('save --wokdir=ROOT/run --out=HERE/x', 'required: --workdir'),
+    ('save --out=HERE/x', 'required: --workdir'),
+    ('save --wokdir=ROOT/run --out=HERE/x', "did you mean '--workdir'?"),
     ('show ROOT/a.safetensors --uot=x', "did you mean '--out'?"),
   ],
 )
