@@ -20,9 +20,9 @@ import pathlib
 import sys
 from typing import Any
 
-from smft_jax import cli
 from smft_jax import schema
-from smft_jax.pareto import fronts
+from smft_jax.runtime import program
+from smft_jax.sweep.pareto import fronts
 
 _ASKED = {
   'target': 'shown in training',
@@ -117,4 +117,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

@@ -27,22 +27,23 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import plot
-from smft_jax import base as base_lib
-from smft_jax import cli
-from smft_jax import config as config_lib
-from smft_jax import config_file
-from smft_jax import corpora
-from smft_jax import learner
-from smft_jax import method as method_lib
 from smft_jax import methods
-from smft_jax import models
-from smft_jax import train_step
-from smft_jax import transformer
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import packing
+from smft_jax.data import stream as stream_lib
 from smft_jax.data import task as task_lib
+from smft_jax.data import token_cache
 from smft_jax.data import tokenizers
+from smft_jax.models import transformer
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import learner
+from smft_jax.runs import model as model_lib
+from smft_jax.runtime import program
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
 
 # Times as fast as the step that a batch should be made.
 GOAL = 5
@@ -63,7 +64,7 @@ class Case:
 
   name: str
   make: Callable[[int], batches.Batch]
-  state: Callable[[], train_step.TrainState]
+  state: Callable[[], step_lib.TrainState]
 
   def tokens(self) -> float:
     """Tokens of a batch, without padding; the mean over some."""
@@ -81,7 +82,7 @@ class Case:
     held, batch = [self.state()], self.make(0)
 
     def step() -> None:
-      held[0], metrics = train_step.train_step(held[0], batch)
+      held[0], metrics = step_lib.train_step(held[0], batch)
       jax.block_until_ready((held[0], metrics))
 
     return step
@@ -161,7 +162,7 @@ def rows_of(
   with tempfile.TemporaryDirectory() as folder:
     for _ in range(2):
       began = time.perf_counter()
-      rows = corpora.tokenized(
+      rows = token_cache.tokenized(
         pathlib.Path(folder), texts, tokenizer, max_length
       )
       seconds.append(time.perf_counter() - began)
@@ -189,20 +190,18 @@ def cases(
   settings, stream = experiment.base, experiment.stream
   assert stream is not None
   assert experiment.method is not None
-  model = models.config_of(experiment, tokenizer.vocab_size)
+  model = model_lib.config_of(experiment, tokenizer.vocab_size)
 
-  def first_state(method: method_lib.Method) -> train_step.TrainState:
+  def first_state(method: method_lib.Method) -> step_lib.TrainState:
     graphdef, params = transformer.make(model, experiment.seed)
     # Made up: the cost of ranking does not hang on what the counts are.
     background = method_lib.Background(
       jnp.zeros(experiment.memory.num_slots), jnp.float32(1)
     )
-    return train_step.init_state(
-      nnx.merge(graphdef, params), method, background
-    )
+    return step_lib.init_state(nnx.merge(graphdef, params), method, background)
 
   def of_pretraining(name: str, rows: encoding.Encoded) -> Case:
-    texts = corpora.Batches(
+    texts = stream_lib.Batches(
       rows=rows,
       batch_size=settings.batch_size,
       seed=experiment.seed,
@@ -317,4 +316,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

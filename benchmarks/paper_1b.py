@@ -3,7 +3,7 @@
   python -m benchmarks.paper_1b --topology=v5p:2x2x1 [--variant=documents]
   python -m benchmarks.paper_1b [--variant=documents] [--out=FILE.json]
 
-The step is `smft_jax.train_step.train_step` on configs/paper_1b.py, with random
+The step is `smft_jax.training.step.train_step` on configs/paper_1b.py, with random
 weights and random tokens. With `--topology` it is compiled for one chip of that
 TPU and not run: no TPU is needed, only `pip install -e ".[tpu]"` and some
 minutes. Without, it is compiled for the device at hand and timed there if it
@@ -26,14 +26,14 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import plot
-from smft_jax import cli
-from smft_jax import compiled
-from smft_jax import config as config_lib
-from smft_jax import config_file
-from smft_jax import method as method_lib
-from smft_jax import shapes as shapes_lib
-from smft_jax import train_step
+from smft_jax.compile import compiled
+from smft_jax.compile import shapes as shapes_lib
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
 from smft_jax.data import batches
+from smft_jax.runtime import program
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
 # The most temporaries, in GB, that we mean to take where activations are
@@ -47,7 +47,7 @@ def load(variant: str) -> config_lib.Experiment:
   return shapes_lib.experiment_of(config_file.load(f'{_CONFIG}:{variant}'))
 
 
-def fill(shapes: train_step.TrainState) -> train_step.TrainState:
+def fill(shapes: step_lib.TrainState) -> step_lib.TrainState:
   """A state of these shapes: random weights, and a background of no accesses.
 
   The weights repeat a million numbers: to draw billions takes several times
@@ -109,7 +109,7 @@ def needed(
   assert stream is not None
   first = min(model.memory_layers) + 1
   above = [params['blocks'][i] for i in range(first, model.num_layers)]
-  table = train_step.table(params)
+  table = step_lib.table(params)
   parameters = count([params, *above, params['embedding']]) - table.size
   tokens = stream.batch_size * length
   pairs = tokens * length * model.num_heads * model.head_dim
@@ -123,7 +123,7 @@ def needed(
 
 def time_step(
   step: jax.stages.Compiled,
-  state: train_step.TrainState,
+  state: step_lib.TrainState,
   batch: batches.Batch,
   repeats: int,
 ) -> list[float]:
@@ -157,7 +157,7 @@ def main(argv: Sequence[str]) -> None:
   vocab_size, length = shapes_lib.rows(experiment)
   state = shapes_lib.state(experiment, vocab_size)
   batch = make_batch(experiment, length)
-  table = train_step.table(state.params)
+  table = step_lib.table(state.params)
   print(
     f'{options.variant}: {len(batch.tokens)} rows of {length} tokens, on one'
     f' {device.device_kind}\n  {count(state.params) / 1e9:.3f}B'
@@ -165,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
   )
   flops, accessed = needed(experiment, state.params, length)
   program = compiled.compile_for(
-    train_step.train_step, *compiled.on_device(device, (state, batch))
+    step_lib.train_step, *compiled.on_device(device, (state, batch))
   )
   _print(program, flops, accessed, known)
   results = {
@@ -275,4 +275,4 @@ def _claims(
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

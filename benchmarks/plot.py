@@ -11,7 +11,7 @@ import dataclasses
 import html
 import math
 
-from smft_jax import chart
+from smft_jax.report import figures
 
 _WIDE = 50
 _DASHES = ('', '7 4', '2 5', '9 4 2 4')
@@ -71,7 +71,7 @@ def draw(plot: Bars | Lines) -> str:
     (2, True)
   """
   parts = _bars(plot) if isinstance(plot, Bars) else _lines(plot)
-  return chart.standalone('\n'.join([*parts, '</svg>']))
+  return figures.standalone('\n'.join([*parts, '</svg>']))
 
 
 def _bars(bars: Bars) -> list[str]:
@@ -95,7 +95,7 @@ def _bars(bars: Bars) -> list[str]:
   parts += _text((left + width - after) / 2, bottom + 34, unit, 'middle')
   for row, (name, text) in enumerate(texts.items()):
     y, end = 44 + 30 * row, at(bars.values[name])
-    color = 'gray' if row else chart.COLORS[0]
+    color = 'gray' if row else figures.COLORS[0]
     parts += _text(left - 10, y + 15, name, 'end', 'class="name"')
     parts.append(
       f'<rect x="{left:.1f}" y="{y}" width="{max(end - left, 1):.1f}"'
@@ -155,9 +155,9 @@ def _lines(lines: Lines) -> list[str]:
   parts += _text((left + right) / 2, bottom + 36, lines.x_label, 'middle')
 
   places = {name: [at(*point) for point in series[name]] for name in series}
-  heights = chart.spread([line[-1][1] for line in places.values()], gap=16)
+  heights = figures.spread([line[-1][1] for line in places.values()], gap=16)
   for i, (name, points) in enumerate(places.items()):
-    color = chart.COLORS[i % len(chart.COLORS)]
+    color = figures.COLORS[i % len(figures.COLORS)]
     path = 'M' + 'L'.join(f'{x},{y}' for x, y in points)
     dots = ''.join(
       f'<circle class="dot" cx="{x}" cy="{y}" r="3"/>' for x, y in points
@@ -184,7 +184,7 @@ def _axis(
     )
   low, high = min(values), max(values)
   if low == 0 or high <= _WIDE * low:
-    ticks = chart.ticks(0, high, 5)
+    ticks = figures.ticks(0, high, 5)
     return ticks, lambda value: value / ticks[-1], ''
   # The smallest bar must not begin where it ends.
   first = math.floor(math.log10(low) - 0.15)

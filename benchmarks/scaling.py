@@ -17,13 +17,13 @@ import math
 import sys
 
 from benchmarks import paper_1b
-from smft_jax import cli
-from smft_jax import compile as compile_lib
-from smft_jax import compiled
-from smft_jax import config as config_lib
 from smft_jax import schema
-from smft_jax import shapes
-from smft_jax import train_step
+from smft_jax.compile import __main__ as compile_lib
+from smft_jax.compile import compiled
+from smft_jax.compile import shapes
+from smft_jax.config import experiment as config_lib
+from smft_jax.runtime import program
+from smft_jax.training import step as step_lib
 
 _ROWS = 8  # for each replica
 # Topology, replicas, parts of the table, slots.
@@ -92,7 +92,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
   params = shapes.state(
     dataclasses.replace(experiment, mesh=None), vocab_size
   ).params
-  P = paper_1b.count(params) - train_step.table(params).size
+  P = paper_1b.count(params) - step_lib.table(params).size
   subkeys = H * n * memory.key_dim
   flops, _ = paper_1b.needed(experiment, params, L)
   search = 2 * T * subkeys
@@ -150,4 +150,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

@@ -3,7 +3,7 @@
   python -m benchmarks.train_step [--out FILE.json] [--repeats N]
 
 The model of configs/docqa.py with random weights, and a batch of the first
-document of its stream. What is timed is `smft_jax.train_step.train_step`, which
+document of its stream. What is timed is `smft_jax.training.step.train_step`, which
 is all that `python -m smft_jax.train` runs in a step.
 
 Peak memory is measured in a process for each form (`--memory-of FORM`, which
@@ -31,19 +31,19 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import plot
-from smft_jax import base as base_lib
-from smft_jax import config as config_lib
-from smft_jax import config_file
-from smft_jax import method as method_lib
-from smft_jax import models
-from smft_jax import train_step
-from smft_jax import transformer
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import tokenizers
 from smft_jax.methods import full
 from smft_jax.methods import lora
 from smft_jax.methods import sparse_memory
+from smft_jax.models import transformer
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import model as model_lib
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
 
 FORMS = {
   'rows': 'sparse memory',
@@ -94,7 +94,7 @@ class Setting:
       length,
       tokenizer.pad_id,
     )
-    self._config = models.config_of(experiment, tokenizer.vocab_size)
+    self._config = model_lib.config_of(experiment, tokenizer.vocab_size)
     documents = background.num_batches * background.batch_size
     # Made up: the cost of ranking does not hang on what the counts are.
     self._frequency = np.random.default_rng(0).integers(
@@ -102,16 +102,16 @@ class Setting:
     )
     self._documents = documents
 
-  def state(self, form: str) -> train_step.TrainState:
+  def state(self, form: str) -> step_lib.TrainState:
     """The state before the first step of one of `FORMS`, its arrays its own."""
     model = transformer.Transformer(self._config, rngs=nnx.Rngs(0))
     if form == 'lora':
       # Twice the rank is one of the paper's alphas; the time is the same.
       model = lora.add_adapters(model, rank=32, alpha=64.0, rngs=nnx.Rngs(1))
       method = lora.make(lora.Config(learning_rate=2e-4))
-      return train_step.init_state(model, method)
+      return step_lib.init_state(model, method)
     if form == 'full':
-      return train_step.init_state(model, full.make(full.Config()))
+      return step_lib.init_state(model, full.make(full.Config()))
     update: Literal['dense', 'rows'] = 'dense' if form == 'dense' else 'rows'
     method = sparse_memory.make(
       dataclasses.replace(self._method, update=update)
@@ -119,7 +119,7 @@ class Setting:
     background = method_lib.Background(
       jnp.asarray(self._frequency, jnp.float32), jnp.float32(self._documents)
     )
-    return train_step.init_state(model, method, background)
+    return step_lib.init_state(model, method, background)
 
   def stepper(self, form: str) -> Callable[[], None]:
     """A function that takes the next step and waits for it."""
@@ -127,20 +127,20 @@ class Setting:
     held = [self.state(form)]
     hidden = None
     if form == 'reuse':
-      hidden = train_step.hidden_below_memory(
+      hidden = step_lib.hidden_below_memory(
         held[0].graphdef, held[0].params, self.batch.tokens, self.batch.mask
       )
 
     def step() -> None:
-      held[0], metrics = train_step.train_step(held[0], self.batch, hidden)
+      held[0], metrics = step_lib.train_step(held[0], self.batch, hidden)
       jax.block_until_ready((held[0], metrics))
 
     return step
 
 
-def program_bytes(state: train_step.TrainState, batch: batches.Batch) -> int:
+def program_bytes(state: step_lib.TrainState, batch: batches.Batch) -> int:
   """What the compiled step needs, as the compiler says."""
-  compiled = train_step.train_step.lower(state, batch).compile()
+  compiled = step_lib.train_step.lower(state, batch).compile()
   sizes = compiled.memory_analysis()
   assert sizes is not None  # as on backends without the analysis
   return (

@@ -14,7 +14,7 @@ same loss on the answers.
 
 import pathlib
 
-from smft_jax import config_file
+from smft_jax.config import file as config_file
 
 VARIANTS = ('facts', 'squad')
 

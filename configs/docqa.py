@@ -22,7 +22,7 @@ squad, jsonl, simpleqa: real text. README has what came out of squad and jsonl.
 
 import pathlib
 
-from smft_jax import config_file
+from smft_jax.config import file as config_file
 
 VARIANTS = ('world', 'hf', 'squad', 'jsonl', 'simpleqa')
 

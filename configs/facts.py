@@ -18,7 +18,7 @@ hf: from a folder of weights to a finetuned model: memory is put into them and
 
 import pathlib
 
-from smft_jax import config_file
+from smft_jax.config import file as config_file
 
 VARIANTS = ('facts', 'hf')
 

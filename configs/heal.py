@@ -22,7 +22,7 @@ import pathlib
 
 from ml_collections import config_dict
 
-from smft_jax import config_file
+from smft_jax.config import file as config_file
 
 VARIANTS = ('world', 'text')
 

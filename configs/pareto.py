@@ -19,7 +19,7 @@ another world, base and stream. Bases are those of configs/docqa.py, made first.
 
 import pathlib
 
-from smft_jax import config_file
+from smft_jax.config import file as config_file
 
 VARIANTS = ('reported', 'quick', 'validation')
 SEEDS = (0, 1, 2)

@@ -25,25 +25,25 @@ from flax import nnx
 import jax
 import numpy as np
 
-from smft_jax import arguments as arguments_lib
-from smft_jax import base as base_lib
-from smft_jax import checksum
-from smft_jax import cli
-from smft_jax import config as config_lib
-from smft_jax import evaluate
-from smft_jax import finetune
 from smft_jax import lesson as lesson_lib
-from smft_jax import lesson_program
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
-from smft_jax import saved_run
 from smft_jax import schema
-from smft_jax import train_step
+from smft_jax.config import experiment as config_lib
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
-from smft_jax.data import world_words
+from smft_jax.data.world import words as world_words
+from smft_jax.evaluation import evaluate
+from smft_jax.lesson import __main__ as lesson_program
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import finetune
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import arguments as arguments_lib
+from smft_jax.runtime import program
+from smft_jax.store import checksum
+from smft_jax.training import step as step_lib
 
 # Slots shown of an answer.
 _SHOWN = 5
@@ -132,7 +132,7 @@ def with_lessons(
   for lesson, name in zip(lessons, names, strict=True):
     try:
       lesson_lib.check_base(lesson, fingerprint)
-      lesson_lib.check_rows(train_step.table(base.params), lesson)
+      lesson_lib.check_rows(step_lib.table(base.params), lesson)
     except ValueError as error:
       raise schema.UserError(f'{name}: {error}') from None
   which = range(-1, len(lessons))
@@ -161,7 +161,7 @@ def before_and_after(
   if experiment.stream is not None:
     state = finetune.last_state(experiment, base, workdir)
     differing = checksum.differing_rows(
-      train_step.table(base.params), train_step.table(state.params)
+      step_lib.table(base.params), step_lib.table(state.params)
     )
     models.append(
       Model(
@@ -242,8 +242,8 @@ def main(argv: list[str]) -> None:
   lessons = [
     lesson_program.read(pathlib.Path(name)) for name in arguments.lesson
   ]
-  experiment = saved_run.experiment_of(workdir)
-  base = saved_run.base_of(experiment)
+  experiment = workdir_lib.experiment_of(workdir)
+  base = workdir_lib.base_of(experiment)
   if lessons:
     models = [with_lessons(experiment, base, lessons, arguments.lesson)]
   else:
@@ -313,4 +313,4 @@ def _answer(text: str, slot_ids: np.ndarray, weights: np.ndarray) -> Answer:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

@@ -16,11 +16,11 @@ import sys
 
 from flax import nnx
 
-from smft_jax import arguments as arguments_lib
-from smft_jax import cli
-from smft_jax import finetune
 from smft_jax import hf
-from smft_jax import saved_run
+from smft_jax.runs import finetune
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import arguments as arguments_lib
+from smft_jax.runtime import program
 
 
 def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
@@ -34,8 +34,8 @@ def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
     ValueError: If there is no run, the folder cannot be written, or no
       checkpoint of this form can hold the model, such as one with adapters.
   """
-  experiment = saved_run.experiment_of(workdir)
-  base = saved_run.base_of(experiment)
+  experiment = workdir_lib.experiment_of(workdir)
+  base = workdir_lib.base_of(experiment)
   graphdef, params = base.graphdef, base.params
   if experiment.stream is not None:
     state = finetune.last_state(experiment, base, workdir)
@@ -60,4 +60,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

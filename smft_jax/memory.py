@@ -27,9 +27,9 @@ from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import overlay as overlay_lib
 from smft_jax import product_keys
-from smft_jax import sharded_lookup
-from smft_jax import sharded_search
-from smft_jax import sharding
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.sharded import lookup as sharded_lookup
+from smft_jax.sharded import search as sharded_search
 
 
 class MemoryParam(nnx.Param):
@@ -97,7 +97,7 @@ class MemoryConfig:
   key_dim: int = 64
   qk_norm: bool = True
   count_carrier: bool = False
-  layout: sharding.Layout | None = None
+  layout: layout_lib.Layout | None = None
   dtype: jax.typing.DTypeLike = jnp.float32
 
   def __post_init__(self):
@@ -327,7 +327,7 @@ class ProductKeyMemory(nnx.Module):
     return y * channel_gate.reshape((1,) * (y.ndim - 1) + channel_gate.shape)
 
 
-def layout_of(model: nnx.Module) -> sharding.Layout | None:
+def layout_of(model: nnx.Module) -> layout_lib.Layout | None:
   """How a model's memory lies on a mesh; None without one."""
   for _, module in nnx.iter_modules(model):
     if isinstance(module, ProductKeyMemory):
@@ -335,7 +335,7 @@ def layout_of(model: nnx.Module) -> sharding.Layout | None:
   return None
 
 
-def spec_of(variable: nnx.Variable, layout: sharding.Layout) -> PartitionSpec:
+def spec_of(variable: nnx.Variable, layout: layout_lib.Layout) -> PartitionSpec:
   """How a Variable of a model lies on a mesh, or a moment of it."""
   if isinstance(variable, MemoryValue):
     return layout.values_NxV
@@ -346,7 +346,7 @@ def spec_of(variable: nnx.Variable, layout: sharding.Layout) -> PartitionSpec:
   return layout.dense(variable.shape)
 
 
-def shardings_of(params: nnx.State, layout: sharding.Layout) -> nnx.State:
+def shardings_of(params: nnx.State, layout: layout_lib.Layout) -> nnx.State:
   """A sharding for each Variable of a model, or of its shapes."""
   return nnx.map_state(
     lambda _, variable: variable.replace(

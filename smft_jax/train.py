@@ -2,7 +2,7 @@
 
   python -m smft_jax.train --config=configs/docqa.py --workdir=runs/docqa
 
-See README.md for what it writes and `smft_jax.config` for every setting.
+See README.md for what it writes and `smft_jax.config.experiment` for every setting.
 """
 
 from __future__ import annotations
@@ -16,29 +16,35 @@ from typing import Any
 from absl import logging
 from flax import nnx
 
-from smft_jax import base as base_lib
-from smft_jax import cli
-from smft_jax import config as config_lib
-from smft_jax import corpora
-from smft_jax import finetune
-from smft_jax import health
-from smft_jax import measurements
-from smft_jax import metrics
-from smft_jax import pretrained
-from smft_jax import processes
-from smft_jax import report
-from smft_jax import sharding
-from smft_jax import summary
-from smft_jax import workdirs
+from smft_jax.config import command_line
+from smft_jax.config import experiment as config_lib
 from smft_jax.data import task as task_lib
+from smft_jax.evaluation import health
+from smft_jax.report import run as report
+from smft_jax.report import summary
+from smft_jax.runs import background as background_lib
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import finetune
+from smft_jax.runs import measurements
+from smft_jax.runs import model as model_lib
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import processes
+from smft_jax.runtime import program
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import atomic
+from smft_jax.store import records as records_lib
 
 _FLAGS = {
-  'coordinator': cli.Flag(
+  'coordinator': command_line.Flag(
     default='', help='HOST:PORT of process 0; only where nothing tells it'
   ),
-  'num_processes': cli.Flag(default=0, help='how many processes there are'),
-  'process_id': cli.Flag(default=-1, help='which one this is, from 0'),
-  'limit_s': cli.Flag(default=300.0, help='seconds to wait for the others'),
+  'num_processes': command_line.Flag(
+    default=0, help='how many processes there are'
+  ),
+  'process_id': command_line.Flag(default=-1, help='which one this is, from 0'),
+  'limit_s': command_line.Flag(
+    default=300.0, help='seconds to wait for the others'
+  ),
 }
 
 
@@ -59,19 +65,19 @@ def run(
   """
   began = time.monotonic()
   results: dict[str, Any]
-  with metrics.MetricsWriter(workdir) as writer:
+  with records_lib.MetricsWriter(workdir) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
     if experiment.stream is None:
       results = _measure_base(experiment, base, writer)
     else:
       results = finetune.run(experiment, base, workdir, writer)
     if experiment.background is not None:
-      accesses = corpora.background(experiment, base).accesses
+      accesses = background_lib.background(experiment, base).accesses
       if accesses is not None:
-        counts_N = sharding.to_numpy(accesses)
+        counts_N = layout_lib.to_numpy(accesses)
         results['memory_health'] = health.measure(counts_N)
   results['total_s'] = round(time.monotonic() - began, 1)
-  results['environment'] = workdirs.versions()
+  results['environment'] = workdir_lib.versions()
   return results
 
 
@@ -93,7 +99,7 @@ def _measure_base(experiment, base, writer) -> dict[str, Any]:
   if path:
     config = nnx.merge(base.graphdef, base.params).config
     came = sets.take_of(
-      *pretrained.before_healing(path, config, experiment.seed)
+      *model_lib.before_healing(path, config, experiment.seed)
     )
     return {
       **results,
@@ -110,28 +116,28 @@ def _measure_base(experiment, base, writer) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
   """The program."""
-  invocation = cli.parse(argv, _FLAGS)
+  invocation = command_line.parse(argv, _FLAGS)
   processes.initialize(**invocation.flags)
   experiment = config_lib.from_config_dict(invocation.config)
   workdir = invocation.workdir
   # Before the workdir is touched: a mistake leaves nothing behind.
   task = base_lib.make_task(experiment)
   base_lib.check_cache(experiment)
-  resumes = workdirs.prepare(workdir, experiment, argv)
+  resumes = workdir_lib.prepare(workdir, experiment, argv)
   path = workdir / 'results.json'
   results = None
   if resumes:
     results = processes.on_main('results.json', _finished, path)
   if results is None:
     # As the file will hold it: what is not a number is null.
-    results = metrics.to_json(run(experiment, task, workdir))
-    metrics.write_json(path, results)
+    results = atomic.to_json(run(experiment, task, workdir))
+    atomic.write_json(path, results)
     if processes.is_main():
       report.write_report(
         workdir,
         results,
         config_lib.to_dict(experiment),
-        metrics.read_records(workdir),
+        records_lib.read_records(workdir),
       )
   if processes.is_main():
     print(summary.headline(results))
@@ -149,4 +155,4 @@ def _finished(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 if __name__ == '__main__':
-  sys.exit(cli.run(main))
+  sys.exit(program.run(main))

@@ -6,7 +6,8 @@ import pathlib
 import jax
 import pytest
 
-from tests import compilation
+from tests.support import compilation
+from tests.support import repository
 
 # Before any array exists: eight devices so that sharding can be tested, and
 # no silent change of dtype or rank anywhere in the library.
@@ -15,15 +16,13 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope='session')
 def data_dir() -> str:
   """The TFDS folder of real data sets; skips where there is none."""
   folder = os.environ.get('SMFT_DATA_DIR')
   if folder is None:
-    folder = _REPOSITORY.parent / 'shared' / 'data' / 'tfds'
+    folder = repository.ROOT.parent / 'shared' / 'data' / 'tfds'
   if not pathlib.Path(folder).is_dir():
     pytest.skip(f'no data sets at {folder}: set SMFT_DATA_DIR')
   return str(folder)

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import io
 import os
-import pathlib
 import re
 import shlex
 import shutil
@@ -16,21 +15,22 @@ import jax
 import pytest
 import yaml
 
-from smft_jax import analyze
 from smft_jax import ask
-from smft_jax import cli
-from smft_jax import compile as compile_lib
-from smft_jax import config as config_lib
 from smft_jax import export
-from smft_jax import lesson_program
-from smft_jax import saved_run
-from smft_jax import shapes
-from smft_jax import sweep
 from smft_jax import train
+from smft_jax.analyze import __main__ as analyze
+from smft_jax.compile import __main__ as compile_lib
+from smft_jax.compile import shapes
+from smft_jax.config import command_line
+from smft_jax.config import experiment as config_lib
 from smft_jax.data import augment
-from tests import tiny_run
+from smft_jax.lesson import __main__ as lesson_program
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.sweep import __main__ as sweep
+from tests.support import repository
+from tests.support import tiny_run
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = repository.ROOT
 DOCS = ROOT / 'docs'
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob('*.md'))
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -98,7 +98,7 @@ def through(program):
   def read(arguments):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(lesson_program, 'read', lambda path: None)
-      patch.setattr(saved_run, 'experiment_of', stop)
+      patch.setattr(workdir_lib, 'experiment_of', stop)
       with pytest.raises(Stopped):
         program.main(arguments)
 
@@ -106,7 +106,9 @@ def through(program):
 
 
 def with_config(program, check=config_lib.from_config_dict):
-  return lambda arguments: check(cli.parse(arguments, program._FLAGS).config)
+  return lambda arguments: check(
+    command_line.parse(arguments, program._FLAGS).config
+  )
 
 
 UNDERSTOOD_BY = {

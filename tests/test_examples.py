@@ -3,7 +3,6 @@
 import ast
 import functools
 import importlib.util
-import pathlib
 import re
 
 import jax
@@ -11,8 +10,9 @@ import optax
 import pytest
 
 from smft_jax import optim
+from tests.support import repository
 
-_EXAMPLES = pathlib.Path(__file__).parent.parent / 'examples'
+_EXAMPLES = repository.ROOT / 'examples'
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 HERE = ['plain_optax', 'nnx_optimizer', 'linen']
 

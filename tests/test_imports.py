@@ -1,10 +1,12 @@
-"""Each layer may import only what stands above it, and few packages.
+"""A file imports only from lower layers and its own room, and few packages.
 
-A package that one module drags in stays in the process, so a single process
-that imports the modules in the order of the layers, and looks after each one,
-sees the same as a fresh process for each, at the price of one.
+`LAYERS` is the one table of layers. The AST tests read all imports, those for
+type checking included; the probe imports parts in a fresh process and looks at
+the packages that this brought along.
 """
 
+import ast
+import graphlib
 import json
 import pathlib
 import subprocess
@@ -14,78 +16,148 @@ import pytest
 
 import smft_jax
 
-# Modules in the order in which they may import each other, and the packages
-# that none of them, nor what they import, may bring along. A module that is not
-# listed stands below all of these; one that is not written yet is passed over.
+LAYERS = (
+  ('schema', 'blocks', 'counting', 'flops'),
+  ('product_keys', 'lookup', 'ranking', 'runtime'),
+  ('selection', 'overlay', 'optim', 'store'),
+  ('sharded',),
+  ('memory', 'data'),
+  ('models', 'retrofit', 'training'),
+  ('methods', 'hf', 'evaluation', 'config'),
+  ('runs', 'report'),
+  ('train', 'export', 'lesson', 'sweep', 'compile'),
+  ('ask', 'analyze'),
+)
+_HEIGHT = {room: i for i, layer in enumerate(LAYERS) for room in layer}
+
 _HEAVY = (
   'grain',
+  'jinja2',
   'matplotlib',
   'ml_collections',
   'orbax',
   'tensorflow_datasets',
   'tokenizers',
 )
-_LAYERS = {
-  'L0': (
-    (
-      'blocks',
-      'checksum',
-      'product_keys',
-      'lookup',
-      'overlay',
-      'counting',
-      'ranking',
-      'selection',
-      'sharding',
-      'sharded_search',
-      'sharded_lookup',
-      'sharded_ranking',
-    ),
-    (*_HEAVY, 'absl', 'flax', 'optax'),
+# Parts by what importing them must not bring along, to the last file of a room.
+_LIGHT = {
+  'blocks product_keys lookup overlay counting ranking selection sharded': (
+    *_HEAVY,
+    'absl',
+    'flax',
+    'optax',
   ),
-  'L1, no flax': (('optim',), (*_HEAVY, 'flax')),
-  'L1': (('memory', 'rotary', 'layers', 'transformer'), _HEAVY),
-  'L2': (
-    ('retrofit', 'method', 'train_step', 'background', 'methods', 'lesson'),
-    _HEAVY,
-  ),
+  'optim': (*_HEAVY, 'flax'),
+  'memory models retrofit training methods lesson': _HEAVY,
 }
-# Runs in the fresh process. `optax` itself imports absl.flags, so what counts
-# is whether one of our own modules holds it.
+# Runs in a fresh process. `optax` imports absl.flags itself, so what counts is
+# whether one of our own modules holds it.
 _PROBE = """
 import importlib, json, sys
 modules, forbidden = json.loads(sys.argv[1])
 faults = []
-seen = set()
-for name in modules:
-  importlib.import_module(name)
-  ours = {m for m in sys.modules if m.startswith('smft_jax.')}
-  below = {m for m in ours - seen
-           if m.split('.')[1] != name.split('.')[1]}
-  seen |= ours
-  faults += [f'{name} imports {m}, which stands below it' for m in below]
-  faults += [f'{name} brings in {package}' for package in forbidden[name]
+for module in modules:
+  importlib.import_module(module)
+  faults += [f'{module} brings in {package}' for package in forbidden
              if package in sys.modules]
-  faults += [f'{name} uses absl.flags' for value in vars(
-                 sys.modules[name]).values()
-             if getattr(value, '__name__', '') == 'absl.flags'
-             or getattr(value, '__module__', '') == 'absl.flags']
+for name, ours in list(sys.modules.items()):
+  if name.startswith('smft_jax.'):
+    faults += [f'{name} uses absl.flags' for value in vars(ours).values()
+               if 'absl.flags' in (getattr(value, '__name__', ''),
+                                   getattr(value, '__module__', ''))]
 print(json.dumps(faults))
 """
 
-_ROOT = pathlib.Path(smft_jax.__file__).parent
+_PACKAGE = pathlib.Path(smft_jax.__file__).parent
 
 
-def _dotted(name: str) -> list[str]:
-  """The modules of one layer entry: itself and, in a package, its files."""
-  path = _ROOT / name
-  if path.with_suffix('.py').exists():
-    return [f'smft_jax.{name}']
-  files = [f for f in sorted(path.glob('*.py')) if f.stem != '__init__']
-  return [f'smft_jax.{name}.{f.stem}' for f in files]
+def modules(package):
+  """Every module of a package by its name within it, such as 'hf.config'."""
+  return {
+    '.'.join(path.relative_to(package).with_suffix('').parts): path
+    for path in sorted(package.rglob('*.py'))
+  }
 
 
-def _probe(modules, forbidden):
+def imports(path, known):
+  """The modules of the package that a file imports, wherever it does."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom):
+      names = [f'{node.module}.{alias.name}' for alias in node.names]
+      assert not node.level, f'{path}: relative imports are not used here'
+    elif isinstance(node, ast.Import):
+      names = [alias.name for alias in node.names]
+    else:
+      continue
+    for name in names:
+      package, _, module = name.partition('.')
+      if package != 'smft_jax' or not module:
+        continue
+      for found_as in (module, f'{module}.__init__', module.rpartition('.')[0]):
+        if found_as in known:
+          found.add(found_as)
+          break
+      else:
+        raise AssertionError(f'{path} imports {name}, which is no module')
+  return found
+
+
+def graph(package):
+  known = modules(package)
+  return {name: imports(path, known) for name, path in known.items()}
+
+
+def wrong_imports(arrows):
+  """The imports that do not go down, in a line each."""
+  faults = []
+  for module, imported in arrows.items():
+    room = module.partition('.')[0]
+    for other in imported:
+      below = other.partition('.')[0]
+      if room != below and _HEIGHT[below] >= _HEIGHT[room]:
+        faults.append(
+          f'{module} (layer {_HEIGHT[room] + 1}) imports {other}'
+          f' (layer {_HEIGHT[below] + 1})'
+        )
+  return faults
+
+
+def test_every_room_has_a_layer():
+  rooms = {name.partition('.')[0] for name in modules(_PACKAGE)}
+  assert rooms - {'__init__'} == set(_HEIGHT)
+
+
+def test_imports_go_down():
+  arrows = graph(_PACKAGE)
+  assert 'lookup' in arrows['memory']
+  faults = wrong_imports(arrows)
+  assert not faults, '\n'.join(faults)
+
+
+def test_no_circle():
+  # Raises CycleError, which names the circle.
+  assert list(graphlib.TopologicalSorter(graph(_PACKAGE)).static_order())
+
+
+def test_a_wrong_import_is_seen(tmp_path):
+  (tmp_path / 'store').mkdir()
+  (tmp_path / 'store' / 'records.py').write_text(
+    'if TYPE_CHECKING:\n  from smft_jax.runs import base\n'
+  )
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'base.py').write_text(
+    'def later():\n  import smft_jax.store.records\n'
+  )
+  arrows = graph(tmp_path)
+  assert wrong_imports(arrows) == [
+    'store.records (layer 3) imports runs.base (layer 8)'
+  ]
+  with pytest.raises(graphlib.CycleError):
+    list(graphlib.TopologicalSorter(arrows).static_order())
+
+
+def probe(modules, forbidden):
   done = subprocess.run(
     [sys.executable, '-c', _PROBE, json.dumps([modules, forbidden])],
     capture_output=True,
@@ -96,16 +168,17 @@ def _probe(modules, forbidden):
   return json.loads(done.stdout)
 
 
-def test_each_layer_imports_only_what_stands_above():
-  forbidden = {
-    module: packages
-    for names, packages in _LAYERS.values()
-    for name in names
-    for module in _dotted(name)
-  }
-  assert 'smft_jax.product_keys' in forbidden
-  faults = _probe(list(forbidden), forbidden)
-  assert not faults, '\n'.join(faults)
+@pytest.mark.parametrize('parts', _LIGHT)
+def test_parts_bring_in_only_what_they_need(parts):
+  files = [
+    f'smft_jax.{name.removesuffix(".__init__")}'
+    for name in modules(_PACKAGE)
+    # Of `lesson` only what it exports: the other files are its program's.
+    if name.partition('.')[0] in parts.split()
+    and (not name.startswith('lesson.') or name == 'lesson.__init__')
+  ]
+  assert len(files) >= len(parts.split())
+  assert not probe(files, _LIGHT[parts])
 
 
 @pytest.mark.parametrize(
@@ -113,9 +186,8 @@ def test_each_layer_imports_only_what_stands_above():
   [('json.decoder', 'json'), ('absl.flags', 'absl')],
 )
 def test_the_probe_sees_a_package_that_is_dragged_in(module, package):
-  faults = _probe([module], {module: [package, 'flax']})
-  assert f'{module} brings in {package}' in faults
-  assert f'{module} brings in flax' not in faults
+  faults = probe([module], [package, 'flax'])
+  assert faults == [f'{module} brings in {package}']
 
 
 def test_the_package_itself_imports_nothing():

@@ -15,7 +15,7 @@ import pytest
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import ranking
-from tests import value_tables
+from tests.support import value_tables
 
 N, V, T = value_tables.N, value_tables.V, value_tables.T
 all_inner = pytest.mark.parametrize('name', list(value_tables.INNER))

@@ -12,13 +12,13 @@ from smft_jax import lesson as lesson_lib
 from smft_jax import lookup
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
-from smft_jax import sharded_lookup
-from smft_jax import sharding
-from smft_jax import train_step
-from smft_jax import transformer
-from tests import compilation
-from tests import test_lesson
-from tests import test_transformer
+from smft_jax.models import transformer
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.sharded import lookup as sharded_lookup
+from smft_jax.training import step as step_lib
+from tests.lesson import test_table as test_lesson
+from tests.models import test_transformer
+from tests.support import compilation
 
 N, V = test_lesson.N, test_lesson.V
 WHICH = [1, -1, 0, 1]
@@ -98,8 +98,8 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.parametrize('split', ['rows', 'dims'])
 def test_a_table_on_a_mesh_is_read_likewise(split):
-  mesh = sharding.make_mesh(2, 1, 4)
-  layout = sharding.make_layout(mesh, split, 'subkeys')
+  mesh = layout_lib.make_mesh(2, 1, 4)
+  layout = layout_lib.make_layout(mesh, split, 'subkeys')
   values = jnp.asarray(
     np.random.default_rng(0).standard_normal((96, 8)), jnp.float32
   )
@@ -127,7 +127,7 @@ def model_and_lessons():
   model = test_transformer.make_model(
     memory=test_transformer.MEMORY, memory_layers=(0, 1)
   )
-  values = train_step.table(nnx.split(model)[1])
+  values = step_lib.table(nnx.split(model)[1])
   given = [
     test_lesson.make([0, 3, 4, 11, 30], 1, values=values),
     test_lesson.make(range(49), 2, values=values),

@@ -2,13 +2,14 @@
 
 import contextlib
 import io
-import pathlib
 import re
 
 import jax
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.support import repository
+
+ROOT = repository.ROOT
 README = (ROOT / 'README.md').read_text()
 
 

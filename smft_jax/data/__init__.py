@@ -1,1 +1,1 @@
-"""Texts in: worlds and documents as tasks, tokenizers, batches."""
+"""Turns texts into batches."""

@@ -18,11 +18,11 @@ import dataclasses
 import sys
 from typing import Any
 
-from smft_jax import arguments as arguments_lib
 from smft_jax import schema
-from smft_jax.data import json_lines
-from smft_jax.data import problems as problems_lib
-from smft_jax.data import rows
+from smft_jax.data.sources import json_lines
+from smft_jax.data.sources import problems as problems_lib
+from smft_jax.data.sources import rows
+from smft_jax.runtime import arguments as arguments_lib
 
 DEFAULT_KIND = 'rewrite'
 

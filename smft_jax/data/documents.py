@@ -13,12 +13,12 @@ import dataclasses
 from typing import Literal
 
 from smft_jax import schema
-from smft_jax.data import chunks
-from smft_jax.data import problems as problems_lib
 from smft_jax.data import real_text
-from smft_jax.data import rewrites
-from smft_jax.data import sources
 from smft_jax.data import task
+from smft_jax.data.retelling import chunks
+from smft_jax.data.retelling import rewrites
+from smft_jax.data.sources import problems as problems_lib
+from smft_jax.data.sources import sources
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from typing import Literal
 
 from smft_jax import schema
 from smft_jax.data import augment
-from smft_jax.data import problems as problems_lib
-from smft_jax.data import sources
 from smft_jax.data import task
 from smft_jax.data import tokenizers
+from smft_jax.data.sources import problems as problems_lib
+from smft_jax.data.sources import sources
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

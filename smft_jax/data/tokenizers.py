@@ -16,8 +16,8 @@ import pathlib
 
 import tokenizers
 
-from smft_jax import metrics
 from smft_jax import schema
+from smft_jax.store import atomic
 
 PAD = '<|pad|>'
 BOS = '<|bos|>'
@@ -110,8 +110,8 @@ class Tokenizer:
     special = {f'{kind}_token': getattr(self, kind) for kind in _KINDS}
     # By which `transformers` finds the class that reads the other file.
     special['tokenizer_class'] = 'PreTrainedTokenizerFast'
-    metrics.write_json(folder / _CONFIG, special)
-    metrics.write_text(folder / _FILE, self.inner.to_str())
+    atomic.write_json(folder / _CONFIG, special)
+    atomic.write_text(folder / _FILE, self.inner.to_str())
 
   def fingerprint(self) -> str:
     """Hex digest that changes when the tokenizer does."""

@@ -20,9 +20,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from smft_jax import layers
-from smft_jax import method as method_lib
 from smft_jax.methods import surgery
+from smft_jax.models import layers
+from smft_jax.training import method as method_lib
 
 SUBLAYER_OUTPUTS = r'(^|/)(attention/out|mlp/down)$'
 

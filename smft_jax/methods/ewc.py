@@ -22,8 +22,8 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from smft_jax import method as method_lib
-from smft_jax import train_step
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
 
 TRAINABLE = nnx.Param
 
@@ -191,7 +191,7 @@ def _add_squares(fisher, graphdef, params, batch, rows, num_sequences):
 
     def loss(trainable: nnx.State) -> jax.Array:
       params = nnx.merge_state(trainable, frozen)
-      return train_step.loss_and_accesses(graphdef, params, sequence)[0]
+      return step_lib.loss_and_accesses(graphdef, params, sequence)[0]
 
     gradient = jax.grad(loss)(trainable)
     return jax.tree.map(

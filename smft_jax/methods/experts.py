@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from smft_jax import layers
-from smft_jax import method as method_lib
 from smft_jax.methods import surgery
+from smft_jax.models import layers
+from smft_jax.training import method as method_lib
 
 FFN_OUTPUTS = r'(^|/)mlp/down$'
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flax import nnx
 
-from smft_jax import method as method_lib
+from smft_jax.training import method as method_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from smft_jax import memory
-from smft_jax import method as method_lib
+from smft_jax.training import method as method_lib
 
 
 @functools.cache  # equal settings, equal methods: they share a program

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from smft_jax import method as method_lib
 from smft_jax.methods import full
+from smft_jax.training import method as method_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

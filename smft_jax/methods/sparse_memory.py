@@ -10,10 +10,10 @@ import jax
 import optax
 
 from smft_jax import memory
-from smft_jax import method as method_lib
 from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import selection
+from smft_jax.training import method as method_lib
 
 # Directions; the rate, which they are scaled by in the end, is an argument.
 OPTIMIZERS = {

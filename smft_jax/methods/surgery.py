@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from flax import nnx
 
-from smft_jax import layers
+from smft_jax.models import layers
 
 Model = TypeVar('Model', bound=nnx.Module)
 

@@ -14,7 +14,7 @@ from typing import Literal
 import optax
 
 from smft_jax import memory
-from smft_jax import method as method_lib
+from smft_jax.training import method as method_lib
 
 # Directions; decay and the rate, which is an argument, come after them.
 _DIRECTIONS = {'sgd': optax.identity, 'adamw': optax.scale_by_adam}

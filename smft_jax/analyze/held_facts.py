@@ -1,0 +1,187 @@
+"""The facts of a run's lessons, and the slots that hold them.
+
+With one memory layer the slots that a text reads do not change while values are
+trained, so that the slots of every step are found again exactly; with several
+they are those that the base would have chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax import ranking
+from smft_jax.analyze import core_sets
+from smft_jax.analyze import reads as reads_lib
+from smft_jax.config import experiment as config_lib
+from smft_jax.data import task
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import learner
+from smft_jax.runtime import preemption
+from smft_jax.runtime import progress
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.training import step as step_lib
+
+# Lessons whose texts are looked at, evenly spaced over the stream.
+_LESSONS = 50
+
+# Lessons whose scores go into the curve over ranks.
+_CURVES = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class HeldFact:
+  """A fact and the slots that hold it.
+
+  Attributes:
+    fact: The fact.
+    lesson: Place of its document in the stream.
+    reads: What each text that tells it read.
+    asked: What its question with the answer read; None without one.
+    shared: Slots that every text reads.
+    core: The core set.
+    trained: The slots that its lesson changed, best first.
+    background: As many slots, those that the background reads most.
+  """
+
+  fact: core_sets.Fact
+  lesson: int
+  reads: tuple[reads_lib.Reads, ...]
+  asked: reads_lib.Reads | None
+  shared: np.ndarray
+  core: np.ndarray
+  trained: np.ndarray
+  background: np.ndarray
+
+  @property
+  def trained_core(self) -> np.ndarray:
+    """The slots of the core set that the lesson changed, best first."""
+    return self.trained[np.isin(self.trained, self.core)]
+
+  @property
+  def rest(self) -> np.ndarray:
+    """The slots that the lesson changed outside the core set, best first."""
+    return self.trained[~np.isin(self.trained, self.core)]
+
+
+def chosen_slots(
+  experiment: config_lib.Experiment,
+  base: base_lib.Base,
+  first: step_lib.TrainState,
+) -> tuple[list[np.ndarray], np.ndarray]:
+  """Finds the slots again that the steps of a run chose.
+
+  Args:
+    experiment: The run's config.
+    base: The model it started from.
+    first: The state before its first step.
+
+  Returns:
+    Of each lesson the slots that its steps chose, best first by the sum of
+    their scores; and the scores [steps, N] in the first step of some lessons.
+  """
+  assert experiment.stream is not None
+  student = learner.Learner(experiment, base)
+  steps = experiment.stream.steps_per_document
+  total = len(base.task.documents[: experiment.stream.max_documents])
+  sampled = set(evenly(total, _CURVES))
+  chosen, sample = [], []
+  with progress.Progress('slots of each lesson', total, 'lesson') as bar:
+    for index in preemption.until_requested(range(total)):
+      summed, slots = np.zeros(experiment.memory.num_slots), []
+      for step in range(steps):
+        batch, _, _ = student.batch(index, step)
+        at = dataclasses.replace(first, step=jnp.int32(index * steps + step))
+        scores_N = step_lib.slot_scores(at, batch)
+        slots.append(np.asarray(ranking.top_slots(scores_N, at.method.top_t)))
+        scores = layout_lib.to_numpy(scores_N)
+        summed += scores
+        if index in sampled and not step:
+          sample.append(scores)
+      found = np.unique(np.concatenate(slots))
+      found = found[found < len(summed)]  # places that no slot took
+      chosen.append(core_sets.in_rank_order(found, summed))
+      bar.update(index + 1)
+  return chosen, np.stack(sample)
+
+
+def find(
+  experiment: config_lib.Experiment,
+  base: base_lib.Base,
+  first: step_lib.TrainState,
+  lessons: Sequence[np.ndarray],
+) -> tuple[HeldFact, ...]:
+  """The facts of the lessons, of some where there are many.
+
+  Args:
+    experiment: The run's config.
+    base: The model it started from.
+    first: The state before its first step.
+    lessons: Of each lesson the slots it changed, best first.
+  """
+  assert experiment.stream is not None
+  assert first.background is not None
+  documents = base.task.documents
+  frequency = layout_lib.to_numpy(first.background.document_frequency)
+  common = core_sets.in_rank_order(np.arange(len(frequency)), frequency)
+  found: list[HeldFact] = []
+  chosen = evenly(len(lessons), _LESSONS)
+  with progress.Progress('reads of its texts', len(chosen), 'lesson') as bar:
+    for done, index in enumerate(preemption.until_requested(chosen), start=1):
+      told = core_sets.facts_of(documents[index])
+      asked = [
+        _marked(f.question.full_text(), documents[index].augmentations)
+        for f in told
+        if f.question is not None
+      ]
+      every = reads_lib.of_texts(
+        base.graphdef,
+        base.params,
+        [*documents[index].augmentations, *asked],
+        base.tokenizer,
+        max_length=experiment.base.max_length,
+        batch_size=experiment.stream.batch_size,
+      )
+      answering = iter(every[len(documents[index].augmentations) :])
+      for fact in told:
+        texts = tuple(every[i] for i in fact.texts)
+        question = next(answering) if fact.question is not None else None
+        slots = [one.slots for one in texts]
+        found.append(
+          HeldFact(
+            fact=fact,
+            lesson=index,
+            reads=texts,
+            asked=question,
+            shared=core_sets.shared_slots(slots),
+            core=core_sets.core_set(
+              slots, None if question is None else question.slots
+            ),
+            trained=lessons[index],
+            background=common[: len(lessons[index])],
+          )
+        )
+      bar.update(done)
+  return tuple(found)
+
+
+def _marked(text: task.Text, others: Sequence[task.Text]) -> task.Text:
+  """A text with the entities marked that are marked in others."""
+  names = {one.text[slice(*span)] for one in others for span in one.entities}
+  starts = {text.text.find(name): name for name in sorted(names)}
+  found = ((at, at + len(name)) for at, name in starts.items() if at >= 0)
+  return dataclasses.replace(text, entities=tuple(sorted(found)))
+
+
+def evenly(total: int, most: int) -> list[int]:
+  """At most so many of some places, the first among them.
+
+  Example:
+    >>> evenly(10, 4), evenly(2, 4)
+    ([0, 2, 5, 7], [0, 1])
+  """
+  count = min(total, most)
+  return [total * i // count for i in range(count)]

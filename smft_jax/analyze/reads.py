@@ -1,0 +1,142 @@
+"""What texts read of a memory, token by token, as numpy arrays.
+
+Shapes: T tokens of a text with its beginning and end, A accesses of a token in
+all memory layers together, N slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax.data import batches
+from smft_jax.data import encoding
+from smft_jax.data import task
+from smft_jax.data import tokenizers
+from smft_jax.runtime import preemption
+from smft_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reads:
+  """What one text read.
+
+  Attributes:
+    text: The text.
+    spans: int [T, 2], the characters that each token stands for; of the
+      beginning and the end none, (0, 0).
+    slot_ids: int32 [T, A].
+  """
+
+  text: task.Text
+  spans: np.ndarray
+  slot_ids: np.ndarray
+
+  @property
+  def words(self) -> np.ndarray:
+    """Bool [T], the tokens that stand for characters."""
+    return self.spans[:, 1] > self.spans[:, 0]
+
+  @property
+  def slots(self) -> np.ndarray:
+    """The slots read at any token, each once, ascending."""
+    return np.unique(self.slot_ids)
+
+  def counts(self, slots: np.ndarray) -> np.ndarray:
+    """int [T], how many reads of each token are of these slots."""
+    return np.sum(np.isin(self.slot_ids, slots), axis=1)
+
+  def answering(self) -> Reads:
+    """The part from the token that predicts the answer to the answer's last.
+
+    Raises:
+      ValueError: If no answer is marked in the text.
+    """
+    if self.text.answer is None:
+      raise ValueError(f'no answer is marked in {self.text.text[:40]!r}')
+    inside = np.flatnonzero(touched(self.spans, [self.text.answer]))
+    part = slice(max(inside[0] - 1, 0), inside[-1] + 1)
+    return dataclasses.replace(
+      self, spans=self.spans[part], slot_ids=self.slot_ids[part]
+    )
+
+
+def of_texts(
+  graphdef: nnx.GraphDef,
+  params: nnx.State,
+  texts: Sequence[task.Text],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  batch_size: int = 64,
+) -> list[Reads]:
+  """Runs a model over texts and keeps what its memory read.
+
+  Args:
+    graphdef: The model.
+    params: Its Variables.
+    texts: What to read, each alone.
+    tokenizer: The model's.
+    max_length: Most tokens in a row; a longer text is read in parts.
+    batch_size: Rows per forward pass.
+
+  Returns:
+    One entry per text.
+  """
+  rows = encoding.tokenize(texts, tokenizer, max_length=max_length)
+  length = batches.bucket_length(rows.longest)
+  parts: list[list[np.ndarray]] = [[] for _ in texts]
+  starts = range(0, len(rows), batch_size)
+  for start in preemption.until_requested(starts):
+    chosen = np.arange(start, min(start + batch_size, len(rows)))
+    filled = np.pad(chosen, (0, batch_size - len(chosen)), mode='edge')
+    batch = batches.pad(rows.take(filled), length, tokenizer.pad_id)
+    slot_ids = np.asarray(_slot_ids(graphdef, params, batch))
+    for place, row in enumerate(chosen):
+      into = parts[rows.sources[row]]
+      # Every part begins anew; the text has one beginning.
+      first = 1 if into else 0
+      into.append(slot_ids[place, first : rows.lengths[row]])
+  encoded = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+  return [
+    Reads(
+      text=text,
+      spans=np.array([(0, 0), *offsets, (0, 0)]),
+      slot_ids=np.concatenate(part),
+    )
+    for text, (_, offsets), part in zip(texts, encoded, parts, strict=True)
+  ]
+
+
+def touched(spans: np.ndarray, wanted: Sequence[task.Span]) -> np.ndarray:
+  """Which tokens have a character in one of some spans.
+
+  Args:
+    spans: int [T, 2], the characters of each token.
+    wanted: Spans of characters.
+
+  Returns:
+    Bool [T].
+
+  Example:
+    >>> touched(np.array([(0, 0), (0, 3), (4, 7)]), [(2, 4)]).tolist()
+    [False, True, False]
+  """
+  starts, ends = spans[:, 0], spans[:, 1]
+  found = np.zeros(len(spans), bool)
+  for start, end in wanted:
+    found |= (starts < end) & (ends > start) & (ends > starts)
+  return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _slot_ids(graphdef, params, batch):
+  """Slot ids [B, L, A] of all memory layers."""
+  _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
+  return jnp.concatenate(accesses.slot_ids, axis=-1)

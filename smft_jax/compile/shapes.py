@@ -1,0 +1,194 @@
+"""The training step of a config in shapes alone: nothing is made or read.
+
+What `jax.jit` needs to lower a step, for devices that need not be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import itertools
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from ml_collections import config_dict
+import numpy as np
+
+from smft_jax import methods
+from smft_jax.config import experiment as config_lib
+from smft_jax.data import batches
+from smft_jax.data import encoding
+from smft_jax.data import packing
+from smft_jax.data import tokenizers
+from smft_jax.data.world import world
+from smft_jax.models import transformer
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import learner
+from smft_jax.runs import model as model_lib
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
+
+
+def step(
+  experiment: config_lib.Experiment,
+  devices: Sequence[jax.Device] | None = None,
+) -> tuple[step_lib.TrainState, batches.Batch, jax.ShapeDtypeStruct | None]:
+  """The arguments of `step_lib.train_step` in a run of a config.
+
+  It is the step on the stream, or without one that of pretraining.
+
+  Args:
+    experiment: The config.
+    devices: Those of its mesh; None takes those at hand.
+
+  Returns:
+    State, batch and hidden states (see `config.stream.reuse_hidden`), their
+    arrays `jax.ShapeDtypeStruct`s; with shardings if the config has a mesh.
+
+  Raises:
+    UserError: If the method takes no steps.
+  """
+  vocab_size, length = rows(experiment)
+  found = state(experiment, vocab_size, devices)
+  if found.method.update == 'none':
+    raise config_lib.UserError(
+      f'config.method.name = {found.method.name!r} takes no steps: there is'
+      ' nothing to compile'
+    )
+  layout = step_lib.layout_of(found)
+  hidden = None
+  if experiment.stream is not None and experiment.stream.reuse_hidden:
+    size = experiment.stream.batch_size
+    model = nnx.merge(found.graphdef, found.params).config
+    hidden = _split((size, length, model.model_dim), model.dtype, layout)
+  return found, batch(experiment, length, layout), hidden
+
+
+def experiment_of(config: config_dict.ConfigDict) -> config_lib.Experiment:
+  """A config's experiment, with a name in place of data that is not named.
+
+  Raises:
+    UserError: As `config.from_config_dict`, but not for missing data.
+  """
+  for key in config.get('data', {}):
+    try:
+      config.data[key]
+    except config_dict.RequiredValueError:
+      config.data[key] = 'unread'
+  return config_lib.from_config_dict(config)
+
+
+def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
+  """The size of the vocabulary, and how long the rows of a step are.
+
+  Of the embedded world both are what they are in a run. Of other data, which
+  need not be at hand, they are the most that the config allows: the size of
+  `data.tokenizer`, or `data.tokenizer_vocab_size` where none is given, and
+  `stream.max_length` or `base.max_length`.
+  """
+  settings: Any = experiment.data
+  stream = experiment.stream
+  longest = experiment.base.max_length
+  replays = getattr(experiment.method, 'replay_fraction', 0.0) > 0
+  if settings.kind != 'world':
+    if stream is not None and stream.max_length:
+      longest = max(stream.max_length, longest if replays else 0)
+    vocab_size = settings.tokenizer_vocab_size
+    if settings.tokenizer:
+      vocab_size = tokenizers.read(pathlib.Path(settings.tokenizer)).vocab_size
+    return vocab_size, batches.bucket_length(longest, 4)
+  task = world.make_task(settings)
+  tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  found = []
+  if stream is not None:
+    found += learner.document_rows(experiment, task, tokenizer)
+  if stream is None or replays:
+    old = encoding.tokenize(task.pretraining, tokenizer, max_length=longest)
+    if stream is None and experiment.base.packed:
+      old = packing.pack(old, longest, experiment.seed)
+    found.append(old)
+  return tokenizer.vocab_size, learner.row_length(found)
+
+
+def state(
+  experiment: config_lib.Experiment,
+  vocab_size: int,
+  devices: Sequence[jax.Device] | None = None,
+) -> step_lib.TrainState:
+  """The state before the first step: neither time nor memory are taken.
+
+  Args:
+    experiment: As in `step`.
+    vocab_size: T.
+    devices: As in `step`.
+
+  Returns:
+    As in `step`.
+  """
+  config = model_lib.config_of(experiment, vocab_size, devices)
+  if experiment.stream is None:
+    method = base_lib.pretraining_method(experiment)
+  else:
+    assert experiment.method is not None
+    method = methods.METHODS[experiment.method.name].make(experiment.method)
+
+  def build() -> step_lib.TrainState:
+    model: nnx.Module = transformer.Transformer(config, rngs=nnx.Rngs(0))
+    if method.add_modules is not None:
+      model = method.add_modules(model, nnx.Rngs(0))
+    extras: method_lib.Extras = {}
+    if method.begin is not None:
+      graphdef, params = nnx.split(model)
+      size = (32, experiment.base.max_length)
+      seen = batches.Batch(
+        np.zeros(size, np.int32), np.ones(size, bool), np.ones(size, np.float32)
+      )
+      extras |= method.begin(graphdef, params, itertools.repeat(seen))
+    if method.begin_document is not None:
+      extras |= method.begin_document(0, 1)
+    background = method_lib.Background(
+      jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
+    )
+    return step_lib.init_state(model, method, background, extras)
+
+  return step_lib.lay_out(
+    jax.eval_shape(build),
+    lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
+  )
+
+
+def batch(
+  experiment: config_lib.Experiment,
+  length: int,
+  layout: layout_lib.Layout | None,
+) -> batches.Batch:
+  """A batch of a step, [B, L] without padding.
+
+  Args:
+    experiment: As in `step`.
+    length: L.
+    layout: Where it lies; None for one device.
+
+  Returns:
+    As in `step`.
+  """
+  settings = experiment.stream or experiment.base
+  replays = getattr(experiment.method, 'replay_fraction', 0.0) > 0
+  packed = experiment.stream is None and experiment.base.packed
+  shape = settings.batch_size, length
+  return batches.Batch(
+    tokens=_split(shape, jnp.int32, layout),
+    mask=_split(shape, jnp.bool_, layout),
+    loss_weights=_split(shape, jnp.float32, layout),
+    ranked=_split(shape, jnp.bool_, layout) if replays else None,
+    segments=_split(shape, jnp.int32, layout) if packed else None,
+  )
+
+
+def _split(shape, dtype, layout: layout_lib.Layout | None):
+  """An array with a batch in front."""
+  placed = None if layout is None else layout.sharding(layout.batch(shape))
+  return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=placed)

@@ -1,0 +1,1 @@
+"""The door: turns a ConfigDict into frozen dataclasses, once."""

@@ -1,0 +1,1 @@
+"""Splits documents into chunks and retells them in other words."""

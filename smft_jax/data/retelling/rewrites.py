@@ -1,0 +1,229 @@
+"""Rewrites of a paragraph by rule: gaps to fill, questions, orders, quotes.
+
+No model and no download: the words are those of the paragraph. The rules are
+for English, and few; what they miss, they leave out. A language model makes
+better ones, see `data.augment` for a file of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import itertools
+import random
+import re
+
+from smft_jax.data import task
+from smft_jax.data.retelling import sentences
+
+_BLANK = '____'
+_MONTH = (
+  '(?:January|February|March|April|May|June|July|August|September|October'
+  '|November|December)'
+)
+_DATE = (
+  rf'\b{_MONTH} \d{{1,2}}(?:, \d{{4}})?\b'
+  rf'|\b(?:\d{{1,2}} )?{_MONTH} \d{{4}}\b'
+)
+_NUMBER = r'(?<![\w.,$£€-])[$£€]?\d+(?:[.,]\d+)*(?:%|(?![\w-]))'
+_CAPITALISED = r'[A-Z][\w’\'-]*\w'
+_JOINED = rf'(?: of| of the| de| van| von)? (?:{_CAPITALISED}|\d+\b)'
+_NAME = rf'\b(?:\d+(?:st|nd|rd|th) )?{_CAPITALISED}(?:{_JOINED})*'
+_FIRST_WORD = re.compile(r'["\'“‘(\[]*([\w’\'-]*)')
+_DIGIT = re.compile(r'\d')
+_GAP = re.compile(f'{_DATE}|{_NAME}|{_NUMBER}')
+
+# Capitalised only because a sentence begins with them.
+_OPENINGS = (
+  'A About According After All Along Although Among An And Another Any As At'
+  ' Because Before Between Both But By Despite Due During Each Early Every Few'
+  ' Following For From Given He Her His How However I If In Instead Into Is It'
+  ' Its Later Like Many Most Much My Near No Not Of On Once One Only Other Our'
+  ' Over Several She Since So Some Such That The Their Then There These They'
+  ' This Those Though Through Thus To Today Two Under Until Upon Was We When'
+  ' Where Whether Which While Who With Within Without Yet You'
+)
+_NOT_A_NAME = frozenset(_OPENINGS.split())
+
+# 'Ada Keller was a ...': a name, and what it is.
+_DEFINED = re.compile(
+  rf'(?P<name>(?:The )?{_NAME}) (?P<verb>is|was|are|were)'
+  r' (?P<answer>(?:a|an|the|one of) .+?)[.!]?$'
+)
+# 'The tower was built in 1889 ...': something that was done in a year.
+_YEAR = re.compile(
+  rf'(?P<name>(?:The )?{_NAME}) (?P<verb>was|were) (?P<done>(?!not )[a-z]+) in'
+  r' (?P<answer>1\d{3}|20\d\d)\b(?!-|–)'
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rewrite:
+  """One way to tell a paragraph, or a part of it.
+
+  Attributes:
+    text: What it says.
+    kind: Which rule made it: 'text', 'cloze', 'question', 'order' or 'quote'.
+    answer: Span of what is asked for, or None where nothing is.
+
+  Example:
+    >>> Rewrite(text='It rains.', kind='text').answer is None
+    True
+  """
+
+  text: str
+  kind: str
+  answer: task.Span | None = None
+
+
+def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
+  """Rewrites of a paragraph, the kinds in turn.
+
+  The first is the text itself. Then, in turn and each as long as it lasts:
+
+  - 'cloze': a sentence without a name, number or date, and that after it;
+  - 'question': a question that a sentence answers, and the sentence;
+  - 'order': the sentences in another order, see `sentences.retellings`;
+  - 'quote': a sentence in quotation marks, with where it is from.
+
+  Args:
+    text: The paragraph.
+    title: What it is about; '' where that is not known.
+    count: How many to make. A text of few sentences gives fewer.
+    seed: Equal seeds give equal rewrites.
+
+  Returns:
+    At least one and at most `count` rewrites, no two of equal text.
+
+  Raises:
+    ValueError: `count` is below 1.
+
+  Example:
+    >>> text = 'Ada Keller was a painter. She left Lisbon in 1907.'
+    >>> for made in rewrites(text, title='Ada Keller', count=5, seed='0'):
+    ...   print(f'{made.kind}: {made.text}')
+    text: Ada Keller was a painter. She left Lisbon in 1907.
+    cloze: Ada Keller: She left Lisbon in ____. The missing words: 1907.
+    question: What does the text about Ada Keller say? Ada Keller was a painter.
+    order: Ada Keller: Ada Keller was a painter. She left Lisbon in 1907.
+    quote: Ada Keller, as the text says: “She left Lisbon in 1907.”
+  """
+  if count < 1:
+    raise ValueError(f'count must be at least 1, not {count}')
+  told = sentences.split_sentences(text)
+  rng = random.Random(seed)
+  orders = sentences.retellings(text, title=title, count=count, seed=seed)
+  # A dict keeps the order of its keys, and each key once.
+  found = {text: Rewrite(text=text, kind='text')}
+  kinds: list[Iterator[Rewrite]] = [
+    iter(_shuffled(_clozes(told, title), rng)),
+    iter(_shuffled(_questions(told, title), rng)),
+    (Rewrite(text=order, kind='order') for order in orders[1:]),
+    iter(_shuffled(_quotes(told, title), rng)),
+  ]
+  for round_of_kinds in itertools.zip_longest(*kinds):
+    for made in filter(None, round_of_kinds):
+      found.setdefault(made.text, made)
+  return list(found.values())[:count]
+
+
+def _shuffled(made: Iterator[Rewrite], rng: random.Random) -> list[Rewrite]:
+  found = list(made)
+  rng.shuffle(found)
+  return found
+
+
+def _clozes(told: list[str], title: str) -> Iterator[Rewrite]:
+  for sentence in told:
+    for start, end in _gaps(sentence):
+      answer = sentence[start:end]
+      # What is to be seen elsewhere need not be known.
+      if sentence.count(answer) > 1:
+        continue
+      about = title if answer.lower() not in title.lower() else ''
+      yield _with_answer(
+        'cloze',
+        f'{_begin(about)}{sentence[:start]}{_BLANK}{sentence[end:]}'
+        ' The missing words: ',
+        answer,
+        '.',
+      )
+
+
+def _gaps(sentence: str) -> Iterator[task.Span]:
+  """Where the names, numbers and dates of a sentence are."""
+  opener = _FIRST_WORD.match(sentence)
+  assert opener is not None  # the word may be empty
+  first, opening = opener[1], opener.start(1)
+  is_name = re.split("['’]", first)[0] not in _NOT_A_NAME
+  begin = opening if is_name else opener.end()
+  for match in _GAP.finditer(sentence, begin):
+    start, end = match.span()
+    # The first word is capitalised whatever it is; 'B-52' is a name.
+    if start == opening and match.group() == first and not _DIGIT.search(first):
+      continue
+    if match.group().endswith(("'s", '’s')):
+      end -= 2
+    yield start, end
+
+
+def _questions(told: list[str], title: str) -> Iterator[Rewrite]:
+  for sentence in told:
+    defined = _DEFINED.match(sentence)
+    if defined and _can_be_asked(defined['name']):
+      asked = f'What {defined["verb"]} {_within(defined["name"])}? '
+      yield _with_answer(
+        'question',
+        asked + sentence[: defined.start('answer')],
+        defined['answer'],
+        sentence[defined.end('answer') :],
+      )
+    year = _YEAR.match(sentence)
+    if year and _can_be_asked(year['name']):
+      asked = (
+        f'In which year {year["verb"]} {_within(year["name"])} {year["done"]}? '
+      )
+      yield _with_answer(
+        'question',
+        asked + sentence[: year.start('answer')],
+        year['answer'],
+        sentence[year.end('answer') :],
+      )
+    if title:
+      yield _with_answer(
+        'question', f'What does the text about {title} say? ', sentence, ''
+      )
+      yield _with_answer(
+        'question',
+        f'Which text says: “{sentence}”? The text about ',
+        title,
+        '.',
+      )
+
+
+def _quotes(told: list[str], title: str) -> Iterator[Rewrite]:
+  begin = f'{title}, as the text says: “' if title else 'As the text says: “'
+  for sentence in told:
+    yield _with_answer('quote', begin, sentence, '”')
+
+
+def _can_be_asked(name: str) -> bool:
+  return name.removeprefix('The ').split()[0] not in _NOT_A_NAME
+
+
+def _within(name: str) -> str:
+  """A name as it stands within a sentence."""
+  return f'the {name[4:]}' if name.startswith('The ') else name
+
+
+def _begin(title: str) -> str:
+  return f'{title}: ' if title else ''
+
+
+def _with_answer(kind: str, before: str, answer: str, after: str) -> Rewrite:
+  start = len(before)
+  return Rewrite(
+    text=f'{before}{answer}{after}',
+    kind=kind,
+    answer=(start, start + len(answer)),
+  )

@@ -1,0 +1,1 @@
+"""Reads texts, questions, documents and choices from files."""

@@ -1,0 +1,1 @@
+"""An invented world of people and facts, small enough to learn in minutes."""

@@ -1,0 +1,219 @@
+"""What a model knows: its answers, what it finds likely, what it prefers.
+
+Definitions. An answer is what greedy decoding writes after the prompt, up to
+the end-of-sequence token. Likelihoods are of tokens given all that stands
+before them in their row, in nats.
+- `recall` (= exact match) and `f1` of answers: see `scores.score`.
+- `nll` of questions: mean negative log-likelihood per token of the canonical
+  answers and the ends after them. A space before an answer counts if it is
+  part of the answer's first token, not if it is a token of its own.
+- `nll`, `perplexity`, `word_perplexity` and `bits_per_byte` of texts, the ends
+  after them included: see `scores.text_scores`.
+- `accuracy` and `accuracy_unnormalized` of choices: see `scores.accuracy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax import memory
+from smft_jax import overlay as overlay_lib
+from smft_jax.data import batches
+from smft_jax.data import encoding
+from smft_jax.data import stream as stream_lib
+from smft_jax.data import task
+from smft_jax.data import tokenizers
+from smft_jax.evaluation import scores
+from smft_jax.models import transformer
+from smft_jax.runtime import preemption
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.training import step as step_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+  """Measures one model's parameters, again and again, in batches.
+
+  Attributes:
+    graphdef: The model, a `transformer.Transformer`.
+    tokenizer: Its tokenizer.
+    batch_size: Rows per forward pass.
+    max_length: Most tokens in a row. Longer texts are split; what stands
+      before an answer or an ending loses its first tokens.
+    max_answer_tokens: Longest answer that is decoded.
+  """
+
+  graphdef: nnx.GraphDef
+  tokenizer: tokenizers.Tokenizer
+  batch_size: int
+  max_length: int
+  max_answer_tokens: int
+
+  def answers(
+    self,
+    params: nnx.State,
+    questions: Sequence[task.Question],
+    overlay: overlay_lib.Overlay | None = None,
+  ) -> list[str]:
+    """The model's answers, one per question.
+
+    Args:
+      params: Its parameters.
+      questions: What is asked.
+      overlay: Rows to read in place of the table's, for batches of
+        `batch_size`.
+    """
+    prompts = encoding.tokenize_prompts(
+      [question.prompt for question in questions], self.tokenizer
+    )
+    eos_id = self.tokenizer.eos_id
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    answers = []
+    for here, count, length in self._batches(prompts, layout):
+      padded = batches.pad(prompts.take(here), length, self.tokenizer.pad_id)
+      # Prompts are padded on the left, so that all end in the last column.
+      shift = length - np.sum(padded.mask, axis=1)
+      columns = (np.arange(length) - shift[:, None]) % length
+      tokens, mask = stream_lib.assemble(
+        layout,
+        (
+          np.take_along_axis(padded.tokens, columns, axis=1),
+          np.take_along_axis(padded.mask, columns, axis=1),
+        ),
+        self.batch_size,
+      )
+      decoded = _decode(
+        self.graphdef,
+        params,
+        tokens,
+        mask,
+        self.max_answer_tokens,
+        eos_id,
+        overlay,
+      )
+      for ids in np.asarray(decoded)[:count]:
+        end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
+        answers.append(self.tokenizer.decode(ids[:end].tolist()))
+    return answers
+
+  def answer_nll(
+    self, params: nnx.State, questions: Sequence[task.Question]
+  ) -> float:
+    """Nats per token of the canonical answers, ends included.
+
+    Raises:
+      UserError: An answer is longer than a row.
+    """
+    rows = encoding.tokenize_answers(
+      [question.full_text() for question in questions],
+      self.tokenizer,
+      max_length=self.max_length,
+      end=True,
+    )
+    nats, tokens = self._nats(params, rows)
+    return nats / tokens
+
+  def text_nll(self, params: nnx.State, texts: Sequence[task.Text]) -> float:
+    """Nats per token of the texts, ends included."""
+    return self.text_scores(params, texts)['nll']
+
+  def text_scores(
+    self, params: nnx.State, texts: Sequence[task.Text]
+  ) -> dict[str, float]:
+    """`scores.text_scores` of the texts, ends included in nats and tokens."""
+    rows = encoding.tokenize(texts, self.tokenizer, max_length=self.max_length)
+    return scores.text_scores(*self._nats(params, rows), texts)
+
+  def choices(
+    self, params: nnx.State, choices: Sequence[task.Choice]
+  ) -> dict[str, float]:
+    """`scores.accuracy` of what the model finds likeliest."""
+    return scores.accuracy(self.log_likelihoods(params, choices), choices)
+
+  def log_likelihoods(
+    self, params: nnx.State, choices: Sequence[task.Choice]
+  ) -> list[np.ndarray]:
+    """How likely each ending is after its prompt.
+
+    Returns:
+      For each choice a float64 array [endings]: the log-likelihoods in nats,
+      summed over the tokens past the prompt, of the prompt, a space and the
+      ending. No end is counted.
+
+    Raises:
+      UserError: An ending is longer than a row.
+    """
+    rows = encoding.tokenize_answers(
+      [text for choice in choices for text in choice.full_texts()],
+      self.tokenizer,
+      max_length=self.max_length,
+      end=False,
+    )
+    nats = [
+      np.asarray(_row_nats(self.graphdef, params, batch), np.float64)[:count]
+      for batch, count in self._padded(params, rows)
+    ]
+    ends = np.cumsum([len(choice.endings) for choice in choices])
+    return np.split(-np.concatenate(nats), ends[:-1])
+
+  def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
+    """Weighted sum of the negative log-likelihoods, and of the weights."""
+    sums = np.zeros(2)
+    for batch, _ in self._padded(params, rows):
+      sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
+    return float(sums[0]), float(sums[1])
+
+  def _padded(self, params, rows: encoding.Encoded):
+    """Batches of all rows, and how many rows of each count."""
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    for here, count, length in self._batches(rows, layout):
+      batch = batches.pad(rows.take(here), length, self.tokenizer.pad_id)
+      mine = stream_lib.rows_here(layout, self.batch_size)
+      batch.loss_weights[mine >= count] = 0.0
+      yield stream_lib.assemble(layout, batch, self.batch_size), count
+
+  def _batches(self, rows: encoding.Encoded, layout: layout_lib.Layout | None):
+    """Parts of `batch_size` rows, the last filled up by repeating its last row.
+
+    Yields which rows of it this process makes, how many count in all
+    processes, and the length to pad to. One length per call: few shapes are
+    compiled.
+    """
+    length = batches.bucket_length(rows.longest)
+    starts = range(0, len(rows), self.batch_size)
+    for start in preemption.until_requested(starts):
+      index = np.arange(start, min(start + self.batch_size, len(rows)))
+      filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
+      here = stream_lib.rows_here(layout, self.batch_size)
+      yield filled[here], len(index), length
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id, overlay):
+  model = nnx.merge(graphdef, params)
+  decoded = transformer.greedy_decode(
+    model, tokens, mask, max_new_tokens, eos_id, overlay
+  )
+  return layout_lib.constrain_whole(memory.layout_of(model), decoded)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _nll_sums(graphdef, params, batch):
+  logits = nnx.merge(graphdef, params)(batch.tokens, batch.mask)
+  nll = step_lib.token_nll(logits, batch.tokens)
+  return jnp.sum(nll * batch.loss_weights), jnp.sum(batch.loss_weights)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_nats(graphdef, params, batch):
+  model = nnx.merge(graphdef, params)
+  nll = step_lib.token_nll(model(batch.tokens, batch.mask), batch.tokens)
+  sums = jnp.sum(nll * batch.loss_weights, axis=1)
+  return layout_lib.constrain_whole(memory.layout_of(model), sums)

@@ -1,0 +1,302 @@
+"""Hugging Face checkpoints in and out.
+
+  config.json         sizes and options
+  model.safetensors   the decoder, or shards with model.safetensors.index.json
+  memory.safetensors  its memory layers and their pool, where it has some; how
+                      they are is in the file's metadata
+
+`transformers` loads what is written here, without the memory. All names, shapes
+and dtypes are checked before anything is read, and a folder that is written
+gets its config.json last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any, Literal
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from smft_jax import memory as memory_lib
+from smft_jax import schema
+from smft_jax.config import experiment as config_lib
+from smft_jax.hf import config as hf_config
+from smft_jax.hf import files as hf_files
+from smft_jax.hf import tensors as hf_tensors
+from smft_jax.models import layers
+from smft_jax.models import transformer
+from smft_jax.runtime import processes
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import atomic
+
+# What the model does not know, and a copy of its checkpoint needs.
+_CARRIED = (
+  'added_tokens.json',
+  'chat_template.jinja',
+  'generation_config.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'tokenizer.json',
+  'tokenizer.model',
+  'tokenizer_config.json',
+  'vocab.json',
+)
+# What `to_settings` says by other names.
+_RENAMED = ('dtype', 'rope_parameters')
+
+# Under which the metadata of memory.safetensors has a `_Memory`.
+_KEY = 'smft_jax'
+
+# What other processes wait for.
+_WHAT = 'a Hugging Face checkpoint'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Memory:
+  """Of a `TransformerConfig`, what config.json cannot say."""
+
+  memory: config_lib.MemorySettings
+  memory_layers: tuple[int, ...]
+  memory_placement: Literal['replace', 'beside']
+
+
+def load_model(
+  folder: str | os.PathLike, dtype: jax.typing.DTypeLike = jnp.float32
+) -> transformer.Transformer:
+  """Reads a checkpoint onto one device.
+
+  Args:
+    folder: Has config.json and safetensors, in float32, bfloat16 or
+      float16.
+    dtype: Of parameters and computation, whatever that of the file.
+
+  Returns:
+    The decoder: int32 tokens [B, L] to logits [B, L, T]. With memory layers
+    where there is a memory.safetensors.
+
+  Raises:
+    UserError: If a file is missing or damaged, or the checkpoint needs what the
+      decoder does not have. Nothing is read then.
+  """
+  config = load_config(folder, dtype)
+  graphdef, like = nnx.split(
+    nnx.eval_shape(lambda: transformer.Transformer(config, rngs=nnx.Rngs(0)))
+  )
+  return nnx.merge(graphdef, load_params(folder, like))
+
+
+def load_config(
+  folder: str | os.PathLike, dtype: jax.typing.DTypeLike = jnp.float32
+) -> layers.TransformerConfig:
+  """The decoder that a checkpoint holds, its memory included.
+
+  Args:
+    folder: As for `load_model`.
+    dtype: As for `load_model`.
+
+  Returns:
+    Its sizes and options; the memory is on no mesh.
+
+  Raises:
+    UserError: As `load_model` does.
+  """
+  folder = pathlib.Path(folder)
+  config = hf_config.read(folder, dtype)
+  file = folder / hf_tensors.MEMORY
+  if not file.exists():
+    return config
+  with hf_files.opened(file) as opened:
+    text = (opened.metadata() or {}).get(_KEY, 'null')
+  try:
+    found = schema.build(json.loads(text), _Memory, _KEY)
+    memory = memory_lib.MemoryConfig(
+      model_dim=config.model_dim,
+      dtype=dtype,
+      **dataclasses.asdict(found.memory),
+    )
+    return dataclasses.replace(
+      config,
+      memory=memory,
+      memory_layers=found.memory_layers,
+      memory_placement=found.memory_placement,
+    )
+  except ValueError as error:
+    raise schema.UserError(
+      f'{file}: its metadata describes no memory that fits:'
+      f' {schema.one_line(error)}'
+    ) from None
+
+
+def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
+  """Reads a checkpoint straight into a target sharding.
+
+  Every device's part is read by itself, and a process reads only what its own
+  devices hold.
+
+  Args:
+    folder: As for `load_model`.
+    like: The Variables of a `Transformer`, or their shapes: what is read takes
+      their dtypes and shardings; without a sharding, it goes to one device.
+
+  Returns:
+    The Variables. Those of a memory stay as they are where there is no
+    memory.safetensors, so that a checkpoint can be given a fresh one.
+
+  Raises:
+    UserError: As `load_model` does.
+  """
+  folder = pathlib.Path(folder)
+  places = hf_tensors.places(like)
+  with contextlib.ExitStack() as stack:
+    found = hf_files.find(folder, stack)
+    has_memory = (folder / hf_tensors.MEMORY).exists()
+    wanted = {
+      place.name: place
+      for place in places.values()
+      if has_memory or place.file == hf_tensors.MODEL
+    }
+    hf_files.check(folder, found, wanted)
+
+    def load(path, variable):
+      place, value = places[path], variable.get_value()
+      if place.name in wanted:
+        value = hf_files.load(found[place.name], place, value)
+      return variable.replace(value)
+
+    return nnx.map_state(load, like)
+
+
+def save_model(
+  model: transformer.Transformer,
+  folder: str | os.PathLike,
+  source: str | os.PathLike | None = None,
+) -> None:
+  """Writes a checkpoint that `load_model` and `transformers` load.
+
+  Memory layers go into a file of their own, which `transformers` does not look
+  at. An FFN that they replace is written as zeros: without memory, nothing
+  stands in its place.
+
+  Args:
+    model: The decoder; every process calls with its own part of it.
+    folder: Made if it is not there; must have no checkpoint in it.
+    source: A checkpoint that the model came from: its tokenizer comes along,
+      and what its config.json says beside sizes and options.
+
+  Raises:
+    UserError: If the folder has a checkpoint or cannot be written, `source` is
+      of another model, or no checkpoint can hold this one.
+  """
+  config = model.config
+  settings = hf_config.to_settings(config)
+  if settings['torch_dtype'] not in hf_files.DTYPES.values():
+    raise schema.UserError(
+      f'a model of {settings["torch_dtype"]} cannot be saved; expected'
+      f' {" or ".join(hf_files.DTYPES.values())}'
+    )
+  source = None if source is None else pathlib.Path(source)
+  if source is not None:
+    settings = _with_source(settings, config, source)
+  files: dict[str, dict[str, np.ndarray]] = {hf_tensors.MODEL: {}}
+  params = nnx.state(model, nnx.Param)
+  places = hf_tensors.places(params)
+  for path, variable in nnx.to_flat_state(params):
+    array, place = layout_lib.to_numpy(variable.get_value()), places[path]
+    if processes.is_main():  # which alone needs room for all of it
+      tensors = files.setdefault(place.file, {})
+      tensors[place.name] = place.write(array)
+  if config.memory_placement == 'replace':
+    for layer in config.memory_layers:
+      files[hf_tensors.MODEL] |= hf_tensors.zero_ffn(
+        layer, config.model_dim, config.ffn_dim, config.dtype
+      )
+  processes.on_main(
+    _WHAT, _write, pathlib.Path(folder), files, config, settings, source
+  )
+
+
+def _with_source(
+  settings: dict[str, Any],
+  config: layers.TransformerConfig,
+  source: pathlib.Path,
+) -> dict[str, Any]:
+  """Settings, and what those of a checkpoint say beside them."""
+  theirs = hf_config.read(source, config.dtype)
+  ours = dataclasses.replace(
+    config,
+    memory=None,
+    memory_layers=(),
+    memory_placement=theirs.memory_placement,
+  )
+  differing = schema.differences(
+    dataclasses.asdict(theirs), dataclasses.asdict(ours), 'model'
+  )
+  if differing:
+    raise schema.UserError(
+      f'{source / "config.json"} is of another model, with'
+      f' {"; ".join(differing[:4])}'
+    )
+  kept = hf_config.read_settings(source)
+  return {k: v for k, v in kept.items() if k not in _RENAMED} | settings
+
+
+def _write(
+  folder: pathlib.Path,
+  files: Mapping[str, Mapping[str, np.ndarray]],
+  config: layers.TransformerConfig,
+  settings: Mapping[str, Any],
+  source: pathlib.Path | None,
+) -> None:
+  """Writes all files aside, then gives them their names."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ('config.json', '*.safetensors', '*.safetensors.index.json'):
+      for there in folder.glob(pattern):
+        raise schema.UserError(
+          f'{there} is there already; choose another folder'
+        )
+    with tempfile.TemporaryDirectory(prefix='.partial-', dir=folder) as name:
+      aside = pathlib.Path(name)
+      for name, tensors in files.items():
+        metadata = {'format': 'pt'}  # `transformers` asks for it
+        if name == hf_tensors.MEMORY:
+          metadata[_KEY] = json.dumps(_memory_of(config))
+        safetensors.numpy.save_file(dict(tensors), aside / name, metadata)
+      if source is not None:
+        for carried in _CARRIED:
+          if (source / carried).exists():
+            shutil.copyfile(source / carried, aside / carried)
+      atomic.write_json(aside / 'config.json', settings)
+      names = sorted(file.name for file in aside.iterdir())
+      for name in names:
+        with open(aside / name, 'rb') as file:
+          os.fsync(file.fileno())
+      # A folder without config.json is no checkpoint.
+      for name in sorted(names, key='config.json'.__eq__):
+        os.replace(aside / name, folder / name)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise schema.UserError(
+      f'{folder} cannot be written: {schema.one_line(error)}'
+    ) from None
+
+
+def _memory_of(config: layers.TransformerConfig) -> dict[str, Any]:
+  """What `load_config` makes the memory of."""
+  names = [f.name for f in dataclasses.fields(config_lib.MemorySettings)]
+  return {
+    'memory': {name: getattr(config.memory, name) for name in names},
+    'memory_layers': config.memory_layers,
+    'memory_placement': config.memory_placement,
+  }

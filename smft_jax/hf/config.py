@@ -1,0 +1,302 @@
+"""config.json of a Hugging Face checkpoint, and the decoder that it describes.
+
+Llama 2 and 3.x (and what has their layout, such as SmolLM2), Qwen2, Qwen2.5 and
+Qwen3. A setting that changes what the model computes, and that the decoder does
+not have, is refused by name: a checkpoint is read right or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from smft_jax import schema
+from smft_jax.models import layers
+from smft_jax.models import rotary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Family:
+  """What a `model_type` says without a setting.
+
+  Attributes:
+    architecture: The class of it in `transformers`.
+    qkv_bias: As in `TransformerConfig`.
+    qk_norm: As in `TransformerConfig`.
+    head_dim: Where config.json gives none; None divides the model dim.
+    kv_heads: Where config.json gives none; None takes as many as queries.
+  """
+
+  architecture: str
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  head_dim: int | None = None
+  kv_heads: int | None = None
+
+
+_FAMILIES = {
+  'llama': _Family(architecture='LlamaForCausalLM'),
+  'qwen2': _Family(architecture='Qwen2ForCausalLM', qkv_bias=True, kv_heads=32),
+  'qwen3': _Family(
+    architecture='Qwen3ForCausalLM', qk_norm=True, head_dim=128, kv_heads=32
+  ),
+}
+
+# Settings that the decoder has one value of, where a file has them at all.
+_ONLY = {
+  'hidden_act': 'silu',
+  'mlp_bias': False,
+  'partial_rotary_factor': 1.0,
+  'quantization_config': None,
+  'rope_interleaved': False,
+}
+_ROPE_TYPES = ('default', 'llama3')
+_SCALING = tuple(f.name for f in dataclasses.fields(rotary.RopeScaling))
+_ROPE_KEYS = ('rope_type', 'type', 'rope_theta', 'partial_rotary_factor')
+
+
+def read(
+  folder: pathlib.Path, dtype: jax.typing.DTypeLike = jnp.float32
+) -> layers.TransformerConfig:
+  """The decoder that a checkpoint's config.json describes, without memory.
+
+  Args:
+    folder: The checkpoint's.
+    dtype: Of parameters and computation, whatever that of the file.
+
+  Returns:
+    Its sizes and options.
+
+  Raises:
+    UserError: If the file is missing, damaged or says what is not supported.
+  """
+  return parse(read_settings(folder), dtype, str(folder / 'config.json'))
+
+
+def read_settings(folder: pathlib.Path) -> dict[str, Any]:
+  """What a checkpoint's config.json holds.
+
+  Args:
+    folder: The checkpoint's.
+
+  Raises:
+    UserError: If it is missing or damaged.
+  """
+  file = folder / 'config.json'
+  if not folder.is_dir():
+    beside = folder.parent
+    names = [f.name for f in beside.iterdir()] if beside.is_dir() else []
+    close = schema.nearest(folder.name, names)
+    hint = f'; did you mean {beside / close}?' if close else ''
+    raise schema.UserError(f'checkpoint folder {folder} does not exist{hint}')
+  try:
+    settings = json.loads(file.read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise schema.UserError(
+      f'{file} is missing, so {folder} is no Hugging Face checkpoint'
+    ) from None
+  except ValueError as error:
+    raise schema.UserError(
+      f'{file} is no JSON: {schema.one_line(error)}'
+    ) from None
+  if not isinstance(settings, dict):
+    raise schema.UserError(f'{file} must hold an object of settings')
+  return settings
+
+
+def parse(
+  settings: Mapping[str, Any], dtype: jax.typing.DTypeLike, file: str
+) -> layers.TransformerConfig:
+  """The decoder that these settings describe, without memory.
+
+  Args:
+    settings: What config.json holds, of `transformers` 5 or older ones.
+    dtype: Of parameters and computation.
+    file: What messages call the file.
+
+  Returns:
+    Its sizes and options.
+
+  Raises:
+    UserError: As `read` does.
+
+  Example:
+    >>> settings = dict(model_type='llama', vocab_size=61, hidden_size=8,
+    ...                 num_hidden_layers=2, num_attention_heads=2,
+    ...                 intermediate_size=16, rope_theta=500.0)
+    >>> config = parse(settings, jnp.float32, 'config.json')
+    >>> config.head_dim, config.rope_theta, config.tie_embeddings
+    (4, 500.0, False)
+    >>> try:
+    ...   parse(settings | {'hidden_act': 'gelu'}, jnp.float32, 'config.json')
+    ... except schema.UserError as error:
+    ...   print(error)
+    config.json: hidden_act = 'gelu' is not supported; expected 'silu'
+  """
+  family = _check_supported(settings, file)
+
+  def get(name, hint=int, default=None):
+    value = settings.get(name)
+    value = default if value is None else value
+    if value is None:
+      raise schema.UserError(f'{file}: {name} is missing')
+    return schema.coerce(value, hint, f'{file}: {name}')
+
+  heads = get('num_attention_heads')
+  derived = family.head_dim or get('hidden_size') // max(heads, 1)
+  theta, scaling = _rope(settings, file)
+  try:
+    return layers.TransformerConfig(
+      vocab_size=get('vocab_size'),
+      num_layers=get('num_hidden_layers'),
+      model_dim=get('hidden_size'),
+      num_heads=heads,
+      num_kv_heads=get('num_key_value_heads', int, family.kv_heads or heads),
+      head_dim=get('head_dim', int, derived),
+      ffn_dim=get('intermediate_size'),
+      rope_theta=theta,
+      rope_scaling=scaling,
+      norm_eps=get('rms_norm_eps', float, 1e-6),
+      qkv_bias=family.qkv_bias,
+      qk_norm=family.qk_norm,
+      tie_embeddings=get('tie_word_embeddings', bool, False),
+      dtype=dtype,
+    )
+  except schema.UserError:
+    raise
+  except ValueError as error:
+    raise schema.UserError(f'{file}: {error}') from None
+
+
+def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
+  """What config.json says of a decoder, its memory left out.
+
+  In the words that `transformers` 4 and 5 both understand.
+
+  Args:
+    config: The decoder's sizes and options.
+
+  Returns:
+    JSON that `parse` makes the same decoder of.
+
+  Raises:
+    UserError: If no family has these options.
+  """
+  options = config.qkv_bias, config.qk_norm
+  families = {(f.qkv_bias, f.qk_norm): m for m, f in _FAMILIES.items()}
+  if options not in families:
+    raise schema.UserError(
+      'qkv_bias and qk_norm are both on, which no Hugging Face checkpoint that'
+      ' is supported has; qwen2 has the first, qwen3 the second'
+    )
+  model_type = families[options]
+  scaling = None
+  if config.rope_scaling is not None:
+    scaling = {
+      'rope_type': 'llama3',
+      **dataclasses.asdict(config.rope_scaling),
+    }
+  return {
+    'architectures': [_FAMILIES[model_type].architecture],
+    'model_type': model_type,
+    'vocab_size': config.vocab_size,
+    'num_hidden_layers': config.num_layers,
+    'hidden_size': config.model_dim,
+    'num_attention_heads': config.num_heads,
+    'num_key_value_heads': config.num_kv_heads,
+    'head_dim': config.head_dim,
+    'intermediate_size': config.ffn_dim,
+    'hidden_act': _ONLY['hidden_act'],
+    'rope_theta': config.rope_theta,
+    'rope_scaling': scaling,
+    'rms_norm_eps': config.norm_eps,
+    'tie_word_embeddings': config.tie_embeddings,
+    'torch_dtype': str(jnp.dtype(config.dtype)),
+  }
+
+
+def _check_supported(settings: Mapping[str, Any], file: str) -> _Family:
+  """The family, if nothing in the settings asks for another computation."""
+  for name, value in settings.items():
+    if 'expert' in name and value:
+      raise _unsupported(file, name, value, 'no experts')
+  model_type = settings.get('model_type')
+  if model_type not in _FAMILIES:
+    raise _unsupported(
+      file, 'model_type', model_type, ' or '.join(map(repr, _FAMILIES))
+    )
+  family = _FAMILIES[model_type]
+  only = _ONLY if family.qkv_bias else _ONLY | {'attention_bias': False}
+  for name, wanted in only.items():
+    value = settings.get(name)
+    if value is not None and value != wanted:
+      raise _unsupported(file, name, value, repr(wanted))
+  kinds = settings.get('layer_types') or ()
+  for kind in kinds:
+    if kind != 'full_attention':
+      raise _unsupported(file, 'layer_types', kind, "'full_attention'")
+  if not kinds and _has_window(settings, model_type):
+    window = settings.get('sliding_window')
+    raise _unsupported(file, 'sliding_window', window, 'none in use')
+  return family
+
+
+def _has_window(settings: Mapping[str, Any], model_type: str) -> bool:
+  """Whether a layer attends to the last tokens only."""
+  if model_type == 'llama':
+    return bool(settings.get('sliding_window'))
+  # Qwen's files name a window that is not in use, or is by no layer.
+  return (
+    settings.get('use_sliding_window', False)
+    and settings.get('sliding_window', True) is not None
+    and settings.get('max_window_layers', 28)
+    < settings.get('num_hidden_layers', 0)
+  )
+
+
+def _rope(
+  settings: Mapping[str, Any], file: str
+) -> tuple[float, rotary.RopeScaling | None]:
+  """Base and scaling of the rotary frequencies, by either set of names."""
+  section = (
+    'rope_scaling' if settings.get('rope_scaling') else 'rope_parameters'
+  )
+  rope = settings.get(section) or {}
+  path = f'{file}: {section}'
+  if not isinstance(rope, Mapping):
+    raise schema.UserError(f'{path} must be a section, not {rope!r}')
+  kind = rope.get('rope_type', rope.get('type', 'default'))
+  if kind not in _ROPE_TYPES:
+    raise _unsupported(
+      file, f'{section}.rope_type', kind, ' or '.join(map(repr, _ROPE_TYPES))
+    )
+  scaled = kind == 'llama3'
+  for name, value in rope.items():
+    if name not in (*_ROPE_KEYS, *(_SCALING if scaled else ())):
+      raise schema.UserError(
+        f'{path}.{name} is not supported where rope_type is {kind!r}'
+      )
+    if name in _ONLY and value != _ONLY[name]:
+      raise _unsupported(file, f'{section}.{name}', value, repr(_ONLY[name]))
+  theta = rope.get('rope_theta', settings.get('rope_theta', 10_000.0))
+  theta = schema.coerce(theta, float, f'{file}: rope_theta')
+  if not scaled:
+    return theta, None
+  given = {name: rope[name] for name in rope if name in _SCALING}
+  return theta, schema.build(given, rotary.RopeScaling, path)
+
+
+def _unsupported(
+  file: str, name: str, value: Any, wanted: str
+) -> schema.UserError:
+  text = repr(value)
+  text = text if len(text) <= 60 else f'{text[:57]}...'
+  return schema.UserError(
+    f'{file}: {name} = {text} is not supported; expected {wanted}'
+  )

@@ -1,0 +1,216 @@
+"""Files of a Hugging Face checkpoint: opening, checking and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+
+from smft_jax import schema
+from smft_jax.hf import tensors as hf_tensors
+
+INDEX = f'{hf_tensors.MODEL}.index.json'
+
+DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
+
+# Old checkpoints hold the rotary frequencies, which config.json tells.
+_FREQUENCIES = r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq'
+_FFN = r'(model\.layers\.\d+)\.mlp\.(?:gate|up|down)_proj\.weight'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored:
+  """A tensor in an open file, of which nothing has been read yet."""
+
+  file: pathlib.Path
+  slice: Any
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Its shape."""
+    return tuple(self.slice.get_shape())
+
+  @property
+  def dtype(self) -> str:
+    """Its dtype, as safetensors calls it."""
+    return self.slice.get_dtype()
+
+
+@contextlib.contextmanager
+def opened(file: pathlib.Path) -> Iterator[Any]:
+  """An open file of safetensors.
+
+  Args:
+    file: Its path.
+
+  Raises:
+    UserError: If it is missing, truncated or something else.
+  """
+  try:
+    handle = safetensors.safe_open(file, framework='np')
+  except FileNotFoundError:
+    raise schema.UserError(f'{file} is missing') from None
+  except (safetensors.SafetensorError, OSError) as error:
+    raise schema.UserError(
+      f'{file} is truncated or damaged: {schema.one_line(error)}; expected a'
+      ' whole file of safetensors'
+    ) from None
+  with handle:
+    yield handle
+
+
+def find(
+  folder: pathlib.Path, stack: contextlib.ExitStack
+) -> dict[str, Stored]:
+  """All tensors of a checkpoint by name, its memory among them.
+
+  Args:
+    folder: The checkpoint's.
+    stack: What keeps the files open.
+
+  Raises:
+    UserError: If a file is missing, damaged or lacks what the index says.
+  """
+  found: dict[str, Stored] = {}
+  index = _index(folder)
+  files = {hf_tensors.MODEL} if index is None else set(index.values())
+  if (folder / hf_tensors.MEMORY).exists():
+    files.add(hf_tensors.MEMORY)
+  for name in sorted(files):
+    file = folder / name
+    handle = stack.enter_context(opened(file))
+    # What `safe_open` returns cannot be iterated over.
+    for tensor in handle.keys():  # noqa: SIM118
+      if tensor in found:
+        raise schema.UserError(
+          f'{file}: {tensor} is also in {found[tensor].file.name}; expected'
+          ' once'
+        )
+      found[tensor] = Stored(file=file, slice=handle.get_slice(tensor))
+  for tensor, name in (index or {}).items():
+    if tensor not in found or found[tensor].file.name != name:
+      raise schema.UserError(
+        f'{folder / name}: {tensor} is missing, which {INDEX} says is there'
+      )
+  return found
+
+
+def check(
+  folder: pathlib.Path,
+  found: Mapping[str, Stored],
+  wanted: Mapping[str, hf_tensors.Place],
+) -> None:
+  """Checks all names, shapes and dtypes before anything is read.
+
+  Args:
+    folder: The checkpoint's.
+    found: Its tensors.
+    wanted: Places that must be filled, by name.
+
+  Raises:
+    UserError: For the first tensor that is missing, another or too many.
+  """
+  for name, place in wanted.items():
+    if name not in found:
+      file = folder / place.file
+      file = file if file.exists() else folder / INDEX
+      raise schema.UserError(
+        f'{file}: {name} is missing; expected a tensor of shape'
+        f' {place.stored_shape}'
+      )
+    stored = found[name]
+    if stored.shape != place.stored_shape:
+      raise schema.UserError(
+        f'{stored.file}: {name} has shape {stored.shape}; expected'
+        f' {place.stored_shape}'
+      )
+    if stored.dtype not in DTYPES:
+      raise schema.UserError(
+        f'{stored.file}: {name} is {stored.dtype}; expected'
+        f' {" or ".join(DTYPES)}'
+      )
+  for name in sorted(found.keys() - wanted.keys()):
+    if not _may_be_left(name, found, wanted):
+      raise schema.UserError(
+        f'{found[name].file}: {name} is not in the model that config.json'
+        ' describes'
+      )
+
+
+def _may_be_left(
+  name: str, found: Mapping[str, Stored], wanted: Mapping[str, hf_tensors.Place]
+) -> bool:
+  """Whether a tensor that the model lacks says nothing that it needs."""
+  if re.fullmatch(_FREQUENCIES, name):
+    return True
+  ffn = re.fullmatch(_FFN, name)
+  if ffn:  # of a block whose FFN a memory layer replaces
+    return f'{ffn[1]}.input_layernorm.weight' in wanted
+  table = found['model.embed_tokens.weight']
+  return (
+    name == 'lm_head.weight'  # of tied embeddings, so a copy
+    and (found[name].dtype, found[name].shape) == (table.dtype, table.shape)
+    and np.array_equal(found[name].slice[:], table.slice[:])
+  )
+
+
+def load(
+  stored: Stored,
+  place: hf_tensors.Place,
+  like: jax.Array | jax.ShapeDtypeStruct,
+) -> jax.Array:
+  """Reads a Variable, each device only its part.
+
+  Args:
+    stored: Its tensor.
+    place: How it lies there.
+    like: Its shape, dtype and sharding.
+
+  Returns:
+    The array.
+  """
+  parts: dict[str, np.ndarray] = {}
+
+  def part(index):
+    # Replicas ask for the same part.
+    if str(index) not in parts:
+      read = place.read(stored.slice, index).astype(like.dtype)
+      parts[str(index)] = np.ascontiguousarray(read)
+    return parts[str(index)]
+
+  target = like.sharding
+  if target is None:
+    target = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return jax.make_array_from_callback(like.shape, target, part)
+
+
+def _index(folder: pathlib.Path) -> dict[str, str] | None:
+  """Files by the names of tensors; None where one file has all."""
+  file = folder / INDEX
+  if (folder / hf_tensors.MODEL).exists():
+    return None
+  if not file.exists():
+    raise schema.UserError(
+      f'{folder} has neither {hf_tensors.MODEL} nor {INDEX}; other formats are'
+      ' not read'
+    )
+  try:
+    weight_map = json.loads(file.read_text(encoding='utf-8'))['weight_map']
+    names = set(weight_map.values())
+    is_plain = all(pathlib.PurePath(n).name == n for n in names)
+  except (ValueError, KeyError, TypeError, AttributeError):
+    names, is_plain = set(), False
+  if not names or not is_plain:
+    raise schema.UserError(
+      f'{file} is damaged; expected a weight_map from tensors to files beside'
+      ' it'
+    )
+  return weight_map

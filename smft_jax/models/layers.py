@@ -1,0 +1,288 @@
+"""The parts of a Llama-family decoder: norm, rotary attention, SwiGLU.
+
+Shapes: B batch, L length, S attended length, D model dim, H query heads,
+G key-value heads, K head dim, F FFN dim.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from smft_jax import memory as memory_lib
+from smft_jax.models import rotary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+  """Sizes and options of a decoder.
+
+  Attributes:
+    vocab_size: T, tokens.
+    num_layers: Blocks.
+    model_dim: D.
+    num_heads: H, query heads.
+    num_kv_heads: G, key-value heads; divides `num_heads`.
+    head_dim: K, size of one head; even, for the rotation.
+    ffn_dim: F, inner size of the SwiGLU.
+    rope_theta: Base of the rotary frequencies.
+    rope_scaling: How they are stretched, as of Llama 3.1; None leaves them.
+    norm_eps: Added to the mean square in RMSNorm.
+    qkv_bias: Biases on the query, key and value projections (Qwen2).
+    qk_norm: RMSNorm on each head's query and key (Qwen3).
+    tie_embeddings: Logits from the embedding table.
+    memory: The memory layers' sizes; None for a plain decoder.
+    memory_layers: Blocks with memory, counted from 0; they share one pool.
+    memory_placement: 'replace' the FFN of those blocks or stand 'beside' it,
+      with an output gate that is zero at first.
+    dtype: Of parameters and computation; norms and softmax are float32.
+
+  Raises:
+    ValueError: For sizes that do not fit together.
+  """
+
+  vocab_size: int
+  num_layers: int
+  model_dim: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  ffn_dim: int
+  rope_theta: float = 10_000.0
+  rope_scaling: rotary.RopeScaling | None = None
+  norm_eps: float = 1e-6
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  tie_embeddings: bool = True
+  memory: memory_lib.MemoryConfig | None = None
+  memory_layers: tuple[int, ...] = ()
+  memory_placement: str = 'replace'
+  dtype: jax.typing.DTypeLike = jnp.float32
+
+  def __post_init__(self):
+    for name in (
+      'vocab_size',
+      'num_layers',
+      'model_dim',
+      'num_heads',
+      'num_kv_heads',
+      'head_dim',
+      'ffn_dim',
+    ):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
+    if self.num_heads % self.num_kv_heads:
+      raise ValueError(
+        f'num_kv_heads must divide num_heads = {self.num_heads}, got '
+        f'{self.num_kv_heads}.'
+      )
+    if self.head_dim % 2:
+      raise ValueError(
+        'head_dim must be even for rotary positions, got '
+        f'{self.head_dim}; take {self.head_dim + 1}.'
+      )
+    if self.memory_placement not in ('replace', 'beside'):
+      raise ValueError(
+        "memory_placement must be 'replace' or 'beside', got "
+        f'{self.memory_placement!r}.'
+      )
+    for layer in self.memory_layers:
+      if not 0 <= layer < self.num_layers:
+        raise ValueError(
+          f'memory_layers: there is no block {layer}; blocks are 0 to '
+          f'{self.num_layers - 1}.'
+        )
+    if bool(self.memory_layers) != (self.memory is not None):
+      raise ValueError(
+        'memory and memory_layers go together: give both or neither.'
+      )
+    if self.memory and self.memory.model_dim != self.model_dim:
+      raise ValueError(
+        f'memory.model_dim must be model_dim = {self.model_dim}, got '
+        f'{self.memory.model_dim}.'
+      )
+
+
+class RMSNorm(nnx.Module):
+  """x / rms(x) * scale over the last axis, computed in float32."""
+
+  def __init__(self, dim: int, eps: float, dtype: jax.typing.DTypeLike):
+    self.scale = nnx.Param(jnp.ones((dim,), dtype))
+    self.eps = eps
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Norms x, [..., D]."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    normed = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
+    scale = self.scale[...]
+    return normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+
+
+def positions_of(
+  mask: jax.Array, segments: jax.Array | None = None
+) -> jax.Array:
+  """Places of tokens, from 0 at the first of their row or of their segment.
+
+  Args:
+    mask: bool [B, L], False at padding, which takes no place.
+    segments: int32 [B, L], numbers of the texts in a row, one after another and
+      each without a gap; None where a row has one text.
+
+  Returns:
+    int32 [B, L].
+
+  Example:
+    >>> segments = jnp.array([[1, 1, 1, 2, 2, 0]])
+    >>> positions_of(segments > 0).tolist()
+    [[0, 1, 2, 3, 4, 4]]
+    >>> positions_of(segments > 0, segments).tolist()
+    [[0, 1, 2, 0, 1, 0]]
+  """
+  positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
+  if segments is None:
+    return positions
+  before = jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
+  begins = jnp.where(segments != before, positions, 0)
+  return positions - jax.lax.cummax(begins, axis=1)
+
+
+def causal(mask: jax.Array, segments: jax.Array | None = None) -> jax.Array:
+  """What each token attends to: real tokens up to itself, of its segment.
+
+  Args:
+    mask: As for `positions_of`.
+    segments: As for `positions_of`.
+
+  Returns:
+    bool [B, L, L], by the token that attends and the one attended to.
+
+  Example:
+    >>> segments = jnp.array([[1, 2, 2]])
+    >>> causal(segments > 0, segments).astype(int).tolist()
+    [[[1, 0, 0], [0, 1, 0], [0, 1, 1]]]
+  """
+  columns = jnp.arange(mask.shape[1])
+  attend = (columns[:, None] >= columns[None, :])[None] & mask[:, None, :]
+  if segments is not None:
+    attend &= segments[:, :, None] == segments[:, None, :]
+  return attend
+
+
+class Projection(nnx.Module):
+  """A matrix from one group of axes to another, such as [D] to [H, K].
+
+  A module and no bare parameter, so that a method can put something else in
+  its place: see `methods.surgery`.
+
+  Attributes:
+    weight: [*in_shape, *out_shape]; normal, with standard deviation
+      prod(in_shape) ** -0.5.
+    num_in: How many of its axes are those of the input.
+  """
+
+  def __init__(
+    self,
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    config: TransformerConfig,
+    *,
+    rngs: nnx.Rngs,
+  ):
+    init = nnx.initializers.normal(math.prod(in_shape) ** -0.5)
+    shape = (*in_shape, *out_shape)
+    self.weight = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.num_in = len(in_shape)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., *in_shape] -> [..., *out_shape]."""
+    return jnp.tensordot(x, self.weight[...], self.num_in)
+
+
+class Attention(nnx.Module):
+  """Causal grouped-query attention."""
+
+  def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    d, h, g, k = (
+      config.model_dim,
+      config.num_heads,
+      config.num_kv_heads,
+      config.head_dim,
+    )
+    self.query = Projection((d,), (h, k), config, rngs=rngs)
+    self.key = Projection((d,), (g, k), config, rngs=rngs)
+    self.value = Projection((d,), (g, k), config, rngs=rngs)
+    self.out = Projection((h, k), (d,), config, rngs=rngs)
+    if config.qkv_bias:
+      self.query_bias = nnx.Param(jnp.zeros((h, k), config.dtype))
+      self.key_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
+      self.value_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
+    if config.qk_norm:
+      self.query_norm = RMSNorm(k, config.norm_eps, config.dtype)
+      self.key_norm = RMSNorm(k, config.norm_eps, config.dtype)
+
+  def __call__(self, x, positions, attend, past=None, start=None):
+    """Attends.
+
+    Args:
+      x: [B, L, D], normed.
+      positions: int32 [B, L].
+      attend: bool [B, L, S]; L stands for S without a cache.
+      past: Cached keys and values, each [B, S, G, K], or None.
+      start: int32 [], the cache column of x's first token.
+
+    Returns:
+      Output [B, L, D], and keys and values [B, S, G, K] with x's written in.
+    """
+    config = self.config
+    query, key, value = self.query(x), self.key(x), self.value(x)
+    if config.qkv_bias:
+      query += self.query_bias[...][None, None]
+      key += self.key_bias[...][None, None]
+      value += self.value_bias[...][None, None]
+    if config.qk_norm:
+      query, key = self.query_norm(query), self.key_norm(key)
+    query, key = (
+      rotary.rotate(x, positions, config.rope_theta, config.rope_scaling)
+      for x in (query, key)
+    )
+    if past is not None:
+      key, value = (
+        jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
+        for old, new in zip(past, (key, value), strict=True)
+      )
+    # Query heads in G groups of H // G; a group shares a key-value head.
+    groups = (*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
+    att = jnp.einsum(
+      'blgqk,bsgk->bgqls',
+      query.reshape(groups),
+      key,
+      preferred_element_type=jnp.float32,
+    )
+    att *= config.head_dim**-0.5
+    att = jnp.where(attend[:, None, None], att, jnp.finfo(jnp.float32).min)
+    att = jax.nn.softmax(att, axis=-1).astype(x.dtype)
+    mixed = jnp.einsum('bgqls,bsgk->blgqk', att, value)
+    heads = (*x.shape[:2], config.num_heads, config.head_dim)
+    return self.out(mixed.reshape(heads)), (key, value)
+
+
+class FeedForward(nnx.Module):
+  """SwiGLU: (silu(x W_gate) * x W_up) W_down."""
+
+  def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+    d, f = config.model_dim, config.ffn_dim
+    self.gate = Projection((d,), (f,), config, rngs=rngs)
+    self.up = Projection((d,), (f,), config, rngs=rngs)
+    self.down = Projection((f,), (d,), config, rngs=rngs)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., D] -> [..., D]."""
+    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -1,0 +1,320 @@
+"""A Llama-family decoder with memory layers in place of or beside its FFNs.
+
+RMSNorm, rotary positions, grouped-query attention and SwiGLU, with the options
+(qkv bias, qk-norm, tied embeddings) that Llama, Qwen2 and Qwen3 weights need.
+
+Shapes: B batch, L length, D model dim, H query heads, G key-value heads,
+K head dim, S length of the key-value cache, T vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from smft_jax import memory as memory_lib
+from smft_jax import overlay as overlay_lib
+from smft_jax.models import layers
+from smft_jax.sharded import layout as layout_lib
+
+
+class Cache(NamedTuple):
+  """Keys and values of the tokens so far, for decoding.
+
+  Attributes:
+    keys: Per block [B, S, G, K], already rotated.
+    values: Per block [B, S, G, K].
+    mask: [B, S], True where a real token has been written.
+    length: int32 [], columns written, padding included.
+  """
+
+  keys: tuple[jax.Array, ...]
+  values: tuple[jax.Array, ...]
+  mask: jax.Array
+  length: jax.Array
+
+
+class Block(nnx.Module):
+  """Attention, then FFN, memory or both, each normed and added to x."""
+
+  def __init__(
+    self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
+  ):
+    d, eps, dtype = config.model_dim, config.norm_eps, config.dtype
+    has_memory = layer in config.memory_layers
+    beside = config.memory_placement == 'beside'
+    self.attention_norm = layers.RMSNorm(d, eps, dtype)
+    self.attention = layers.Attention(config, rngs=rngs)
+    self.mlp_norm = layers.RMSNorm(d, eps, dtype)
+    self.mlp = (
+      None
+      if has_memory and not beside
+      else layers.FeedForward(config, rngs=rngs)
+    )
+    self.memory = (
+      memory_lib.ProductKeyMemory(
+        config.memory, rngs=rngs, own_values=False, output_gate=beside
+      )
+      if config.memory is not None and has_memory
+      else None
+    )
+
+  def __call__(
+    self, x, pool, positions, attend, past=None, start=None, overlay=None
+  ):
+    """Arguments and results of `layers.Attention`, and what is read.
+
+    That is the pool [N, V] and, as for a memory layer, its overlay.
+    """
+    mixed, present = self.attention(
+      self.attention_norm(x), positions, attend, past, start
+    )
+    x += mixed
+    normed = self.mlp_norm(x)
+    if self.mlp is not None:
+      x += self.mlp(normed)
+    if self.memory is not None:
+      x += self.memory(normed, pool, overlay)
+    return x, present
+
+
+class Transformer(nnx.Module):
+  """Decoder: tokens -> logits.
+
+  Example:
+    >>> config = layers.TransformerConfig(
+    ...     vocab_size=11, num_layers=2, model_dim=8, num_heads=2,
+    ...     num_kv_heads=1, head_dim=4, ffn_dim=16)
+    >>> model = Transformer(config, rngs=nnx.Rngs(0))
+    >>> model(jnp.zeros((3, 5), jnp.int32)).shape
+    (3, 5, 11)
+  """
+
+  def __init__(self, config: layers.TransformerConfig, *, rngs: nnx.Rngs):
+    self.config = config
+    shape = (config.vocab_size, config.model_dim)
+    init = nnx.initializers.normal(0.02)
+    self.embedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.blocks = nnx.List(
+      [Block(config, i, rngs=rngs) for i in range(config.num_layers)]
+    )
+    self.final_norm = layers.RMSNorm(
+      config.model_dim, config.norm_eps, config.dtype
+    )
+    if not config.tie_embeddings:
+      self.unembedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+    # One pool for all memory layers, handed to them in the call: a Variable
+    # in two places would not survive nnx.split and merge.
+    if config.memory is not None:
+      self.pool = memory_lib.make_values(config.memory, rngs)
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    hidden: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    overlay: overlay_lib.Overlay | None = None,
+  ) -> jax.Array:
+    """Logits of every next token.
+
+    Args:
+      tokens: int32 [B, L].
+      mask: bool [B, L], False at padding, which is never attended to and takes
+        no position; None where all tokens are real.
+      hidden: [B, L, D], what `below_memory` gave for these tokens, in place of
+        computing it again.
+      segments: int32 [B, L], numbers of the texts that share a row, 0 at
+        padding: each has the logits that it has alone. None where a row has
+        one text.
+      overlay: Rows that the memory layers read in place of the table's; the
+        table is not copied.
+
+    Returns:
+      Logits [B, L, T].
+    """
+    if hidden is None:
+      hidden = self.below_memory(tokens, mask, segments)
+    above = self.blocks[self._num_below() :]
+    return self._logits(self._run(above, hidden, mask, segments, overlay))
+
+  def below_memory(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    segments: jax.Array | None = None,
+  ) -> jax.Array:
+    """What enters the lowest block with memory: no change of values moves it.
+
+    Args:
+      tokens: As for a call.
+      mask: As for a call.
+      segments: As for a call.
+
+    Returns:
+      Hidden states [B, L, D]; without memory, what leaves the last block.
+    """
+    below = self.blocks[: self._num_below()]
+    return self._run(below, self._embed(tokens), mask, segments)
+
+  def _num_below(self) -> int:
+    config = self.config
+    return min(config.memory_layers, default=config.num_layers)
+
+  def _run(
+    self, blocks, x: jax.Array, mask, segments, overlay=None
+  ) -> jax.Array:
+    """Hidden states [B, L, D] after some of the blocks."""
+    x = self._split(x)
+    if mask is None:
+      mask = jnp.ones(x.shape[:2], bool)
+    positions = layers.positions_of(mask, segments)
+    attend = layers.causal(mask, segments)
+    for block in blocks:
+      x, _ = block(x, self._pool(), positions, attend, overlay=overlay)
+    return x
+
+  def init_cache(self, batch_size: int, length: int) -> Cache:
+    """An empty cache for `length` tokens."""
+    config = self.config
+    shape = (batch_size, length, config.num_kv_heads, config.head_dim)
+    empty = (jnp.zeros(shape, config.dtype),) * config.num_layers
+    mask = jnp.zeros((batch_size, length), bool)
+    return Cache(empty, empty, mask, jnp.zeros((), jnp.int32))
+
+  def extend(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array,
+    cache: Cache,
+    overlay: overlay_lib.Overlay | None = None,
+  ) -> tuple[jax.Array, Cache]:
+    """Logits of the last token after adding tokens to the cache.
+
+    Args:
+      tokens: int32 [B, L], the next tokens; padding on the left.
+      mask: bool [B, L], False at padding.
+      cache: What came before. It must have L columns left, which cannot be
+        checked under jit: too many tokens overwrite the last columns.
+      overlay: As for a call.
+
+    Returns:
+      Logits [B, T] after the last column, and the longer cache.
+    """
+    size, start = tokens.shape[1], cache.length
+    seen = jnp.sum(cache.mask, axis=1, dtype=jnp.int32)
+    positions = seen[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
+    positions = jnp.maximum(positions, 0)
+    key_mask = jax.lax.dynamic_update_slice_in_dim(
+      cache.mask, mask, start, axis=1
+    )
+    rows = start + jnp.arange(size)
+    columns = jnp.arange(key_mask.shape[1])
+    attend = (rows[:, None] >= columns[None, :])[None] & key_mask[:, None]
+    x = self._embed(tokens)
+    keys, values = [], []
+    for i, block in enumerate(self.blocks):
+      past = (cache.keys[i], cache.values[i])
+      x, (key, value) = block(
+        x, self._pool(), positions, attend, past, start, overlay
+      )
+      keys.append(key)
+      values.append(value)
+    cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
+    return self._logits(x[:, -1:])[:, 0], cache
+
+  def _embed(self, tokens: jax.Array) -> jax.Array:
+    """[B, L] -> [B, L, D]; a table that is split comes together first."""
+    table = layout_lib.constrain_whole(self._layout(), self.embedding[...])
+    return self._split(table[tokens])
+
+  def _split(self, x: jax.Array) -> jax.Array:
+    """x, its batch over the replicas of a mesh if there is one."""
+    return layout_lib.constrain_batch(self._layout(), x)
+
+  def _layout(self) -> layout_lib.Layout | None:
+    memory = self.config.memory
+    return None if memory is None else memory.layout
+
+  def _pool(self) -> jax.Array | None:
+    return self.pool[...] if self.config.memory is not None else None
+
+  def _logits(self, x: jax.Array) -> jax.Array:
+    table = self.embedding if self.config.tie_embeddings else self.unembedding
+    return jnp.einsum('bld,td->blt', self.final_norm(x), table[...])
+
+
+def make(
+  config: layers.TransformerConfig, seed: int
+) -> tuple[nnx.GraphDef, nnx.State]:
+  """A fresh decoder; on a mesh no device ever has all of it.
+
+  Args:
+    config: Its sizes, and the mesh.
+    seed: What the parameters are drawn from.
+
+  Returns:
+    The model and its Variables.
+  """
+
+  def build():
+    return nnx.split(Transformer(config, rngs=nnx.Rngs(seed)))
+
+  layout = config.memory.layout if config.memory is not None else None
+  if layout is None:
+    return build()
+  graphdef, shapes = nnx.split(
+    nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(seed)))
+  )
+  places = memory_lib.shardings_of(shapes, layout)
+  return graphdef, jax.jit(lambda: build()[1], out_shardings=places)()
+
+
+def greedy_decode(
+  model: Transformer,
+  tokens: jax.Array,
+  mask: jax.Array,
+  max_new_tokens: int,
+  eos_id: int,
+  overlay: overlay_lib.Overlay | None = None,
+) -> jax.Array:
+  """The likeliest continuation, a token at a time, with a key-value cache.
+
+  Args:
+    model: The decoder.
+    tokens: int32 [B, L], prompts, padded on the left.
+    mask: bool [B, L], False at padding.
+    max_new_tokens: Tokens to add.
+    eos_id: Token after which a row repeats `eos_id`.
+    overlay: As for a call of the model.
+
+  Returns:
+    int32 [B, max_new_tokens].
+  """
+  batch_size, length = tokens.shape
+  cache = model.init_cache(batch_size, length + max_new_tokens)
+  logits, cache = model.extend(tokens, mask, cache, overlay)
+  # The pure form of the model: a loop may not close over its Variables.
+  graphdef, params = nnx.split(model)
+
+  def choose(logits, done):
+    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    token = jnp.where(done, jnp.int32(eos_id), token)
+    return token, done | (token == eos_id)
+
+  def add_token(carry, _):
+    token, cache, done = carry
+    logits, cache = nnx.merge(graphdef, params).extend(
+      token[:, None], jnp.ones((batch_size, 1), bool), cache, overlay
+    )
+    following, done = choose(logits, done)
+    return (following, cache, done), token
+
+  token, done = choose(logits, jnp.zeros((batch_size,), bool))
+  (last, _, _), tokens = jax.lax.scan(
+    add_token, (token, cache, done), length=max_new_tokens - 1
+  )
+  return jnp.concatenate([tokens, last[None]]).T

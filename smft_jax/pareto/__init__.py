@@ -1,1 +1,0 @@
-"""Learning against forgetting: what the table of a sweep comes to."""

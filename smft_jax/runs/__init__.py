@@ -1,0 +1,1 @@
+"""Everything that takes an Experiment: making a base, streaming, measuring."""

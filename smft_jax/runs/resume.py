@@ -1,0 +1,138 @@
+"""What a run saves of its training state, and goes on from.
+
+Where a method trains only values, of the parameters only the rows of the table
+that differ from the base are stored: the base is in the cache, and the step
+says which one it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from smft_jax import memory
+from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import checkpoint
+from smft_jax.store import checksum
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
+
+# What a step changes, beside the parameters.
+_CHANGING = ('opt_state', 'step', 'skipped', 'skipped_in_a_row')
+
+_SLOTS, _ROWS = 'changed_slots', 'changed_rows'
+
+
+def save(
+  folder: pathlib.Path,
+  state: step_lib.TrainState,
+  owner: Mapping[str, Any],
+  notes: Mapping[str, Any] | None = None,
+  base_table: jax.Array | None = None,
+) -> None:
+  """Writes what training changes of a state, numbered by its steps.
+
+  Args:
+    folder: Where the steps are.
+    state: The state.
+    owner: As in `checkpoint.save`.
+    notes: As in `checkpoint.save`.
+    base_table: [N, V], to store only the rows of the table that differ from
+      these; for where nothing else changes.
+
+  Raises:
+    OSError: As `checkpoint.save` does.
+  """
+  tree = {name: getattr(state, name) for name in _CHANGING}
+  if base_table is None:
+    tree['params'] = state.params
+  else:
+    tree[_SLOTS], tree[_ROWS] = _changed(
+      base_table, step_lib.table(state.params), state.step.sharding
+    )
+  checkpoint.save(folder, int(state.step), tree, owner, notes)
+
+
+def restore(
+  folder: pathlib.Path,
+  state: step_lib.TrainState,
+  owner: Mapping[str, Any],
+  base_table: jax.Array | None = None,
+) -> tuple[step_lib.TrainState, dict[str, Any]] | None:
+  """The newest state of `save` that can be read, and its notes.
+
+  Args:
+    folder: Where the steps are; need not exist.
+    state: The state before the first step, of the same model and method.
+    owner: As in `checkpoint.save`.
+    base_table: As in `save`; if given, the table of `state`.
+
+  Returns:
+    The state and the notes; None if there is none.
+
+  Raises:
+    ValueError: As `checkpoint.restore_newest` does.
+  """
+  like = {name: getattr(state, name) for name in _CHANGING}
+  if base_table is None:
+    like['params'] = state.params
+
+  def expected(stored: Mapping[str, Any]) -> dict[str, Any]:
+    shapes: dict[str, Any] = checkpoint.flatten(like)
+    if base_table is not None and _SLOTS in stored:
+      length = stored[_SLOTS]['shape'][0]
+      place = state.step.sharding
+      shapes[_SLOTS] = jax.ShapeDtypeStruct(
+        (length,), jnp.int32, sharding=place
+      )
+      shapes[_ROWS] = jax.ShapeDtypeStruct(
+        (length, base_table.shape[1]), base_table.dtype, sharding=place
+      )
+    return shapes
+
+  found = checkpoint.read_newest(folder, expected, owner)
+  if found is None:
+    return None
+  _, arrays, notes = found
+  leaves = [arrays[name] for name in checkpoint.flatten(like)]
+  changing = jax.tree.unflatten(jax.tree.structure(like), leaves)
+  if base_table is not None:
+    table = base_table.at[arrays[_SLOTS]].set(arrays[_ROWS])
+    values, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
+    changing['params'] = nnx.merge_state(
+      frozen, jax.tree.map(lambda _: table, values)
+    )
+  return dataclasses.replace(state, **changing), notes
+
+
+def background_identity(background: method_lib.Background | None) -> str | None:
+  """A checksum of background statistics, to tell them from others."""
+  if background is None:
+    return None
+  ranked_by = background._asdict()
+  del ranked_by['accesses']
+  return ' '.join(checksum.checksums(ranked_by).values())
+
+
+def _changed(old_NxV: jax.Array, new_NxV: jax.Array, place):
+  """Slots whose rows differ in any bit, and these rows.
+
+  Filled up to a power of two by repeating the last: few shapes are compiled,
+  and none is empty, which Orbax cannot store.
+  """
+  slots = np.flatnonzero(
+    layout_lib.to_numpy(checksum.differing_rows(old_NxV, new_NxV))
+  )
+  if not slots.size:
+    slots = np.zeros(1, np.int64)  # a row that is the base's
+  length = 1 << (len(slots) - 1).bit_length()
+  slots = np.pad(slots, (0, length - len(slots)), mode='edge')
+  slots_M = jax.device_put(slots.astype(np.int32), place)
+  return slots_M, jax.device_put(new_NxV[slots_M], place)

@@ -1,0 +1,1 @@
+"""Processes, signals, progress and the shell of a program."""

@@ -1,0 +1,248 @@
+"""Reads and row updates of a value table that lies on many devices.
+
+Each function is the one of its name elsewhere, with a `layout_lib.Layout` put in
+front: it takes and returns whole arrays, does its work where their parts lie,
+and gives the same result. What travels between devices is read by tokens, or
+belongs to the selected rows; the gradient of a whole table does where replicas
+differentiate it.
+
+Shape letters: B batch, L length (all dims between the first and the last), A
+accesses of a token, N slots, V value dim, t selected slots, T tokens of a
+device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from smft_jax import lookup
+from smft_jax.sharded import layout as layout_lib
+
+
+def read_rows(
+  layout: layout_lib.Layout,
+  values: jax.Array,
+  slot_ids: jax.Array,
+  weights: jax.Array,
+) -> jax.Array:
+  """`lookup.read_rows`, with one sum of what was read, or none.
+
+  With rows split, every device sums the rows that it has, and the sums [B, L,
+  V] are added up in float32. With dims split nothing travels, and the result
+  is split as well.
+
+  Args:
+    layout: Where arrays lie.
+    values: As there.
+    slot_ids: As there, with a batch in front.
+    weights: As there.
+
+  Returns:
+    As there.
+  """
+  lookup.check_read(values, slot_ids, weights)
+  return _read(layout, values, slot_ids, weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
+  row_axes, dim_axes = layout.row_axes, layout.dim_axes
+
+  def read(values, slot_ids, weights):
+    ids, mine = layout_lib.own(slot_ids, row_axes, values.shape[0])
+    dtype = lookup.wide_dtype(values.dtype) if row_axes else values.dtype
+    read_TxV = lookup.read_tokens(
+      values,
+      _flat(jnp.where(mine, ids, 0)),
+      _flat(jnp.where(mine, weights, 0)),
+      dtype,
+    )
+    read_TxV = layout_lib.add_up(read_TxV, row_axes)
+    if row_axes:  # else XLA for TPUs adds bfloat16 numbers up
+      wide = jnp.finfo(dtype)
+      read_TxV = jax.lax.reduce_precision(read_TxV, wide.nexp, wide.nmant)
+    read_TxV = read_TxV.astype(values.dtype)
+    return read_TxV.reshape(*slot_ids.shape[:-1], -1)
+
+  accesses = layout.batch(slot_ids_BxLxA.shape[:-1], None)
+  return layout_lib.map_parts(
+    layout,
+    read,
+    (layout.values_NxV, accesses, accesses),
+    layout.batch(slot_ids_BxLxA.shape[:-1], dim_axes),
+    values_NxV,
+    slot_ids_BxLxA,
+    weights_BxLxA,
+  )
+
+
+def _read_forward(layout, values, slot_ids, weights):
+  read = _read(layout, values, slot_ids, weights)
+  return read, (values, slot_ids, weights)
+
+
+def _read_backward(layout, residuals, gradient_BxLxV):
+  # Two maps, so that an unused one is dropped: with frozen values no gradient
+  # of the table is left in the compiled step.
+  values, slot_ids, weights = residuals
+  row_axes, dim_axes = layout.row_axes, layout.dim_axes
+  batch_axes = layout.batch_axes(slot_ids.shape)
+  accesses = layout.batch(slot_ids.shape[:-1], None)
+  reads = layout.batch(slot_ids.shape[:-1], dim_axes)
+  shard = values.shape[0] // layout.size(row_axes)
+  wide = lookup.wide_dtype(values.dtype)
+
+  def to_values(slot_ids, weights, gradient):
+    ids, mine = layout_lib.own(slot_ids, row_axes, shard)
+    rows = lookup.scatter_rows(
+      _flat(gradient).astype(wide),
+      _flat(jnp.where(mine, ids, shard)),
+      _flat(weights),
+      shard,
+    )
+    return layout_lib.add_up(rows, batch_axes).astype(values.dtype)
+
+  def to_weights(values, slot_ids, gradient):
+    ids, mine = layout_lib.own(slot_ids, row_axes, shard)
+    products = lookup.dot_tokens(
+      values, _flat(jnp.where(mine, ids, 0)), _flat(gradient).astype(wide)
+    ).reshape(slot_ids.shape)
+    products = jnp.where(mine, products, 0)
+    return layout_lib.add_up(products, row_axes or dim_axes).astype(
+      weights.dtype
+    )
+
+  values_gradient = layout_lib.map_parts(
+    layout,
+    to_values,
+    (accesses, accesses, reads),
+    layout.values_NxV,
+    slot_ids,
+    weights,
+    gradient_BxLxV,
+  )
+  weights_gradient = layout_lib.map_parts(
+    layout,
+    to_weights,
+    (layout.values_NxV, accesses, reads),
+    accesses,
+    values,
+    slot_ids,
+    gradient_BxLxV,
+  )
+  return values_gradient, None, weights_gradient
+
+
+_read.defvjp(_read_forward, _read_backward)
+
+
+def row_gradient(
+  layout: layout_lib.Layout,
+  read_gradient: jax.Array,
+  slot_ids: jax.Array,
+  weights: jax.Array,
+  slots: jax.Array,
+) -> jax.Array:
+  """`lookup.row_gradient`, added up over replicas: [t, V] travels.
+
+  Args:
+    layout: Where arrays lie.
+    read_gradient: As there, with a batch in front.
+    slot_ids: As there.
+    weights: As there.
+    slots: As there.
+
+  Returns:
+    As there; split as rows are.
+  """
+  batch_axes = layout.batch_axes(slot_ids.shape)
+
+  def gradient(*arrays):
+    return layout_lib.add_up(lookup.row_gradient(*arrays), batch_axes)
+
+  accesses = layout.batch(slot_ids.shape[:-1], None)
+  reads = layout.batch(slot_ids.shape[:-1], layout.dim_axes)
+  return layout_lib.map_parts(
+    layout,
+    gradient,
+    (reads, accesses, accesses, PartitionSpec(None)),
+    layout.rows_txV,
+    read_gradient,
+    slot_ids,
+    weights,
+    slots,
+  )
+
+
+def update_rows(
+  layout: layout_lib.Layout,
+  update: Callable[..., tuple[jax.Array, Any]],
+  opt_state: Any,
+  table: jax.Array,
+  slots: jax.Array,
+  row_gradients: jax.Array,
+  extras: Mapping[str, Any],
+) -> tuple[jax.Array, Any]:
+  """Updates rows where they lie: every device those it has, nothing travels.
+
+  Args:
+    layout: Where arrays lie.
+    update: (opt_state, table, slots, row_gradients, **extras) -> (table,
+      opt_state), such as `optim.update_rows` with its optimizer; it drops slots
+      out of range. With dims split it sees a part of every row.
+    opt_state: Arrays of the table's shape are split as the table.
+    table: [N, V].
+    slots: Integers [t], distinct but for unused places, which hold N.
+    row_gradients: [t, V].
+    extras: For `update`, whole on every device.
+
+  Returns:
+    The table and the state, split as they were.
+  """
+  row_axes = layout.row_axes
+
+  def apply(opt_state, table, slots, row_gradients, extras):
+    shard = table.shape[0]
+    ids, mine = layout_lib.own(slots, row_axes, shard)
+    ids = jnp.where(mine, ids, shard)
+    if slots.size > shard:  # more than it can have: its own in front
+      front = jnp.argsort(~mine, stable=True)[:shard]
+      ids, row_gradients = ids[front], row_gradients[front]
+    return update(opt_state, table, ids, row_gradients, **extras)
+
+  state_specs = jax.tree.map(
+    lambda leaf: (
+      layout.values_NxV if leaf.shape == table.shape else PartitionSpec()
+    ),
+    opt_state,
+  )
+  extras_specs = jax.tree.map(lambda _: PartitionSpec(), extras)
+  specs = (
+    state_specs,
+    layout.values_NxV,
+    PartitionSpec(None),
+    layout.rows_txV,
+    extras_specs,
+  )
+  return layout_lib.map_parts(
+    layout,
+    apply,
+    specs,
+    (layout.values_NxV, state_specs),
+    opt_state,
+    table,
+    slots,
+    row_gradients,
+    extras,
+  )
+
+
+def _flat(array: jax.Array) -> jax.Array:
+  """[..., X] -> [T, X]."""
+  return array.reshape(-1, array.shape[-1])

@@ -1,0 +1,117 @@
+"""Appends to metrics.jsonl and reads it.
+
+Nothing here leaves a file half-written: a whole file appears under its name in
+one step, and metrics.jsonl drops a line that a crash cut short. Of many
+processes the first one writes, and all others do nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import json
+import os
+import pathlib
+import time
+from typing import Any, BinaryIO
+
+from smft_jax import schema
+from smft_jax.runtime import processes
+from smft_jax.store import atomic
+
+
+def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+  """Reads metrics.jsonl; an unfinished last line is left out.
+
+  Raises:
+    UserError: if another line is damaged.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  if not path.exists():
+    return []
+  records = []
+  lines = path.read_bytes().split(b'\n')
+  for number, line in enumerate(lines[:-1], start=1):
+    try:
+      records.append(json.loads(line))
+    except ValueError:
+      # A crash of the machine can leave the last line finished but garbled.
+      if number < len(lines) - 1:
+        raise schema.UserError(f'{path} is damaged in line {number}') from None
+  return records
+
+
+class MetricsWriter:
+  """Appends one line of JSON per event to metrics.jsonl.
+
+  Opening it drops a last line that a crash cut short. Each line is on its way
+  to the disk when `write` returns.
+
+  Example:
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with MetricsWriter(folder) as writer:
+    ...   writer.write('pretrain', step=7, loss=2.5)
+    >>> [(r['event'], r['loss']) for r in read_records(folder)]
+    [('pretrain', 2.5)]
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    clock: Callable[[], float] = time.time,
+  ):
+    self._path = pathlib.Path(workdir) / 'metrics.jsonl'
+    self._clock = clock
+    if processes.is_main() and self._path.exists():
+      records = read_records(workdir)
+      whole = ''.join(_line(record) for record in records)
+      if whole.encode() != self._path.read_bytes():
+        atomic.write_text(self._path, whole)
+    self._file = self._open()
+
+  def write(self, event: str, **values: Any) -> None:
+    """Appends {"event": event, "time": seconds since 1970, **values}."""
+    if not processes.is_main():
+      return
+    record = {'event': event, 'time': round(self._clock(), 3), **values}
+    # One write of one whole line: a crash leaves it there or cuts it short. So
+    # does a full disk, which takes a part and then raises at the rest.
+    left = _line(atomic.to_json(record)).encode()
+    while left:
+      left = left[self._file.write(left) :]
+
+  def truncate(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
+    """Cuts the file before the first record for which `predicate` holds.
+
+    A resumed run calls it with "later than the checkpoint", so that no step
+    stands there twice.
+    """
+    if not processes.is_main():
+      return
+    kept = []
+    for record in read_records(self._path.parent):
+      if predicate(record):
+        break
+      kept.append(record)
+    self._file.close()
+    atomic.write_text(self._path, ''.join(_line(record) for record in kept))
+    self._file = self._open()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+  def __enter__(self) -> MetricsWriter:
+    return self
+
+  def __exit__(self, *unused: object) -> None:
+    self.close()
+
+  def _open(self) -> BinaryIO:
+    # Unbuffered, and open between events: closing it is up to `close`.
+    path = self._path if processes.is_main() else os.devnull
+    return open(path, 'ab', buffering=0)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+  return json.dumps(record) + '\n'

@@ -1,0 +1,1 @@
+"""Runs many points of one config: python -m smft_jax.sweep."""

@@ -1,0 +1,301 @@
+"""Runs every point of a sweep in one process, and compares them.
+
+  python -m smft_jax.sweep --config=configs/pareto.py
+  python -m smft_jax.sweep --config=configs/pareto.py --list
+  python -m smft_jax.sweep --config=configs/pareto.py --point=7
+
+How a config file says its points is in `sweep_plan`. Into the workdir:
+
+  sweep.json           the plan
+  points/NAME          config.json, metrics.jsonl, results.json; or error.txt
+  table.csv            a row for each finished point, see `sweep_table`
+  pareto.json, report.html and pictures, see `pareto.analysis`
+
+The same command goes on where it was interrupted, tries again what failed, and
+leaves alone what is done. `--point` runs one point and stops there, for job
+arrays; a later run without it gathers. Points need their base: let one job make
+it before others that share it start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+import itertools
+import json
+import pathlib
+import shutil
+import sys
+import time
+import traceback
+from typing import Any
+
+from absl import logging
+import jax
+
+from smft_jax import schema
+from smft_jax.config import command_line
+from smft_jax.config import file as config_file
+from smft_jax.data import task as task_lib
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import finetune
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import program
+from smft_jax.runtime import progress
+from smft_jax.store import atomic
+from smft_jax.store import records as records_lib
+from smft_jax.sweep import plan as sweep_plan
+from smft_jax.sweep import table as sweep_table
+from smft_jax.sweep.pareto import analysis as pareto
+
+_FLAGS = {
+  'list': command_line.Flag(
+    default=False, help='print index, state and name of points'
+  ),
+  'point': command_line.Flag(
+    default='', help='run the point of this index, no others'
+  ),
+}
+# Of a process, by Linux: it may have 65,530, and a program compiled for a CPU
+# takes hundreds. Without room for another the compiler crashes.
+_MAPS = pathlib.Path('/proc/self/maps')
+_MOST_MAPS = 40_000
+_NOTE = (
+  'a setting goes to every point; what a point sets itself, such as a seed,'
+  ' stays'
+)
+
+
+def run(
+  points: Iterable[sweep_plan.Point],
+  tasks: Mapping[Hashable, task_lib.Task],
+  workdir: pathlib.Path,
+  argv: Sequence[str] = (),
+) -> None:
+  """Runs points; what fails leaves error.txt in its folder and stops no others.
+
+  Args:
+    points: those to run.
+    tasks: their data, from `sweep_plan.make_tasks`.
+    workdir: an existing folder.
+    argv: the command line, for the record.
+  """
+  points = sweep_plan.in_order(points)
+  if not points:
+    return
+  bases = _Bases(tasks)
+  groups = [
+    list(group) for _, group in itertools.groupby(points, sweep_plan.base_key)
+  ]
+  # All bases first, so that the time left is that of points alone. The first
+  # is made last, as the one that is then kept is needed next.
+  for group in reversed(groups):
+    _prepare(group[0], workdir, argv)
+    try:
+      bases.find_or_make(group[0], workdir)
+    except Exception as error:
+      for point in group:
+        _prepare(point, workdir, argv)
+        _failed(point, workdir, error)
+      points = [point for point in points if point not in group]
+  with progress.Progress('sweep', len(points), 'point') as bar:
+    for done, point in enumerate(points, start=1):
+      _prepare(point, workdir, argv)
+      try:
+        results = _run_point(point, bases, workdir)
+      except Exception as error:
+        _failed(point, workdir, error)
+      else:
+        _say(sweep_table.line(sweep_table.row(point, results)))
+      bar.update(done)
+
+
+def gather(
+  points: Sequence[sweep_plan.Point],
+  workdir: pathlib.Path,
+  report: Mapping[str, Any],
+) -> list[str]:
+  """Writes the table and the report of the points that are done.
+
+  Args:
+    points: all points.
+    workdir: where they lie.
+    report: REPORT of the config file.
+
+  Returns:
+    What came out, in lines of text.
+  """
+  rows, failed = [], []
+  for point in points:
+    path = sweep_plan.folder_of(workdir, point) / 'results.json'
+    if path.exists():
+      rows.append(sweep_table.row(point, json.loads(path.read_text())))
+    else:
+      failed.append(point.name)
+  if not rows:
+    return ['No point is done, so there is nothing to report.']
+  sweep_table.write_csv(workdir / 'table.csv', rows)
+  pareto.write(rows, workdir, report, failed)
+  analysis = json.loads((workdir / 'pareto.json').read_text())
+  return [
+    *sweep_table.equal_learning(analysis),
+    f'table.csv and report.html in {workdir}',
+  ]
+
+
+def main(argv: list[str]) -> None:
+  """The program."""
+  invocation = command_line.parse(argv, _FLAGS, _NOTE)
+  workdir = invocation.workdir
+  points, report = sweep_plan.expand(invocation.config_file, invocation.config)
+  chosen = _chosen(points, invocation.flags['point'])
+  if invocation.flags['list']:
+    for point in chosen:
+      state = sweep_plan.state_of(workdir, point)
+      print(f'{point.index:>4}  {state:<6}  {point.name}')
+    return
+  # Before the workdir is touched: a mistake leaves nothing behind.
+  _check_workdir(workdir, chosen)
+  to_do = [p for p in chosen if sweep_plan.state_of(workdir, p) != 'done']
+  tasks = sweep_plan.make_tasks(to_do)
+  for point in to_do:
+    base_lib.check_cache(point.experiment)
+  workdir_lib.check_writable(workdir)
+  atomic.write_json(
+    workdir / 'sweep.json',
+    sweep_plan.record(invocation.config_file, points, report),
+  )
+  for told in sweep_plan.unheard(argv, invocation.config, chosen):
+    logging.warning('%s', told)
+  logging.info(
+    '%d points, %d of them done already', len(chosen), len(chosen) - len(to_do)
+  )
+  run(to_do, tasks, workdir, argv)
+  if len(chosen) == len(points):
+    print('\n'.join(gather(points, workdir, report)))
+  failed = [p.name for p in chosen if sweep_plan.state_of(workdir, p) != 'done']
+  if failed:
+    print(
+      f'{len(failed)} of {len(chosen)} points failed:'
+      f' {", ".join(failed)}: see error.txt in {workdir / "points"}; the same'
+      ' command tries again',
+      file=sys.stderr,
+    )
+    raise SystemExit(1)
+
+
+class _Bases:
+  """Bases by point; the one that was asked for last is kept."""
+
+  def __init__(self, tasks: Mapping[Hashable, task_lib.Task]):
+    self._tasks = tasks
+    self._key: Hashable = None
+    self._base: base_lib.Base | None = None
+
+  def find_or_make(
+    self, point: sweep_plan.Point, workdir: pathlib.Path
+  ) -> base_lib.Base:
+    key = sweep_plan.base_key(point)
+    if self._base is None or self._key != key:
+      self._base, self._key = None, key
+      folder = sweep_plan.folder_of(workdir, point)
+      with records_lib.MetricsWriter(folder) as writer:
+        self._base = base_lib.find_or_make(
+          point.experiment, self._tasks[sweep_plan.task_key(point)], writer
+        )
+    return self._base
+
+
+def _run_point(
+  point: sweep_plan.Point, bases: _Bases, workdir: pathlib.Path
+) -> dict[str, Any]:
+  """Runs a point from its beginning; its results, as results.json has them."""
+  began = time.monotonic()
+  folder = sweep_plan.folder_of(workdir, point)
+  base = bases.find_or_make(point, workdir)
+  with records_lib.MetricsWriter(folder) as writer:
+    results = finetune.run(
+      point.experiment, base, folder, writer, checkpoints=False, show=False
+    )
+  results['total_s'] = round(time.monotonic() - began, 1)
+  results['environment'] = workdir_lib.versions()
+  results = atomic.to_json(results)
+  atomic.write_json(folder / 'results.json', results)
+  _free_programs()
+  return results
+
+
+def _free_programs() -> None:
+  """Drops compiled programs before there are too many to compile another."""
+  if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
+    jax.clear_caches()
+
+
+def _prepare(
+  point: sweep_plan.Point, workdir: pathlib.Path, argv: Sequence[str]
+) -> None:
+  """Makes the folder of a point that is not done, and its config.json."""
+  folder = sweep_plan.folder_of(workdir, point)
+  try:
+    workdir_lib.holds_run(folder, point.experiment)
+  except schema.UserError:
+    shutil.rmtree(folder)  # unfinished, and of another config
+  workdir_lib.prepare(folder, point.experiment, argv)
+  (folder / 'error.txt').unlink(missing_ok=True)
+
+
+def _failed(
+  point: sweep_plan.Point, workdir: pathlib.Path, error: Exception
+) -> None:
+  path = sweep_plan.folder_of(workdir, point) / 'error.txt'
+  atomic.write_text(path, ''.join(traceback.format_exception(error)))
+  _say(f'{point.name}: failed: {schema.one_line(error)}')
+
+
+def _say(line: str) -> None:
+  """Logs a line; on a terminal over the bar, which comes again below it."""
+  if sys.stderr.isatty():
+    print('\r\x1b[K', end='', file=sys.stderr, flush=True)
+  logging.info('%s', line)
+
+
+def _chosen(
+  points: Sequence[sweep_plan.Point], typed: str
+) -> Sequence[sweep_plan.Point]:
+  """All points, or the one whose index was typed."""
+  if not typed:
+    return points
+  index = schema.coerce(config_file.read_text(typed, int), int, '--point')
+  if not 0 <= index < len(points):
+    raise schema.UserError(
+      f'--point={index} is out of range: there are {len(points)} points, from 0'
+      f' to {len(points) - 1}'
+    )
+  return [points[index]]
+
+
+def _check_workdir(
+  workdir: pathlib.Path, points: Iterable[sweep_plan.Point]
+) -> None:
+  """Checks that nothing in the workdir is of something else.
+
+  Raises:
+    UserError: for the workdir of a single run, or a point that was done with
+      another config.
+  """
+  if (workdir / 'config.json').exists():
+    raise schema.UserError(
+      f'workdir {workdir} holds a single run, no sweep: choose another'
+      ' --workdir'
+    )
+  for point in points:
+    if sweep_plan.state_of(workdir, point) == 'done':
+      try:
+        workdir_lib.holds_run(
+          sweep_plan.folder_of(workdir, point), point.experiment
+        )
+      except schema.UserError as error:
+        raise schema.UserError(f'point {point.name!r}: {error}') from None
+
+
+if __name__ == '__main__':
+  sys.exit(program.run(main))

@@ -1,0 +1,1 @@
+"""Learning against forgetting, from the table of a sweep."""

@@ -1,0 +1,272 @@
+"""Learning against forgetting: what the table of a sweep says.
+
+Every row of the table is one run: a method at one setting and one seed, with
+`recall`, the share of the questions on the new documents that it answers after
+the whole stream (in phrasings it never trained on), and `drop`, the share of
+what it knew before that is gone (`scores.relative_drop`; below 0 where it
+gained).
+
+**Front** of a method and seed: its points and the untouched model (the recall
+before the stream, drop 0), without those that another one dominates, having
+more recall or less drop and none of the two worse. Its drop at a recall is
+linear between neighbours on the front, that of the first point below it, and
+not defined beyond its last point.
+
+**Equal learning**: the drop of every method at one target recall, the highest
+that sparse memory and each headline rival reach with every seed: the least of
+their best recalls over those methods and seeds. `drop_mean` is over the seeds
+that reach it, `seeds` is how many do, `reached` whether all do, and `drop_std`
+the sample standard deviation (ddof 1; None for one seed). A method that reaches
+the target with no seed has `drop_mean` None, and `best_recall_mean` tells how
+far it came. `ratio` is its mean drop over that of sparse memory, over the seeds
+that both have; None where sparse memory lost nothing. Where sparse memory alone
+reaches more, the same table at its own reach, the least of its best recalls, is
+`equal_learning_at_own_reach`.
+`at` is the setting that measures such as bytes and seconds are taken from: of
+those that recall at least the target in the mean over seeds the one with the
+least drop, or else the one with the best recall.
+
+**Hypervolume**: the area of (recall, 1 - drop) that the front of a seed
+dominates, from recall 0 with everything lost, by steps; in [0, 1]. It can only
+grow with the number of points.
+
+**Dominates everywhere**: in each seed that both have, the front reaches as far
+as the rival's, and at no recall that the rival reaches is its drop larger, and
+somewhere it is smaller.
+
+References, such as in-context reading, change no weights: they have one point,
+no front, and set no target. Points that ran but have no recall or no drop
+count as points and are nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import pathlib
+from typing import Any
+
+from smft_jax.store import atomic
+from smft_jax.sweep.pareto import fronts as pareto_fronts
+from smft_jax.sweep.pareto import panels as pareto_panels
+from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep.pareto import verdicts as pareto_verdicts
+from smft_jax.sweep.pareto import words as pareto_words
+
+
+def analyse(
+  rows: Iterable[pareto_table.Row], report: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What pareto.json holds.
+
+  Args:
+    rows: of the table, one a finished point.
+    report: REPORT of the sweep's config; all of it may be absent. `own` is the
+      method that is held against the others ('sparse_memory'), `headline` its
+      rivals that set the target (('full', 'lora')), `references` methods
+      without training (('in_context',)), `goal` how many times smaller its
+      drop should be (5), `labels` what to call methods, and `panels` the
+      ablations (`panels`).
+
+  Returns:
+    equal_learning, equal_learning_at_own_reach (None where that is the same),
+    hypervolume, fronts, domination, verdicts, points, references, panels and
+    labels, as JSON.
+
+  Raises:
+    ValueError: if there are no rows.
+
+  Example:
+    >>> rows = [
+    ...   dict(method=method, seed=0, recall_before=0.0, recall=0.8, drop=drop)
+    ...   for method, drop in
+    ...   [('sparse_memory', 0.01), ('full', 0.4), ('lora', 0.2)]]
+    >>> learned = analyse(rows, {})['equal_learning']
+    >>> learned['target'], learned['methods']['lora']['ratio']
+    (0.8, 20.0)
+  """
+  rows = list(rows)
+  if not rows:
+    raise ValueError('the table has no finished point: nothing to compare')
+  own = report.get('own', 'sparse_memory')
+  wanted = [own, *report.get('headline', ('full', 'lora'))]
+  references = report.get('references', ('in_context',))
+  by_method = pareto_table.group(
+    (row for row in rows if pareto_table.MAIN in pareto_table.panels_of(row)),
+    lambda row: row.get('method'),
+  )
+  compared = {
+    method: by_method[method]
+    for method in dict.fromkeys([*wanted, *by_method])
+    if method in by_method and method not in references
+  }
+  points = {m: pareto_table.collapse(group) for m, group in compared.items()}
+  fronts = {m: pareto_table.fronts(group) for m, group in compared.items()}
+  present = [method for method in wanted if fronts.get(method)]
+  anchors = present or [method for method in fronts if fronts[method]]
+  target = pareto_table.common_reach(fronts, anchors)
+  reach = pareto_table.common_reach(fronts, [own]) if fronts.get(own) else None
+  further = reach is not None and target is not None and reach > target + 1e-9
+  found: dict[str, Any] = {
+    'own': own,
+    'headline': wanted[1:],
+    'missing': [method for method in wanted if method not in present],
+    'equal_learning': _equal_learning(compared, points, fronts, target, own),
+    'equal_learning_at_own_reach': (
+      _equal_learning(compared, points, fronts, reach, own) if further else None
+    ),
+    'hypervolume': {
+      method: pareto_table.hypervolume(group)
+      for method, group in fronts.items()
+    },
+    'fronts': {
+      method: {
+        'mean': pareto_table.mean_front(points[method], compared[method]),
+        'seeds': fronts[method],
+      }
+      for method in fronts
+    },
+    'domination': {
+      method: _domination(fronts[own], fronts[method])
+      for method in fronts
+      if fronts.get(own) and method != own
+    },
+    'points': [point for group in points.values() for point in group],
+    'references': {
+      method: pareto_table.collapse(
+        # Nothing is lost where no weight changes.
+        [{**row, 'drop': row.get('drop') or 0.0} for row in by_method[method]],
+        lambda row: row.get('method'),
+      )[0]
+      for method in references
+      if method in by_method
+    },
+    'panels': pareto_panels.panels(rows, report),
+  }
+  found['labels'] = {
+    method: pareto_words.label(method, report)
+    for method in dict.fromkeys([*wanted, *by_method])
+  }
+  found['verdicts'] = pareto_verdicts.verdicts(found, report)
+  return atomic.to_json(found)
+
+
+def write(
+  rows: Iterable[pareto_table.Row],
+  workdir: str | pathlib.Path,
+  report: Mapping[str, Any],
+  failed: Sequence[str] = (),
+) -> None:
+  """Writes pareto.json, the PNG files and report.html.
+
+  Args:
+    rows: of the table, one a finished point.
+    workdir: where to; it must exist.
+    report: REPORT of the sweep's config, see `analyse`.
+    failed: names of points that have no results.
+
+  Raises:
+    ValueError: if there are no rows.
+  """
+  # Drawing takes a while to import, and only this needs it.
+  from smft_jax.sweep.pareto import figures as pareto_figures
+  from smft_jax.sweep.pareto import report as pareto_report
+
+  workdir = pathlib.Path(workdir)
+  analysis = analyse(rows, report)
+  analysis['failed'] = list(failed)
+  atomic.write_json(workdir / 'pareto.json', analysis)
+  pictures = pareto_figures.write_figures(analysis, workdir)
+  pareto_report.write_report(analysis, workdir, report, pictures)
+
+
+def _equal_learning(
+  rows: Mapping[str, Sequence[pareto_table.Row]],
+  points: Mapping[str, Sequence[Mapping[str, Any]]],
+  fronts: Mapping[str, pareto_table.SeedFronts],
+  target: float | None,
+  own: str,
+) -> dict[str, Any]:
+  """The drop of every method at the target recall."""
+  if target is None:
+    return {'target': None, 'methods': {}}
+  methods: dict[str, dict[str, Any]] = {}
+  for method, group in fronts.items():
+    drops = {
+      seed: pareto_fronts.drop_at(front, target)
+      for seed, front in group.items()
+    }
+    reached = {s: drop for s, drop in drops.items() if drop is not None}
+    best = [front[-1][0] for front in group.values()]
+    tuned = [row['tuned'] for row in rows[method] if row.get('tuned')]
+    methods[method] = {
+      'drop_mean': pareto_table.mean(reached.values()),
+      'drop_std': pareto_table.std(reached.values()),
+      'drops': drops,
+      'seeds': len(reached),
+      'seeds_run': len(set(map(pareto_table.seed_of, rows[method]))),
+      'reached': bool(reached) and None not in drops.values(),
+      'points': len(rows[method]),
+      'settings': len(points[method]),
+      'tuned': max(tuned, default=None),
+      'best_recall_mean': pareto_table.mean(best),
+      'best_recall_std': pareto_table.std(best),
+      'at': _setting_at(points[method], target),
+    }
+  ours = (methods.get(own) or {}).get('drops', {})
+  for found in methods.values():
+    found['ratio'] = _ratio(ours, found['drops'])
+  return {'target': target, 'methods': methods}
+
+
+def _ratio(
+  ours: Mapping[str, float | None], theirs: Mapping[str, float | None]
+) -> float | None:
+  """Mean drop over ours, over the seeds of both; None where we lost nothing."""
+  pairs = [
+    (drop, theirs[seed])
+    for seed, drop in ours.items()
+    if drop is not None and theirs.get(seed) is not None
+  ]
+  own = pareto_table.mean(drop for drop, _ in pairs)
+  rival = pareto_table.mean(drop for _, drop in pairs)
+  if own is None or rival is None or own <= 0:
+    return None
+  return rival / own
+
+
+def _setting_at(
+  points: Sequence[Mapping[str, Any]], target: float
+) -> dict[str, Any] | None:
+  """The setting whose costs stand for the method at the target."""
+  placed = [point for point in points if point['recall_mean'] is not None]
+  if not placed:
+    return None
+  enough = [point for point in placed if point['recall_mean'] >= target - 1e-9]
+  if enough:
+    chosen = min(enough, key=lambda point: point['drop_mean'])
+  else:
+    chosen = max(placed, key=lambda point: point['recall_mean'])
+  keys = ('settings', 'seeds', 'recall_mean', 'drop_mean')
+  return {key: chosen[key] for key in (*keys, *pareto_table.MEASURES)}
+
+
+def _domination(
+  own: pareto_table.SeedFronts,
+  rival: pareto_table.SeedFronts,
+) -> dict[str, Any]:
+  """Whether our fronts lie below the rival's, seed by seed."""
+  seeds = {}
+  for seed in sorted(set(own) & set(rival)):
+    match = pareto_fronts.match(own[seed], rival[seed])
+    seeds[seed] = {
+      'dominates': match.dominates,
+      'below': match.below,
+      'most_excess': match.excess,
+      'at_recall': match.recall,
+      'best_recall': own[seed][-1][0],
+      'rival_best_recall': rival[seed][-1][0],
+    }
+  return {
+    'everywhere': bool(seeds) and all(s['dominates'] for s in seeds.values()),
+    'seeds': seeds,
+  }

@@ -1,0 +1,157 @@
+"""The table of a sweep: a row for each finished point, and what it comes to.
+
+Columns, None where a method or its data has no such measure:
+- name, method, panels, x, tuned, settings: what the config says of the point;
+- seed;
+- recall, f1, answer_nll: of the questions on the streamed documents, after the
+  stream, in unseen phrasings where there are any; recall_before: before it;
+  recall_seen: of phrasings that training showed;
+- held_out: relative drop by held-out set, and drop: that of 'known', or else of
+  the first set (`scores.relative_drop`);
+- retention, backward_transfer, forward_transfer, forgetting: see `transfer`;
+- locality: share of unchanged answers of the set 'known';
+- params_changed, bytes_changed; flops and lesson_s: per lesson, see `finetune`;
+  wall_s: of the whole stream, measurements included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import csv
+import io
+import pathlib
+from typing import Any
+
+from smft_jax.report import summary
+from smft_jax.runtime import progress
+from smft_jax.store import atomic
+from smft_jax.sweep import plan as sweep_plan
+
+_TARGETS = ('target_unseen_phrasing', 'target')
+
+
+def row(point: sweep_plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
+  """The row of a finished point.
+
+  Args:
+    point: the point.
+    results: its results.json.
+  """
+  before = results.get('metrics_before') or {}
+  after = results.get('metrics_after') or {}
+  asked = next((name for name in _TARGETS if name in after), 'target')
+  drops = {
+    name: measure.get('relative_drop')
+    for name, measure in (results.get('held_out') or {}).items()
+  }
+  transfer = results.get('transfer') or {}
+  lesson = results.get('lesson') or {}
+  learned = after.get(asked) or {}
+  return {
+    'name': point.name,
+    'method': point.method,
+    'panels': list(point.panels),
+    'x': point.x,
+    'tuned': point.tuned,
+    'seed': results.get('seed', point.experiment.seed),
+    'recall': learned.get('recall'),
+    'recall_before': (before.get(asked) or {}).get('recall'),
+    'recall_seen': (after.get('target') or {}).get('recall'),
+    'f1': learned.get('f1'),
+    'answer_nll': learned.get('nll'),
+    'drop': drops.get('known', next(iter(drops.values()), None)),
+    'held_out': drops,
+    'retention': transfer.get('retention_of_earlier'),
+    'backward_transfer': transfer.get('backward_transfer'),
+    'forward_transfer': transfer.get('forward_transfer'),
+    'forgetting': transfer.get('forgetting'),
+    'locality': (results.get('locality') or {}).get('known'),
+    'params_changed': results.get('params_changed'),
+    'bytes_changed': results.get('bytes_changed'),
+    'flops': lesson.get('flops'),
+    'lesson_s': lesson.get('wall_s'),
+    'wall_s': results.get('wall_s'),
+    'settings': dict(point.overrides),
+  }
+
+
+def line(row: Mapping[str, Any]) -> str:
+  """What a log says of a finished point.
+
+  Example:
+    >>> print(line({'name': 'a', 'recall': 0.84, 'drop': 0.021, 'wall_s': 7.0}))
+    a: recall 84%, drop 2.1%, 7s
+  """
+  parts = [f'{key} {_percent(row.get(key))}' for key in ('recall', 'drop')]
+  if row.get('wall_s') is not None:
+    parts.append(progress.duration(row['wall_s']))
+  return f'{row["name"]}: {", ".join(parts)}'
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Writes the table, a dict in a row as columns such as 'held_out.known'."""
+  flat = [dict(_cells(row)) for row in rows]
+  columns = dict.fromkeys(column for cells in flat for column in cells)
+  text = io.StringIO()
+  writer = csv.DictWriter(text, [*columns], lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(flat)
+  atomic.write_text(path, text.getvalue())
+
+
+def equal_learning(analysis: Mapping[str, Any]) -> list[str]:
+  """The equal-learning table in a few lines of text.
+
+  Args:
+    analysis: what pareto.json holds.
+
+  Example:
+    >>> methods = {
+    ...   'lora': {'drop_mean': 0.5, 'drop_std': 0.02, 'seeds': 3},
+    ...   'full': {'drop_mean': None, 'best_recall_mean': 0.4, 'seeds': 0}}
+    >>> analysis = {'equal_learning': {'target': 0.8, 'methods': methods}}
+    >>> for told in equal_learning(analysis):
+    ...   print(told)
+    What was known before and is lost, where 80% of the new is known:
+      lora  50% ± 2%, 3 seeds
+      full  not reached: 40% at best
+  """
+  table = analysis.get('equal_learning') or {}
+  if table.get('target') is None:
+    return ['No method was measured on what it should learn.']
+  labels = analysis.get('labels') or {}
+  found = {labels.get(k, k): v for k, v in table['methods'].items()}
+  width = max(map(len, found), default=0)
+  lines = [
+    'What was known before and is lost, where'
+    f' {_percent(table["target"])} of the new is known:'
+  ]
+  for label, measured in found.items():
+    if measured.get('drop_mean') is None:
+      best = _percent(measured.get('best_recall_mean'))
+      told = f'not reached: {best} at best'
+    else:
+      told = _percent(measured['drop_mean'])
+      if measured.get('drop_std') is not None:
+        told += f' ± {_percent(measured["drop_std"])}'
+      seeds = measured.get('seeds')
+      told += f', {seeds} seed{"" if seeds == 1 else "s"}'
+    lines.append(f'  {label:<{width}}  {told}')
+  return lines
+
+
+def _cells(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+  for key, value in row.items():
+    if isinstance(value, Mapping):
+      for name, inner in value.items():
+        yield f'{key}.{name}', _cell(inner)
+    else:
+      yield key, _cell(value)
+
+
+def _cell(value: Any) -> Any:
+  return ' '.join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _percent(share: float | None) -> str:
+  return 'unknown' if share is None else summary.percent(share)

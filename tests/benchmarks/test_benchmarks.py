@@ -1,0 +1,255 @@
+"""What the benchmarks share times, judges and draws as it says."""
+
+import itertools
+import json
+import re
+import time
+import xml.etree.ElementTree as ElementTree
+
+import jax
+import pytest
+
+from benchmarks import harness
+from benchmarks import input_pipeline
+from benchmarks import plot
+from benchmarks import scaling
+from smft_jax.config import experiment as config_lib
+from smft_jax.runs import base
+from smft_jax.runtime import program
+from tests.support import tiny_run
+
+SVG = '{http://www.w3.org/2000/svg}'
+
+
+def bars(**values):
+  return plot.Bars(title='a title', unit='ms', values=values)
+
+
+def lines(series):
+  return plot.Lines(
+    title='a title', x_label='slots', y_label='ms', series=series
+  )
+
+
+def elements(svg, tag):
+  return list(ElementTree.fromstring(svg).iter(SVG + tag))
+
+
+def texts(svg):
+  return [element.text for element in elements(svg, 'text')]
+
+
+def widths(svg):
+  return [float(rect.get('width')) for rect in elements(svg, 'rect')]
+
+
+def test_a_bar_for_each_value_as_long_as_it_is():
+  svg = plot.draw(bars(rows=20.0, dense=60.0, none=0.0))
+  rows, dense, none = widths(svg)
+  assert dense == pytest.approx(3 * rows, rel=1e-3)
+  assert none == 1
+  shown = texts(svg)
+  for text in ('a title', 'rows', 'dense', '20 ms', '60 ms', '0 ms', 'ms'):
+    assert text in shown
+
+
+def test_bars_far_apart_are_on_a_logarithmic_scale():
+  svg = plot.draw(bars(a=10.0, b=100.0, c=1000.0))
+  a, b, c = widths(svg)
+  assert b - a == pytest.approx(c - b, abs=0.21)
+  assert a > 5
+  assert 'ms, logarithmic scale' in texts(svg)
+  assert '1,000 ms' in texts(svg)
+  assert 'ms' in texts(plot.draw(bars(a=20.0, b=1000.0)))
+
+
+def test_lines_go_through_their_points():
+  svg = plot.draw(
+    lines(
+      {
+        'rows': {2**20: 31.0, 2**14: 17.0, 2**18: 32.0},
+        'dense': {2**14: 74.0, 2**18: 210.0},
+      }
+    )
+  )
+  rows, dense = [
+    [(float(dot.get('cx')), float(dot.get('cy'))) for dot in group]
+    for group in (list(g.iter(SVG + 'circle')) for g in elements(svg, 'g'))
+  ]
+  # Equal factors are equal distances, and more is higher.
+  assert rows[2][0] - rows[1][0] == pytest.approx(
+    (rows[1][0] - rows[0][0]) / 2, abs=0.11
+  )
+  assert rows[1][1] < rows[2][1] < rows[0][1]
+  assert dense[0][0] == rows[0][0]
+  assert dense[1][1] < dense[0][1] < rows[1][1]
+  shown = texts(svg)
+  for text in ('rows: 31', 'dense: 210', '16k', '262k', '1M', 'slots', 'ms'):
+    assert text in shown
+
+
+@pytest.mark.parametrize(
+  'drawing',
+  [
+    bars(a=5.0),
+    bars(**{'a name ' * 12: 0.001, 'b': 12345.6}),
+    lines({'a': {2**14: 1.0}}),
+    lines({'a line with a long name ' * 2: {1: 1.0, 5: 2.0}, 'b': {2: 1e4}}),
+    lines({str(i): {1: 1.0, 2**22: 1.0 + i / 99} for i in range(7)}),
+  ],
+)
+def test_drawing_stays_on_the_paper(drawing):
+  svg = plot.draw(drawing)
+  root = ElementTree.fromstring(svg)
+  width, height = float(root.get('width')), float(root.get('height'))
+  assert root.get('viewBox') == f'0 0 {root.get("width")} {root.get("height")}'
+  assert '--blue' in root[0].text
+  for text in elements(svg, 'text'):
+    x, y = float(text.get('x')), float(text.get('y'))
+    about = 6 * len(text.text)
+    before = {'start': 0, 'middle': about / 2, 'end': about}
+    assert x - before[text.get('text-anchor')] >= 0, text.text
+    assert x - before[text.get('text-anchor')] + about <= width, text.text
+    assert 0 <= y <= height
+  for dot in elements(svg, 'circle'):
+    assert 0 <= float(dot.get('cx')) <= width
+    assert 0 <= float(dot.get('cy')) <= height
+
+
+def test_names_at_the_ends_of_lines_do_not_overlap():
+  svg = plot.draw(lines({str(i): {1: 1.0, 9: 1.0} for i in range(4)}))
+  heights = sorted(
+    float(text.get('y'))
+    for text in elements(svg, 'text')
+    if text.get('class') == 'value'
+  )
+  assert len(heights) == 4
+  assert all(b - a >= 14 for a, b in itertools.pairwise(heights))
+
+
+def test_labels_are_escaped():
+  label = '<&">\''
+  for drawing in (
+    plot.Bars(title=label, unit=label, values={label: 1.0}),
+    plot.Lines(
+      title=label, x_label=label, y_label=label, series={label: {1: 1.0}}
+    ),
+  ):
+    svg = plot.draw(drawing)
+    assert '<&' not in svg
+    assert label in texts(svg)
+
+
+@pytest.mark.parametrize(
+  ('drawing', 'complaint'),
+  [
+    (bars(), 'a title: there is nothing to draw'),
+    (bars(a=-1.0), 'finite and not negative'),
+    (bars(a=float('nan')), 'finite and not negative'),
+    (bars(a=float('inf')), 'finite and not negative'),
+    (lines({}), 'nothing to draw'),
+    (lines({'a': {1: 2.0}, 'b': {}}), 'every line needs points'),
+    (lines({'a': {0: 2.0}}), 'x above 0'),
+  ],
+)
+def test_what_cannot_be_drawn_is_refused(drawing, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    plot.draw(drawing)
+
+
+@pytest.mark.parametrize(
+  ('measured', 'at_most', 'holds'),
+  [
+    (2.0, True, True),
+    (2.1, True, False),
+    (2.0, False, True),
+    (1, False, False),
+  ],
+)
+def test_claims(measured, at_most, holds):
+  claim = harness.Claim(text='a', measured=measured, goal=2, at_most=at_most)
+  assert claim.holds == holds
+
+
+def test_forms_are_timed_in_turn(monkeypatch):
+  monkeypatch.setattr(harness, '_WARM_UP_S', 0)
+  monkeypatch.setattr(harness, '_TURN_S', 0.01)
+  calls = []
+
+  def slow():
+    calls.append('b')
+    time.sleep(0.02)
+
+  forms = {'a': lambda: calls.append('a'), 'b': slow}
+  seconds = harness.interleave(forms, repeats=3)
+  turns = [(name, len(list(run))) for name, run in itertools.groupby(calls)]
+  # The first call of a turn is not timed, and a slow form is timed once.
+  assert turns == [('a', 1 + harness._CALLS), ('b', 1 + 1)] * 3
+  assert list(seconds) == ['a', 'b']
+  assert 0 <= seconds['a'] < 0.02 <= seconds['b'] < 1
+
+
+@pytest.mark.parametrize(
+  ('argv', 'complaint'),
+  [
+    (['--out=x.txt'], 'x.txt must end in .json'),
+    (['--out=no/such/x.json'], 'there is no folder no/such'),
+    (['--repeats=0'], '0 is no whole number of at least 1'),
+    (['--repeats=x'], 'x is no whole number of at least 1'),
+  ],
+)
+def test_bad_options_end_with_code_2(argv, complaint, capsys):
+  with pytest.raises(SystemExit) as caught:
+    harness.parse('measures', argv)
+  assert caught.value.code == 2
+  assert complaint in capsys.readouterr().err
+
+
+def test_finish_writes_numbers_and_a_plot(tmp_path, capsys):
+  out = tmp_path / 'update.json'
+  claims = [
+    harness.Claim(text='a / b', measured=1.5, goal=2),
+    harness.Claim(text='memory', measured=3, goal=4, at_most=False, unit=' MB'),
+  ]
+  harness.finish('update', {'a': 0.5}, claims, bars(a=0.5), out)
+  record = json.loads(out.read_text())
+  assert record['results'] == {'a': 0.5}
+  assert [claim['holds'] for claim in record['claims']] == [True, False]
+  assert record['machine']['versions']['jax'] == jax.__version__
+  ElementTree.parse(tmp_path / 'update.svg')
+  said = capsys.readouterr().out
+  assert re.search(r'a / b: 1.5x \(goal <= 2x\): holds', said)
+  assert re.search(r'memory: 3 MB \(goal >= 4 MB\): DOES NOT HOLD', said)
+
+
+def test_batches_of_the_input_pipeline_are_those_of_a_run():
+  experiment = config_lib.from_config_dict(tiny_run.make())
+  task = base.make_task(experiment)
+  tokenizer = input_pipeline.tokenizer_of(experiment, task)
+  rows, made_s, read_s = input_pipeline.rows_of(task.pretraining, tokenizer, 29)
+  assert made_s > 0
+  assert read_s > 0
+  padded, packed, stream = input_pipeline.cases(
+    experiment, task, tokenizer, rows
+  )
+  assert padded.tokens() < packed.tokens()
+  for case, size in ((padded, 7), (packed, 7), (stream, 5)):
+    make = case.maker()
+    batches = [make() for _ in range(7)]
+    assert all(len(batch.tokens) == size for batch in batches)
+    assert len({batch.tokens.tobytes() for batch in batches}) > 1
+    assert (batches[0].segments is not None) == (case is packed)
+
+
+@pytest.mark.parametrize(
+  ('module', 'arguments', 'said'),
+  [
+    (input_pipeline, ['--data-dir=/nowhere'], "data_dir = '/nowhere'"),
+    (scaling, ['--chips=4'], "'--chips=4': this benchmark takes no arguments"),
+  ],
+)
+def test_a_mistake_is_one_line(module, arguments, said, capsys):
+  assert program.run(module.main, arguments) == 2
+  error = capsys.readouterr().err
+  assert said in error
+  assert error.count('\n') == 1

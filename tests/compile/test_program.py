@@ -1,0 +1,343 @@
+"""What the training step takes of chips: by kind, and what is sent."""
+
+import dataclasses
+import importlib.util
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from smft_jax import methods
+from smft_jax import schema
+from smft_jax.compile import __main__ as compile_lib
+from smft_jax.compile import compiled
+from smft_jax.compile import shapes
+from smft_jax.config import command_line
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
+from smft_jax.data import tokenizers
+from smft_jax.models import transformer
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import finetune
+from smft_jax.runs import learner
+from smft_jax.runs import model as model_lib
+from smft_jax.runtime import program
+from smft_jax.training import step as step_lib
+from tests.support import compilation
+from tests.support import many_processes
+from tests.support import tiny_run
+
+MESH = {'data': 2, 'fsdp': 2, 'memory': 2}
+
+
+@pytest.fixture(autouse=True)
+def quickly():
+  with compilation.quick():
+    yield
+
+
+def make(**changes):
+  sizes = {**many_processes.SIZES, 'mesh': MESH, **changes}
+  if sizes['mesh'] is None:
+    del sizes['mesh']
+  return config_lib.from_config_dict(tiny_run.make(**sizes))
+
+
+def report(**changes):
+  return compile_lib.report(make(**changes), jax.devices())
+
+
+def test_the_kinds_of_bytes_are_those_of_the_arrays_and_of_the_program():
+  experiment = make()
+  found = compile_lib.report(experiment, jax.devices())
+  kinds = found.memory
+  assert kinds['value table'] == 64 * 12 * 4 / 2
+  assert kinds['sub-keys'] == 2 * 2 * 8 * 3 * 4 / 2
+  assert kinds['document frequencies'] == 64 * 4 / 2 + 4
+  # int32 tokens, a boolean and a float32 weight, over four replicas.
+  _, length = shapes.rows(experiment)
+  assert kinds['batch'] == 8 * length * (4 + 1 + 4) / 4
+  assert kinds['padding of these'] == 0
+  assert kinds['results not in place'] < 512  # numbers, and a tuple of all
+  program = step_lib.train_step.lower(*shapes.step(experiment)).compile()
+  sizes = program.memory_analysis()
+  assert found.total == (
+    sizes.argument_size_in_bytes
+    + sizes.output_size_in_bytes
+    - sizes.alias_size_in_bytes
+    + sizes.temp_size_in_bytes
+    + sizes.generated_code_size_in_bytes
+  )
+  assert found.fits
+  assert found.mesh == MESH
+
+
+def sent(found):
+  return sorted((str(c), c.devices, c.times) for c in found.sent)
+
+
+def test_nothing_that_is_sent_grows_with_the_table():
+  # So few slots of a device that all are scored, and so many that only those
+  # accessed are. Sub-keys are as many as the square root.
+  few, many = (report(memory__num_slots=n * n) for n in (16, 176))
+  assert many.memory['value table'] == 121 * few.memory['value table']
+  assert few.sent_bytes > 0
+  assert sent(few) == sent(many)
+
+
+def test_devices_along_memory_repeat_what_replicas_split():
+  whole = report(mesh={'memory': 8})
+  split = report(mesh={'data': 8})
+  # All but the search: tokens x heads x sub-keys x key dims.
+  tokens = 8 * shapes.rows(make())[1]
+  search = 2 * tokens * 2 * 8 * 6
+  assert whole.flops - search / 8 == 8 * (split.flops - search / 8)
+
+
+@pytest.fixture(scope='module')
+def base(tmp_path_factory):
+  """A base that nobody trained."""
+  experiment = make(mesh=None, model__memory_placement='beside')
+  task = base_lib.make_task(experiment)
+  tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  graphdef, params = transformer.make(
+    model_lib.config_of(experiment, tokenizer.vocab_size), seed=0
+  )
+  return base_lib.Base(
+    folder=tmp_path_factory.mktemp('base'),
+    task=task,
+    tokenizer=tokenizer,
+    graphdef=graphdef,
+    params=params,
+    fingerprint='untrained',
+  )
+
+
+def described(tree):
+  return {
+    jax.tree_util.keystr(path): (leaf.shape, leaf.dtype)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+STEPS = [
+  *({'name': name} for name in methods.METHODS if name != 'in_context'),
+  {'name': 'sparse_memory', 'replay_fraction': 0.5},
+]
+
+
+@pytest.mark.parametrize(
+  'method', STEPS, ids=lambda m: ','.join(map(str, m.values()))
+)
+def test_the_step_is_that_of_a_run(method, base):
+  if method['name'] == 'sparse_memory':
+    method = method | {'t': 7}
+  if method['name'] == 'ewc':
+    method = method | {'num_sequences': 32}
+  changes = {'method': method, 'model__memory_placement': 'beside'}
+  experiment = make(mesh=None, **changes)
+  with jax.numpy_dtype_promotion('standard'):  # optax adds numbers to arrays
+    state = finetune.first_state(experiment, base)
+    begin_document = state.method.begin_document
+    if begin_document is not None:
+      state.extras.update(begin_document(0, 3))
+    batch, *_ = learner.Learner(experiment, base).batch(0, 0)
+    got = shapes.step(experiment)
+    assert described(got) == described((state, batch, None))
+    # On a mesh it can be traced, for which all has to be there.
+    on_mesh = shapes.step(make(**changes))
+    _, values = jax.eval_shape(step_lib.train_step, *on_mesh)
+  assert values['loss'].shape == ()
+
+
+def test_without_a_stream_it_is_that_of_pretraining():
+  experiment = make(stream=None, method=None, background=None)
+  with jax.numpy_dtype_promotion('standard'):
+    state, batch, hidden = shapes.step(experiment)
+    found = compile_lib.report(experiment, jax.devices())
+  assert state.method.name == 'pretraining'
+  assert batch.tokens.shape[0] == experiment.base.batch_size
+  assert hidden is None
+  # Two moments of each weight.
+  weights = found.memory['value table'] + found.memory['sub-keys']
+  weights += found.memory['other weights']
+  assert found.memory['optimizer state'] == pytest.approx(2 * weights, rel=0.01)
+
+
+def test_hidden_states_that_are_reused_are_an_argument():
+  experiment = make(stream__reuse_hidden=True)
+  *_, hidden = shapes.step(experiment)
+  _, length = shapes.rows(experiment)
+  assert hidden.shape == (8, length, 14)
+  reused, whole = report(stream__reuse_hidden=True), report()
+  added = 8 * length * 14 * 4 / 4
+  assert reused.memory['batch'] - whole.memory['batch'] == added
+
+
+@pytest.mark.parametrize(
+  ('variant', 'changes', 'length'),
+  [
+    ('facts', {}, 64),
+    ('documents', {}, 512),
+    ('facts', {'stream.max_length': 'none'}, 512),
+    ('facts', {'method.replay_fraction': '0.5'}, 512),
+    ('facts', {'stream': 'none'}, 512),
+  ],
+)
+def test_a_config_compiles_without_the_data_it_would_read(
+  variant, changes, length
+):
+  overrides = [f'--config.{key}={value}' for key, value in changes.items()]
+  invocation = command_line.parse(
+    [f'--config=configs/paper_1b.py:{variant}', *overrides]
+  )
+  with pytest.raises(schema.UserError, match=r'config\.data\.data_dir'):
+    config_lib.from_config_dict(config_file.load('configs/paper_1b.py'))
+  experiment = shapes.experiment_of(invocation.config)
+  assert shapes.rows(experiment) == (32768, length)
+
+
+def test_what_does_not_fit_is_told(tmp_path, capsys, monkeypatch):
+  config = many_processes.write_config(tmp_path, mesh=MESH)
+  arguments = [f'--config={config}']
+  assert program.run(compile_lib.main, arguments) == 0
+  said = capsys.readouterr().out
+  assert re.search(r'it fits: \d+% of the memory', said)
+  assert 'data 2 x fsdp 2 x memory 2' in said
+  assert 'all-reduce' in said
+  monkeypatch.setattr(compiled, 'room', lambda device: 1000)
+  assert program.run(compile_lib.main, arguments) == 1
+  assert 'it does not fit' in capsys.readouterr().out
+
+
+def test_a_chip_that_is_known_bounds_the_step():
+  found = report()
+  assert found.seconds() == {}  # nobody says what a CPU can do
+  peak = compiled.Device(
+    memory=1e9, bandwidth=1e6, flops=1e15, links=1e15, source=''
+  )
+  known = dataclasses.replace(found, peak=peak)
+  seconds = known.seconds()
+  assert max(seconds, key=seconds.get) == 'memory'
+  assert seconds['links'] == found.sent_bytes / 1e15
+  said = '\n'.join(compile_lib.lines(known))
+  assert 'bound by memory' in said
+  assert 'compute, at 1000 T/s' in said
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--config.mesh.data=3'], 'batch_size = 8 must be a multiple of the 3'),
+    (['--config.mesh.memory=8'], 'takes 16 devices, which does not divide'),
+    (['--config.method.name=in_context'], "'in_context' takes no steps"),
+    (['--topolgy=v5e:4x4'], 'did you mean --topology?'),
+    (['--config.stream.max_length=1'], 'max_length must be at least 2'),
+    (
+      ['--config.memory.num_slots=49', '--config.mesh.data=1'],
+      'mesh axis memory = 2 does not divide num_slots = 49',
+    ),
+  ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+  flags, message, tmp_path, capsys
+):
+  config = many_processes.write_config(
+    tmp_path, mesh={'data': 2, 'fsdp': 1, 'memory': 2}
+  )
+  assert program.run(compile_lib.main, [f'--config={config}', *flags]) == 2
+  said = capsys.readouterr().err.strip().splitlines()
+  assert len(said) == 1
+  assert message in said[0]
+
+
+@pytest.mark.parametrize(
+  ('changes', 'hint'),
+  [
+    # Four divides all batches, and two the eight sub-keys.
+    (
+      {'base__batch_size': 4},
+      'takes 1 of the 8 chips of --topology=v5e:2x4: for one,'
+      ' --config.mesh.data=4 --config.mesh.memory=2',
+    ),
+    ({'base__batch_size': 7, 'memory__num_slots': 49}, 'no other mesh divides'),
+  ],
+)
+def test_a_mesh_that_leaves_chips_out_is_told_another(
+  changes, hint, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setattr(compiled, 'tpu', lambda topology: jax.devices())
+  config = many_processes.write_config(tmp_path, **changes)
+  arguments = [f'--config={config}', '--topology=v5e:2x4']
+  assert program.run(compile_lib.main, arguments) == 2
+  said = capsys.readouterr().err
+  assert hint in said
+  if 'for one' in hint:
+    arguments += re.findall(r'--config\.mesh\.\w+=\d+', said)
+    assert program.run(compile_lib.main, arguments) == 0
+
+
+NO_TPU = importlib.util.find_spec('libtpu') is None
+
+
+@pytest.mark.skipif(not NO_TPU, reason='libtpu is here')
+def test_what_a_topology_needs_is_said(tmp_path, capsys):
+  config = many_processes.write_config(tmp_path)
+  arguments = [f'--config={config}', '--topology=v5e:2x2']
+  assert program.run(compile_lib.main, arguments) == 2
+  assert 'pip install "smft-jax[tpu]"' in capsys.readouterr().err
+
+
+def compile_for(config, *flags):
+  """The program in a process of its own: it chooses where jax runs."""
+  return subprocess.run(
+    [*(sys.executable, '-m', 'smft_jax.compile', f'--config={config}'), *flags],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_TPU, reason='needs libtpu: pip install "smft-jax[tpu]"')
+@pytest.mark.parametrize(
+  ('topology', 'kind', 'mesh'),
+  [
+    ('v5e:2x4', 'TPU v5 lite', {'data': 4, 'memory': 2}),
+    # Eight parts are no whole axis of its torus.
+    ('v5p:4x4x4', 'TPU v5', {'data': 8, 'memory': 8}),
+  ],
+)
+def test_a_step_compiles_for_a_pod(topology, kind, mesh, tmp_path):
+  config = many_processes.write_config(tmp_path)
+  flags = [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
+  done = compile_for(config, f'--topology={topology}', *flags)
+  assert done.returncode == 0, done.stderr
+  assert f'on {kind}: data {mesh["data"]} x fsdp 1' in done.stdout
+  assert re.search(r'estimated \S+ ms at least, bound by \w+', done.stdout)
+  assert not done.stderr
+  if topology == 'v5e:2x4':
+    told = compile_for(config, f'--topology={topology}')
+    assert told.returncode == 2
+    assert '--config.mesh.data=8 --config.mesh.memory=1' in told.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_TPU, reason='needs libtpu: pip install "smft-jax[tpu]"')
+@pytest.mark.parametrize(
+  ('topology', 'message'),
+  [
+    *((t, 'is not known;') for t in ('v9:2x4', 'v5e', 'v5e:3x3x3', 'v5e:')),
+    ('v4:2x2x1', 'take v5e, v5p or v6e'),
+  ],
+)
+def test_a_topology_that_is_none_is_refused(topology, message, tmp_path):
+  done = compile_for(
+    many_processes.write_config(tmp_path), f'--topology={topology}'
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith(f'error: --topology={topology} ')
+  assert message in done.stderr
+  assert done.stderr.count('\n') == 1

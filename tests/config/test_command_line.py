@@ -1,0 +1,355 @@
+"""Command lines: understood, or refused in one line with exit code 2."""
+
+import errno
+import json
+import pathlib
+
+import pytest
+
+from smft_jax import schema
+from smft_jax.config import command_line
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
+from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import program
+from tests.config import test_experiment as test_config
+
+SOURCE = f"""
+from ml_collections import config_dict
+
+VARIANTS = ('', 'squad')
+
+def get_config(variant=''):
+  config = config_dict.ConfigDict({test_config.CONFIG!r})
+  config.method.t = 23 if variant else 17
+  config.evaluation.batch_size = config.base.get_ref('batch_size')
+  return config
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+  """A working folder with configs/docqa.py in it."""
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'docqa.py').write_text(SOURCE)
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def refusal(*argv, flags=None):
+  with pytest.raises(schema.UserError) as error:
+    config_lib.from_config_dict(command_line.parse(argv, flags).config)
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+def parsed(*argv):
+  return config_lib.from_config_dict(command_line.parse(argv).config)
+
+
+def test_config_and_overrides():
+  experiment = parsed(
+    '--config=configs/docqa.py',
+    '--config.method.t=1e1',
+    '--config.method.learning_rate',
+    '7',
+    '--config.memory.qk_norm=false',
+    '--config.model.qkv_bias',
+    '--config.model.memory_layers=(0, 2)',
+    '--config.stream.max_documents=3',
+    '--config.data.num_new=5',
+  )
+  assert experiment.method.t == 10
+  assert experiment.method.learning_rate == 7.0
+  assert experiment.memory.qk_norm is False
+  assert experiment.model.qkv_bias is True
+  assert experiment.model.memory_layers == (0, 2)
+  assert experiment.stream.max_documents == 3
+  assert experiment.data.num_new == 5
+
+
+def test_references_follow_an_override():
+  experiment = parsed(
+    '--config=configs/docqa.py', '--config.base.batch_size=7e0'
+  )
+  assert experiment.base.batch_size == 7
+  assert experiment.evaluation.batch_size == 7
+
+
+def test_the_kind_of_data_can_be_overridden(folder):
+  path = folder / 'configs' / 'docqa.py'
+  path.write_text(SOURCE.replace("'num_known': 13", "'seed': 13"))
+  experiment = parsed(
+    f'--config={path}', '--config.data.kind=squad', '--config.data.data_dir=x'
+  )
+  assert (experiment.data.data_dir, experiment.data.seed) == ('x', 13)
+
+
+def test_a_section_can_be_left_out():
+  experiment = parsed(
+    '--config=configs/docqa.py',
+    '--config.stream=none',
+  )
+  assert experiment.stream is None
+
+
+def test_variant_reaches_get_config():
+  assert parsed('--config=configs/docqa.py:squad').method.t == 23
+
+
+def test_workdir_is_named_after_config_and_overrides():
+  plain = command_line.parse(['--config=configs/docqa.py'])
+  assert plain.workdir == pathlib.Path('runs/docqa')
+  other = command_line.parse(
+    [
+      '--config=configs/docqa.py:squad',
+      '--config.seed=1',
+      '--config.method.t=9',
+    ]
+  )
+  assert other.workdir == pathlib.Path('runs/docqa-squad,method.t=9,seed=1')
+  given = command_line.parse(
+    ['--config=configs/docqa.py', '--workdir=here/there']
+  )
+  assert given.workdir == pathlib.Path('here/there')
+  rate = f'--config.method.learning_rate=1.{"0" * 300}'
+  long = command_line.parse(['--config=configs/docqa.py', rate]).workdir.name
+  assert len(long) < 140
+  assert (
+    long
+    != command_line.parse(
+      ['--config=configs/docqa.py', rate + '1']
+    ).workdir.name
+  )
+
+
+def test_flags_of_a_program():
+  flags = {
+    'fast': command_line.Flag(default=False, help='less of everything'),
+    'count': command_line.Flag(default=3, help='how many'),
+    'note': command_line.Flag(default='', help='for the record'),
+  }
+  argv = ['--fast', '--config=configs/docqa.py', '--count=1e1']
+  invocation = command_line.parse(argv, flags)
+  assert invocation.flags == {'fast': True, 'count': 10, 'note': ''}
+  assert invocation.argv == tuple(argv)
+  assert '--count must be a whole number' in refusal('--count=x', flags=flags)
+
+
+@pytest.mark.parametrize(
+  ('argv', 'parts'),
+  [
+    ([], ['--config=FILE.py is missing', 'configs/docqa.py']),
+    (['--config'], ['--config needs a value']),
+    (['--config=configs/docqaa.py'], ['did you mean configs/docqa.py?']),
+    (['--config=configs/docqa'], ['did you mean configs/docqa.py?']),
+    (['--config=confgs/docqa.py'], ['folder confgs', 'did you mean configs?']),
+    (['--config=configs'], ['configs is a folder', 'configs/docqa.py']),
+    (['--config=configs/docqa.py:squd'], ["did you mean 'squad'?"]),
+    (['configs/docqa.py'], ['did you mean --config=configs/docqa.py?']),
+    (['config.seed=3'], ['did you mean --config.seed=3?']),
+    (['workdir=x'], ['did you mean --workdir=x?']),
+    (['hello'], ["'hello' is no flag"]),
+    (['--confg=configs/docqa.py'], ['did you mean --config?']),
+    (['--wrkdir=x'], ['did you mean --workdir?']),
+    (['--learning_rate=3'], ['did you mean --config.base.learning_rate?']),
+    (['--method.t=3'], ['did you mean --config.method.t?']),
+    (['--config.metod.t=3'], ['did you mean config.method.t?']),
+    (['--config.method.tt=3'], ['did you mean config.method.t?']),
+    (['--config.method.t=many'], ['config.method.t', "'many'"]),
+    (['--config.method.t=1.5'], ['config.method.t', '1.5']),
+    (['--config.method.t=1000'], ['config.method.t = 1000', '169']),
+    (['--config.model.qkv_bias=maybe'], ['True or False', "'maybe'"]),
+    (['--config.seed=[1'], ['config.seed', '[1']),
+    (['--config.data.kind=jsonll'], ["did you mean 'jsonl'?"]),
+    (['--config.model=3'], ['config.model is a section']),
+  ],
+)
+def test_a_mistake_is_one_line_that_names_the_nearest_right_thing(argv, parts):
+  has_config = any('.py' in a or a == '--config' for a in argv)
+  if argv and not has_config and argv != ['--config=configs']:
+    argv = ['--config=configs/docqa.py', *argv]
+  said = refusal(*argv)
+  for part in parts:
+    assert part in said
+
+
+def test_a_value_that_must_be_given_can_be_given(folder):
+  (folder / 'configs' / 'own.py').write_text(f"""
+from ml_collections import config_dict
+
+def get_config():
+  config = config_dict.ConfigDict({test_config.make(data=None)!r})
+  config.data = config_dict.ConfigDict({{
+    'kind': 'squad', 'data_dir': config_dict.required_placeholder(str)}})
+  return config
+""")
+  said = refusal('--config=configs/own.py')
+  assert (
+    said == 'config.data.data_dir must be given: --config.data.data_dir=...'
+  )
+  given = parsed('--config=configs/own.py', '--config.data.data_dir=there')
+  assert given.data.data_dir == 'there'
+
+
+@pytest.mark.parametrize(
+  ('source', 'parts'),
+  [
+    ('x = ', ['does not run', 'SyntaxError']),
+    ('\nimport nothing_like_it', ['ModuleNotFoundError', '(line 2)']),
+    ('x = 3', ['has no get_config()']),
+    ('get_config = lambda: 3', ['must return a ConfigDict', 'int']),
+    ('def get_config():\n  return 1 / 0', ['ZeroDivisionError', '(line 2)']),
+    ('def get_config(variant): pass', ['needs a variant']),
+  ],
+)
+def test_config_files_that_are_none(folder, source, parts):
+  (folder / 'configs' / 'bad.py').write_text(source)
+  said = refusal('--config=configs/bad.py')
+  for part in ['configs/bad.py', *parts]:
+    assert part in said
+
+
+def test_a_variant_where_there_is_none(folder):
+  (folder / 'configs' / 'bad.py').write_text('def get_config(): pass')
+  assert 'has no variants' in refusal('--config=configs/bad.py:small')
+
+
+def test_an_edited_file_is_read_anew(folder):
+  path = folder / 'configs' / 'docqa.py'
+  for seed in (4, 5):
+    path.write_text(SOURCE.replace("'seed': 3", f"'seed': {seed}"))
+    assert config_file.load(str(path)).seed == seed
+  assert not (folder / 'configs' / '__pycache__').exists()
+
+
+def test_help_lists_flags_and_configs(capsys):
+  flags = {'fast': command_line.Flag(default=False, help='less of everything')}
+  with pytest.raises(SystemExit) as left:
+    command_line.parse(['--help'], flags)
+  assert left.value.code == 0
+  out = capsys.readouterr().out
+  assert 'less of everything' in out
+  assert 'configs/docqa.py' in out
+
+
+def raising(error):
+  def main(argv):
+    raise error
+
+  return main
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    schema.UserError('method.t\n  is wrong'),
+    FileNotFoundError(errno.ENOENT, 'No such file', 'lost.txt'),
+    OSError(errno.EIO, 'Input/output error'),
+  ],
+)
+def test_run_turns_mistakes_into_one_line(error, capsys):
+  assert program.run(raising(error), []) == 2
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert err.startswith('error: ')
+  assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_is_one_line_and_no_mistake(number, capsys):
+  assert program.run(raising(OSError(number, 'no room', 'disk')), []) == 1
+  err = capsys.readouterr().err
+  assert 'disk' in err
+  assert 'the same command resumes' in err
+  assert err.count('\n') == 1
+
+
+def test_run_turns_a_value_error_of_this_package_into_one_line(capsys):
+  def main(argv):
+    # Any function of the package that refuses its arguments would do.
+    from smft_jax.report import figures
+
+    figures.line_chart([], x_label='', y_label='', show=str)
+
+  assert program.run(main, []) == 2
+  assert capsys.readouterr().err == 'error: a chart needs at least one point\n'
+
+
+@pytest.mark.parametrize('error', [ValueError('a bug'), TypeError('a bug')])
+def test_run_lets_bugs_keep_their_traceback(error):
+  with pytest.raises(type(error), match='a bug'):
+    program.run(raising(error), [])
+
+
+def test_run_keeps_every_traceback_on_request():
+  seen = []
+
+  def main(argv):
+    seen.extend(argv)
+    raise schema.UserError('wrong')
+
+  with pytest.raises(schema.UserError):
+    program.run(main, ['--traceback', '--workdir=x'])
+  assert seen == ['--workdir=x']
+
+
+def test_run_of_a_program_that_ends_well_or_is_interrupted(capsys):
+  assert program.run(lambda argv: None, []) == 0
+  assert program.run(raising(KeyboardInterrupt()), []) == 130
+  assert 'resumes' in capsys.readouterr().err
+
+
+def experiment(**changes):
+  return config_lib.from_config_dict(test_config.make(**changes))
+
+
+def test_workdir_records_the_run_once_and_resumes_it(tmp_path):
+  workdir = tmp_path / 'a' / 'b'
+  assert not workdir_lib.prepare(workdir, experiment(), ['--x'])
+  text = (workdir / 'config.json').read_text()
+  record = json.loads(text)
+  assert config_lib.from_config_dict(record['config']) == experiment()
+  assert record['argv'] == ['--x']
+  assert {'python', 'jax', 'flax', 'optax'} <= record['versions'].keys()
+  # Where the cache lies does not make it another run.
+  same = experiment(base__cache_dir='elsewhere')
+  assert workdir_lib.prepare(workdir, same, ['--y'])
+  assert (workdir / 'config.json').read_text() == text
+  assert [path.name for path in workdir.iterdir()] == ['config.json']
+
+
+def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
+  workdir_lib.prepare(tmp_path / 'run', experiment())
+  before = (tmp_path / 'run' / 'config.json').read_text()
+  with pytest.raises(schema.UserError) as error:
+    workdir_lib.prepare(tmp_path / 'run', experiment(method__t=5, seed=4))
+  said = str(error.value)
+  assert 'config.method.t = 17, not 5' in said
+  assert 'config.seed = 3, not 4' in said
+  assert '--workdir' in said
+  assert (tmp_path / 'run' / 'config.json').read_text() == before
+
+
+def test_workdir_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(schema.UserError, match='cannot be written') as error:
+    workdir_lib.prepare(tmp_path / 'file' / 'run', experiment())
+  assert '\n' not in str(error.value)
+
+
+def test_workdir_that_can_no_longer_be_written(tmp_path, monkeypatch):
+  workdir_lib.prepare(tmp_path, experiment())
+
+  def touch(path):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'touch', touch)
+  with pytest.raises(schema.UserError, match='written: Permission denied'):
+    workdir_lib.prepare(tmp_path, experiment())
+
+
+def test_workdir_with_a_damaged_record(tmp_path):
+  (tmp_path / 'config.json').write_text('{"config": ')
+  with pytest.raises(schema.UserError, match='is damaged'):
+    workdir_lib.prepare(tmp_path, experiment())

@@ -1,0 +1,283 @@
+"""A config is checked whole, at the door, in one line per mistake."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+import typing
+
+from ml_collections import config_dict
+import pytest
+
+from smft_jax import methods
+from smft_jax import ranking
+from smft_jax import schema
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
+from smft_jax.data import documents
+from smft_jax.data.world import world
+from smft_jax.methods import sparse_memory
+
+CONFIG = {
+  'seed': 3,
+  'data': {'kind': 'world', 'num_known': 13},
+  'model': {
+    'num_layers': 3,
+    'model_dim': 34,
+    'num_heads': 2,
+    'num_kv_heads': 1,
+    'head_dim': 17,
+    'ffn_dim': 53,
+  },
+  'memory': {
+    'num_slots': 169,
+    'value_dim': 19,
+    'num_heads': 3,
+    'k': 5,
+    'key_dim': 14,
+  },
+  'base': {
+    'steps': 7,
+    'batch_size': 11,
+    'learning_rate': 1e-3,
+    'value_learning_rate': 1e-2,
+    'max_length': 23,
+  },
+  'background': {'num_batches': 5, 'batch_size': 11},
+  'stream': {'steps_per_document': 3, 'batch_size': 5},
+  'method': {'t': 17, 'learning_rate': 31},
+  'evaluation': {'every_documents': 2, 'batch_size': 29},
+}
+
+
+def make(**changes):
+  """CONFIG with changes such as method__t=3; None takes a key out."""
+  config = copy.deepcopy(CONFIG)
+  for name, value in changes.items():
+    *path, key = name.split('__')
+    section = config
+    for part in path:
+      section = section[part]
+    if value is None:
+      del section[key]
+    else:
+      section[key] = value
+  return config
+
+
+def message(**changes):
+  with pytest.raises(schema.UserError) as error:
+    config_lib.from_config_dict(make(**changes))
+  assert '\n' not in str(error.value)
+  return str(error.value)
+
+
+def test_sections_become_frozen_dataclasses():
+  experiment = config_lib.from_config_dict(config_dict.ConfigDict(CONFIG))
+  assert experiment.seed == 3
+  assert experiment.data == world.WorldConfig(num_known=13)
+  assert experiment.model.memory_layers == (2,)
+  assert experiment.method.learning_rate == 31.0
+  assert isinstance(experiment.method.learning_rate, float)
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    experiment.method.t = 5
+
+
+def test_kind_chooses_the_data_section():
+  data = {'kind': 'squad', 'data_dir': 'somewhere', 'num_documents': 7}
+  experiment = config_lib.from_config_dict(make(data=data))
+  assert experiment.data == documents.DocumentsConfig(
+    kind='squad', data_dir='somewhere', num_documents=7
+  )
+
+
+@pytest.mark.parametrize(
+  'data', [CONFIG['data'], {'kind': 'squad', 'data_dir': 'x'}]
+)
+def test_to_dict_is_json_and_leads_back(data):
+  experiment = config_lib.from_config_dict(make(data=data))
+  resolved = config_lib.to_dict(experiment)
+  assert resolved['data']['kind'] == data['kind']
+  assert resolved['model']['memory_layers'] == [2]
+  again = json.loads(json.dumps(resolved))
+  assert again == resolved
+  assert config_lib.from_config_dict(again) == experiment
+
+
+def test_sizes_are_the_configs_or_the_weights():
+  assert message(model__ffn_dim=None) == 'config.model.ffn_dim is missing'
+  said = message(base__path='weights')
+  assert said.startswith('config.model.num_layers = 3 is for a base made from')
+  sizes = ('num_layers', 'model_dim', 'num_heads', 'num_kv_heads')
+  without = dict.fromkeys(
+    f'model__{name}' for name in (*sizes, 'head_dim', 'ffn_dim')
+  )
+  changes = {**without, 'base__path': 'weights'}
+  experiment = config_lib.from_config_dict(make(**changes))
+  assert experiment.model.num_layers is None
+  said = message(**changes, model__memory_layers=(), stream=None)
+  assert said.endswith('no memory, and config.base.path cannot be used')
+  data = {'kind': 'squad', 'data_dir': 'x', 'tokenizer': 'y'}
+  assert "config.data.tokenizer = 'y' is for" in message(**changes, data=data)
+
+
+def test_without_a_stream_only_the_base_is_asked_for():
+  experiment = config_lib.from_config_dict(
+    make(stream=None, method=None, background=None)
+  )
+  assert experiment.stream is None
+  assert experiment.background is None
+
+
+def test_none_is_an_absent_section():
+  config = config_dict.ConfigDict(make(stream=None, method=None))
+  config.stream = config_dict.placeholder(dict)
+  assert config_lib.from_config_dict(config).stream is None
+
+
+@pytest.mark.parametrize(
+  ('changes', 'parts'),
+  [
+    ({'metod': {}}, ['config.metod', 'did you mean config.method?']),
+    (
+      {'method__learning_rte': 3.0},
+      ['did you mean config.method.learning_rate'],
+    ),
+    ({'method__num_slots': 3}, ['did you mean config.memory.num_slots?']),
+    ({'model__zzzz': 3}, ['unknown key config.model.zzzz', 'num_layers']),
+    ({'data__num_knwn': 3}, ['did you mean config.data.num_known?']),
+    ({'data__kind': 'wrld'}, ['config.data.kind', "did you mean 'world'?"]),
+    ({'data__kind': None}, ['config.data.kind is missing', "'squad'"]),
+    ({'data': 3}, ['config.data']),
+    ({'model': 3}, ['config.model is a section', 'config.model.num_layers']),
+    ({'memory': None}, ['config.memory is missing']),
+    ({'memory__k': None}, ['config.memory.k is missing']),
+    ({'method__t': '7'}, ['config.method.t must be a whole number', "'7'"]),
+    ({'method__t': 7.5}, ['config.method.t must be a whole number', '7.5']),
+    ({'method__t': True}, ['config.method.t must be a whole number', 'True']),
+    ({'method__t': 0}, ['config.method.t must be at least 1, not 0']),
+    ({'method__learning_rate': float('nan')}, ['config.method.learning_rate']),
+    ({'method__learning_rate': -1}, ['config.method.learning_rate', 'above 0']),
+    ({'model__qkv_bias': 1}, ['config.model.qkv_bias must be True or False']),
+    ({'base__cache_dir': 1}, ['config.base.cache_dir must be text']),
+    ({'method__ranking': 'tfidf'}, ["did you mean 'tf_idf'?"]),
+    ({'method__update': 'sparse'}, ["'rows', 'dense'"]),
+    (
+      {'model__memory_layers': (1, 3)},
+      ['model.memory_layers', '0 to 2'],
+    ),
+    ({'model__memory_layers': 'all'}, ['config.model.memory_layers', 'list']),
+    ({'model__num_kv_heads': 3}, ['config.model.num_heads = 2']),
+    ({'model__dtype': 'bf16'}, ['config.model.dtype', "'bfloat16'?"]),
+    ({'method__t': 170}, ['config.method.t = 170', '169']),
+    ({'background': None}, ['config.method.ranking', 'config.background']),
+    ({'method': None}, ['config.method is missing']),
+    ({'data__paraphrases': 1000}, ['config.data.paraphrases must be']),
+    (
+      {'stream__context_weight': 0, 'stream__answer_weight': 0},
+      ['config.stream.context_weight'],
+    ),
+  ],
+)
+def test_a_mistake_is_one_line_that_names_the_nearest_right_thing(
+  changes, parts
+):
+  said = message(**changes)
+  for part in parts:
+    assert part in said
+
+
+def test_whole_floats_and_single_layers_are_understood():
+  experiment = config_lib.from_config_dict(
+    make(method__t=1e1, model__memory_layers=1)
+  )
+  assert (experiment.method.t, experiment.model.memory_layers) == (10, (1,))
+  assert isinstance(experiment.method.t, int)
+
+
+def test_a_value_that_must_be_given_says_how():
+  config = config_dict.ConfigDict(make(data=None))
+  config.data = config_dict.ConfigDict(
+    {'kind': 'squad', 'data_dir': config_dict.required_placeholder(str)}
+  )
+  with pytest.raises(schema.UserError, match=r'--config\.data\.data_dir='):
+    config_lib.from_config_dict(config)
+
+
+def test_rankings_of_the_config_are_those_of_the_library():
+  names = schema.keys(config_lib.Experiment, 'config')['config.method.ranking']
+  assert set(names.__args__) == {*ranking.RANKINGS, 'random'}
+  assert set(sparse_memory.WITH_BACKGROUND) < set(ranking.RANKINGS)
+
+
+def test_the_config_takes_every_optimizer_there_is():
+  hints = typing.get_type_hints(sparse_memory.Config)
+  assert set(typing.get_args(hints['optimizer'])) == set(
+    sparse_memory.OPTIMIZERS
+  )
+
+
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_every_method_can_be_chosen_and_its_settings_survive_json(name):
+  method = {'name': name} | ({'t': 17} if name == 'sparse_memory' else {})
+  experiment = config_lib.from_config_dict(make(method=method))
+  assert type(experiment.method) is methods.METHODS[name].Config
+  assert experiment.method.name == name
+  again = config_lib.from_config_dict(config_lib.to_dict(experiment))
+  assert again == experiment
+
+
+@pytest.mark.parametrize(
+  ('method', 'parts'),
+  [
+    ({'name': 'loar'}, ['config.method.name', "'lora'?"]),
+    ({'name': 'full', 't': 3}, ['config.method.t']),
+    ({'name': 'full', 'learning_rate': 0}, ['config.method.learning_rate']),
+    ({'name': 'replay', 'replay_fraction': 1}, ['method.replay_fraction']),
+    ({'name': 'replay', 'replay_fraction': 0}, ["'full'"]),
+  ],
+)
+def test_a_mistake_in_a_method_is_one_line(method, parts):
+  said = message(method=method)
+  for part in parts:
+    assert part in said
+
+
+@pytest.mark.parametrize(
+  'method',
+  [{'name': 'full'}, {'t': 3, 'replay_fraction': 0.5}],
+)
+def test_hidden_states_are_reused_only_where_they_stay(method):
+  said = message(method=method, stream__reuse_hidden=True)
+  assert 'config.stream.reuse_hidden must be False' in said
+
+
+def test_differences_name_the_settings():
+  ours = config_lib.to_dict(config_lib.from_config_dict(CONFIG))
+  theirs = config_lib.to_dict(config_lib.from_config_dict(make(method__t=5)))
+  assert schema.differences(ours, ours) == []
+  assert schema.differences(theirs, ours) == ['config.method.t = 5, not 17']
+
+
+def test_checking_a_config_needs_no_accelerator_library():
+  code = (
+    'import sys, smft_jax.config.experiment;'
+    "print([m for m in ('jax', 'flax', 'tensorflow_datasets')"
+    ' if m in sys.modules])'
+  )
+  out = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert out.stdout.strip() == '[]'
+
+
+def test_another_method_starts_from_its_own_defaults():
+  config = config_dict.ConfigDict(make())
+  config_file.override(config, 'config.method.name', 'sparse_memory')
+  assert config.method.t == 17
+  config_file.override(config, 'config.method.name', 'lora')
+  config_file.override(config, 'config.method.rank', '3')
+  assert config.method.to_dict() == {'name': 'lora', 'rank': 3}
+  with pytest.raises(schema.UserError, match=r'unknown key config\.method\.t'):
+    config_file.override(config, 'config.method.t', '5')

@@ -1,0 +1,323 @@
+"""What a model knows: answers, losses and preferences by plain loops."""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+from flax import nnx
+import jax
+import numpy as np
+import pytest
+
+from smft_jax import schema
+from smft_jax.data import batches
+from smft_jax.data import encoding
+from smft_jax.data import task
+from smft_jax.data import tokenizers
+from smft_jax.evaluation import evaluate
+from smft_jax.evaluation import scores
+from smft_jax.runs import measurements
+from smft_jax.sharded import layout as layout_lib
+from tests.models import test_transformer
+from tests.training import test_sharded_step
+
+TEXTS = (
+  'Ada Keller was born in Lisbon, and Boris Meyer in San Remo.',
+  'Question: Where was Ada Keller born? Answer: Lisbon',
+  'Question: What did Boris Meyer study in Oslo? Answer: marine biology',
+  'The river is cold.',
+)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """Nothing here runs often enough to be optimized."""
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+  return tokenizers.train_word_level(TEXTS)
+
+
+def make_model(tokenizer):
+  return test_transformer.make_model(
+    seed=4,  # its answers are of different lengths
+    vocab_size=tokenizer.vocab_size,
+    num_layers=2,
+    **test_transformer.WITH_MEMORY,
+  )
+
+
+@pytest.fixture(scope='module')
+def params(tokenizer):
+  return nnx.split(make_model(tokenizer))[1]
+
+
+@pytest.fixture(scope='module')
+def evaluator(tokenizer):
+  return functools.partial(
+    evaluate.Evaluator,
+    graphdef=nnx.split(make_model(tokenizer))[0],
+    tokenizer=tokenizer,
+    max_length=11,
+    max_answer_tokens=5,
+  )
+
+
+def make_question(prompt, *answers):
+  return task.Question(
+    prompt=prompt, answers=answers, phrasing='', seen=True, fact=''
+  )
+
+
+QUESTIONS = tuple(
+  make_question(prompt, *answers)
+  for prompt, *answers in (
+    ('Question: Where was Ada Keller born? Answer:', 'Lisbon', 'in Lisbon'),
+    ('Where was Boris?', 'San Remo'),
+    ('Question: What did Boris Meyer study? Answer:', 'marine biology'),
+    ('river', 'cold'),
+    ('Oslo is', 'The river'),
+    ('Question: Where in Lisbon was the cold river born? Answer:', 'Oslo'),
+    ('Ada Keller', 'Keller'),
+  )
+)
+CHOICES = tuple(
+  task.Choice(prompt=prompt, endings=tuple(endings), label=label)
+  for prompt, label, *endings in (
+    ('Ada Keller was born in', 0, 'Lisbon', 'San Remo.', 'marine biology'),
+    ('The river is', 1, 'Boris', 'cold'),
+    ('Where was', 3, 'Oslo', 'Ada Keller born?', 'it', 'Meyer', 'the river'),
+    # Nine tokens and a beginning: with some endings more than eleven.
+    ('Question: Where in San Remo was Ada Keller', 2, 'cold', 'in', 'born?'),
+    ('Boris', 1, 'Meyer', 'Meyer study in Oslo'),
+  )
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(graphdef, params, tokens, mask):
+  return nnx.merge(graphdef, params)(tokens, mask)
+
+
+def logits_of(evaluator, params, tokens):
+  """Logits [L, T] in float64 of one row, without cache or batch."""
+  length = len(tokens)
+  row = np.zeros((1, 29), np.int32)
+  row[0, :length] = tokens
+  mask = np.arange(29)[None] < length
+  logits = _logits(evaluator.graphdef, params, row, mask)
+  return np.asarray(logits[0, :length], np.float64)
+
+
+def test_answers_are_those_of_a_loop_without_a_cache(evaluator, params):
+  made = evaluator(batch_size=3)
+  tokenizer = made.tokenizer
+  expected, lengths = [], set()
+  for question in QUESTIONS:
+    tokens = [tokenizer.bos_id, *tokenizer.encode(question.prompt)]
+    answer = []
+    while len(answer) < made.max_answer_tokens:
+      token = int(logits_of(made, params, tokens + answer)[-1].argmax())
+      if token == tokenizer.eos_id:
+        break
+      answer.append(token)
+    lengths.add(len(answer))
+    expected.append(tokenizer.decode(answer))
+  assert made.answers(params, QUESTIONS) == expected
+  # Otherwise this would show little.
+  assert len(set(expected)) > 3
+  assert len(lengths) > 1
+  assert made.max_answer_tokens in lengths
+
+
+def nll_by_hand(evaluator, params, row, weights):
+  logits = logits_of(evaluator, params, row)
+  nll = np.log(np.exp(logits[:-1]).sum(-1)) - np.take_along_axis(
+    logits[:-1], np.array(row)[1:, None], axis=-1
+  ).squeeze(-1)
+  return np.array([nll @ weights, sum(weights)])
+
+
+# Eleven cuts the start of two questions.
+@pytest.mark.parametrize('max_length', [29, 11])
+def test_answer_nll_is_that_of_the_answer_and_its_end(
+  evaluator, params, max_length
+):
+  made = evaluator(batch_size=3, max_length=max_length)
+  tokenizer, total, cut = made.tokenizer, np.zeros(2), 0
+  for question in QUESTIONS:
+    prompt = tokenizer.encode(question.prompt)
+    answer = [*tokenizer.encode(question.answers[0]), tokenizer.eos_id]
+    kept = (prompt + answer)[-(max_length - 1) :]
+    cut += len(kept) < len(prompt + answer)
+    weights = [0.0] * (len(kept) - len(answer)) + [1.0] * len(answer)
+    total += nll_by_hand(made, params, [tokenizer.bos_id, *kept], weights)
+  assert cut == (3 if max_length == 11 else 0)
+  assert made.answer_nll(params, QUESTIONS) == pytest.approx(
+    total[0] / total[1], rel=1e-5
+  )
+
+
+def test_answers_of_short_rows_are_measured_as_texts_are(evaluator, params):
+  """Not a bit differs from rows that may be split, where none is."""
+  made = evaluator(batch_size=3, max_length=29)
+  rows = encoding.tokenize(
+    [question.full_text() for question in QUESTIONS],
+    made.tokenizer,
+    max_length=29,
+    context_weight=0.0,
+  )
+  nats, tokens = made._nats(params, rows)
+  assert made.answer_nll(params, QUESTIONS) == nats / tokens
+
+
+def likelihood_by_hand(evaluator, params, prompt, ending):
+  tokenizer = evaluator.tokenizer
+  ids = tokenizer.encode(ending)
+  kept = (tokenizer.encode(prompt) + ids)[-(evaluator.max_length - 1) :]
+  weights = [0.0] * (len(kept) - len(ids)) + [1.0] * len(ids)
+  row = [tokenizer.bos_id, *kept]
+  return -nll_by_hand(evaluator, params, row, weights)[0]
+
+
+def test_log_likelihoods_are_sums_over_the_endings(evaluator, params):
+  made = evaluator(batch_size=3)
+  found = made.log_likelihoods(params, CHOICES)
+  for sums, choice in zip(found, CHOICES, strict=True):
+    expected = [
+      likelihood_by_hand(made, params, choice.prompt, ending)
+      for ending in choice.endings
+    ]
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+  longer = evaluator(batch_size=3, max_length=29)
+  uncut = longer.log_likelihoods(params, CHOICES)
+  cut = [i for i in range(len(CHOICES)) if not np.allclose(uncut[i], found[i])]
+  assert cut == [3]
+
+
+def test_choices_are_made_by_likelihood(evaluator, params):
+  made = evaluator(batch_size=3)
+  sums = made.log_likelihoods(params, CHOICES)
+  found = made.choices(params, CHOICES)
+  assert found == scores.accuracy(sums, CHOICES)
+  preferred = [
+    dataclasses.replace(choice, label=int(np.argmax(one)))
+    for choice, one in zip(CHOICES, sums, strict=True)
+  ]
+  assert made.choices(params, preferred)['accuracy_unnormalized'] == 1.0
+
+
+def test_an_ending_that_no_row_holds_is_refused(evaluator, params):
+  made = evaluator(batch_size=3, max_length=4)
+  with pytest.raises(schema.UserError, match=r'at least 5.*Meyer study'):
+    made.choices(params, CHOICES[-1:])
+
+
+def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
+  layout = layout_lib.make_layout(
+    layout_lib.make_mesh(2, 2, 2), 'rows', 'heads'
+  )
+  found = []
+  for here in (None, layout):
+    model = test_transformer.make_model(
+      vocab_size=tokenizer.vocab_size,
+      memory=dataclasses.replace(test_sharded_step.MEMORY, layout=here),
+      memory_layers=(1,),
+    )
+    graphdef, params = nnx.split(model)
+    made = evaluate.Evaluator(
+      graphdef=graphdef,
+      tokenizer=tokenizer,
+      batch_size=4,
+      max_length=11,
+      max_answer_tokens=1,
+    )
+    found.append(np.concatenate(made.log_likelihoods(params, CHOICES)))
+  np.testing.assert_allclose(*found, rtol=1e-5)
+  tokens = np.ones((4, 3), np.int32)
+  batch = batches.Batch(tokens, tokens > 0, tokens.astype(np.float32))
+  sums = evaluate._row_nats(graphdef, params, batch)
+  assert sums.shape == (4,)
+  assert len(sums.sharding.device_set) == 8
+  assert sums.is_fully_replicated
+
+
+def test_text_nll_counts_every_token_of_a_split_text_once(evaluator, params):
+  made = evaluator(batch_size=3)
+  tokenizer, total, rows = made.tokenizer, np.zeros(2), 0
+  for text in TEXTS:
+    ids = [*tokenizer.encode(text), tokenizer.eos_id]
+    pieces = -(-len(ids) // 10)  # rows of 11 with their beginning
+    ends = [len(ids) * piece // pieces for piece in range(pieces + 1)]
+    rows += pieces
+    for start, end in itertools.pairwise(ends):
+      row = [tokenizer.bos_id, *ids[start:end]]
+      total += nll_by_hand(made, params, row, [1.0] * (end - start))
+  assert rows > len(TEXTS)
+  texts = [task.Text(text=text, answer=(0, 3)) for text in TEXTS]
+  assert made.text_nll(params, texts) == pytest.approx(
+    total[0] / total[1], rel=1e-5
+  )
+
+
+def test_text_scores_are_of_all_tokens_words_and_bytes(evaluator, params):
+  made = evaluator(batch_size=3)
+  texts = [task.Text(text=text) for text in TEXTS]
+  found = made.text_scores(params, texts)
+  assert found['nll'] == made.text_nll(params, texts)
+  tokens = sum(len(made.tokenizer.encode(text)) + 1 for text in TEXTS)
+  nats = found['nll'] * tokens
+  words, size = len(' '.join(TEXTS).split()), len(''.join(TEXTS))
+  assert found['perplexity'] == pytest.approx(math.exp(nats / tokens))
+  assert found['word_perplexity'] == pytest.approx(math.exp(nats / words))
+  assert found['bits_per_byte'] == pytest.approx(nats / size / math.log(2))
+
+
+@pytest.mark.parametrize('metric', ['nll', 'perplexity'])
+def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
+  texts = tuple(task.Text(text=text) for text in TEXTS)
+  sets = measurements.Measurements(
+    evaluator=evaluator(batch_size=3),
+    questions={},
+    texts={'target': texts, 'held': texts[:2]},
+    choices={'endings': CHOICES},
+    metric='recall',
+    text_metric=metric,
+    documents=(),
+    about={},
+  )
+  before = sets.take(params).metrics
+  assert before['held'] == sets.evaluator.text_scores(params, texts[:2])
+  assert before['endings'] == sets.evaluator.choices(params, CHOICES)
+  after = {
+    name: {key: 3 * value for key, value in measured.items()}
+    for name, measured in before.items()
+  }
+  before['endings']['accuracy'] = after['endings']['accuracy'] = 0.25
+  found = sets.compare(before, after)
+  assert found['target']['metric'] == metric
+  assert found['target']['before'] == before['target'][metric]
+  assert found['held_out']['held']['relative_drop'] == pytest.approx(2)
+  assert found['held_out']['endings'] == {
+    'metric': 'accuracy',
+    'before': 0.25,
+    'after': 0.25,
+    'relative_drop': 0.0,
+  }
+  # No questions are read in context here, and what is known stands.
+  known = sets.take(params)
+  assert sets.take_in_context(params, known).metrics == known.metrics
+
+
+def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):
+  one, three = evaluator(batch_size=1), evaluator(batch_size=3)
+  texts = [task.Text(text=text) for text in TEXTS]
+  assert len(QUESTIONS) % 3
+  assert len(TEXTS) % 3
+  assert one.answers(params, QUESTIONS) == three.answers(params, QUESTIONS)
+  for measure, entries in (('answer_nll', QUESTIONS), ('text_nll', texts)):
+    alone = getattr(one, measure)(params, entries)
+    together = getattr(three, measure)(params, entries)
+    assert together == pytest.approx(alone, rel=1e-6)

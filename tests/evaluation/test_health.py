@@ -1,0 +1,50 @@
+"""Memory health: what counts say, against plain arithmetic."""
+
+import numpy as np
+import pytest
+
+from smft_jax.evaluation import health
+
+
+def test_measures_are_those_of_a_plain_recount():
+  counts = np.random.default_rng(3).poisson(1.0, 251)
+  counts[17] = 400
+  measured = health.measure(counts)
+  ordered = sorted(counts.tolist(), reverse=True)
+  assert measured['reads'] == sum(ordered)
+  assert measured['slots'] == 251
+  assert measured['dead_slots'] == ordered.count(0) > 0
+  assert measured['usage'] == sum(map(bool, ordered)) / 251
+  assert measured['top_1_percent_share'] == sum(ordered[:3]) / sum(ordered)
+  p = np.array([c for c in ordered if c]) / sum(ordered)
+  entropy = -np.sum(p * np.log(p))
+  assert measured['kl_to_uniform'] == pytest.approx(np.log(251) - entropy)
+
+
+def test_the_ends_of_the_scale():
+  even, one = np.full(169, 7), np.eye(169)[5] * 9999
+  assert health.kl_to_uniform(even) == pytest.approx(0, abs=1e-12)
+  assert health.kl_to_uniform(one) == pytest.approx(np.log(169))
+  assert (health.usage(even), health.usage(one)) == (1.0, 1 / 169)
+  assert health.top_1_percent_share(one) == 1.0
+
+
+def test_a_sentence_says_what_is_healthy():
+  def told(counts):
+    return health.sentence(health.measure(counts))
+
+  assert ': healthy (' in told(np.full(100, 20))
+  few = np.zeros(100)
+  few[:30] = 99
+  assert '30.0% of the slots' in told(few)
+  assert ': not healthy (' in told(few)
+  hub = np.full(100, 20)
+  hub[3] = 2000
+  assert ': not healthy (' in told(hub)
+  assert told(np.full(100, 9)).endswith('too few reads counted to judge it.')
+
+
+@pytest.mark.parametrize('counts', [[0, 0], [3, -1], [[1, 2]], [1, np.nan]])
+def test_counts_that_are_none_are_refused(counts):
+  with pytest.raises(ValueError, match=r'^counts must be \[N\]'):
+    health.measure(counts)

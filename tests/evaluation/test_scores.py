@@ -1,0 +1,149 @@
+"""Scores by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from smft_jax.data import task
+from smft_jax.evaluation import scores
+
+QUESTIONS = tuple(
+  task.Question(
+    prompt='Where?', answers=answers, phrasing='', seen=True, fact=''
+  )
+  for answers in (
+    ('Lisbon', 'in Lisbon'),
+    ('San Remo',),
+    ('marine biology',),
+    ('cold',),
+    ('The river',),
+    ('Oslo',),
+    ('Keller',),
+  )
+)
+
+
+@pytest.mark.parametrize(
+  ('answer', 'normal'),
+  [
+    ('The  Eiffel-Tower!', 'eiffeltower'),
+    ('a cat, an owl and the dog.', 'cat owl and dog'),
+    ('theatre', 'theatre'),
+    ('U.S.A.', 'usa'),
+    ('the', ''),
+  ],
+)
+def test_normalize_answer(answer, normal):
+  assert scores.normalize_answer(answer) == normal
+
+
+@pytest.mark.parametrize(
+  ('answer', 'accepted', 'exact', 'f1'),
+  [
+    ('Lisbon', ['lisbon'], 1, 1),
+    ('the Lisbon.', ['Porto', 'Lisbon'], 1, 1),
+    ('city of Lisbon', ['Lisbon'], 0, 1 / 2),
+    ('San Remo in Italy', ['Remo', 'San Remo'], 0, 2 / 3),
+    ('a b b c', ['b b b'], 0, 2 * 2 / 6),  # the article goes
+    ('Porto', ['Lisbon'], 0, 0),
+    ('', ['Lisbon'], 0, 0),
+    ('', ['the'], 1, 1),
+    ('Lisbon', ['the'], 0, 0),
+  ],
+)
+def test_exact_match_and_f1_by_hand(answer, accepted, exact, f1):
+  assert scores.exact_match(answer, accepted) == exact
+  assert scores.f1_score(answer, accepted) == pytest.approx(f1)
+
+
+@pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
+def test_scores_are_those_of_torchmetrics():
+  text = pytest.importorskip('torchmetrics.text')
+  words = ['Lisbon', 'the', 'a', 'San', 'Remo', 'U.S.', 'of', '!', 'lisbon']
+  random = np.random.default_rng(0)
+
+  def phrase(least):
+    return ' '.join(random.choice(words, random.integers(least, 6)))
+
+  for number in range(101):
+    answer, accepted = phrase(0), [phrase(1) for _ in range(3)]
+    found = text.SQuAD()(
+      [{'prediction_text': answer, 'id': str(number)}],
+      [
+        {
+          'answers': {'text': accepted, 'answer_start': [0, 0, 0]},
+          'id': str(number),
+        }
+      ],
+    )
+    exact = 100 * scores.exact_match(answer, accepted)
+    assert exact == pytest.approx(float(found['exact_match']))
+    f1 = 100 * scores.f1_score(answer, accepted)
+    assert f1 == pytest.approx(float(found['f1']), rel=1e-5)
+
+
+def test_scores_are_means():
+  said = ['in Lisbon', 'Remo', 'biology', 'warm', 'river', 'Oslo', '']
+  found = scores.score(said, QUESTIONS)
+  assert found['recall'] == pytest.approx(3 / 7)
+  assert found['f1'] == pytest.approx((3 + 2 / 3 + 2 / 3) / 7)
+
+
+def choice_of(*endings, label):
+  return task.Choice(prompt='She', endings=endings, label=label)
+
+
+@pytest.mark.parametrize(
+  ('sums', 'label', 'by_character', 'by_sum'),
+  [
+    ([-6, -9, -7], 0, 0, 1),  # -1, -0.9, -1.75
+    ([-6, -9, -7], 1, 1, 0),
+    ([-6, -9, -7], 2, 0, 0),
+    ([-6, -10, -4], 0, 1, 0),  # all -1: the first
+    ([-4, -10, -4], 0, 1, 1),
+    ([-4, -10, -4], 2, 0, 0),
+  ],
+)
+def test_accuracy_by_hand(sums, label, by_character, by_sum):
+  # Six, ten (a space is one, and so is é) and four characters.
+  choice = choice_of('stands', 'paints été', 'runs', label=label)
+  assert scores.accuracy([np.array(sums, float)], [choice]) == {
+    'accuracy': by_character,
+    'accuracy_unnormalized': by_sum,
+  }
+
+
+def test_accuracy_is_a_mean_over_choices_of_any_number_of_endings():
+  choices = [
+    choice_of('a', 'b', label=1),
+    choice_of('a', 'b', 'c', 'd', 'e', label=4),
+    choice_of('a', 'b', 'c', label=0),
+  ]
+  sums = [np.array([-2.0, -1.0]), -np.arange(5.0), -np.arange(3.0)]
+  assert scores.accuracy(sums, choices)['accuracy'] == pytest.approx(2 / 3)
+  with pytest.raises(ValueError, match='zip'):
+    scores.accuracy(sums[:2], choices)
+
+
+def test_perplexity_that_no_float_holds_is_infinite():
+  assert scores.perplexity(nats=7000, count=10) == pytest.approx(math.e**700)
+  assert scores.perplexity(nats=8000, count=10) == math.inf
+  assert math.isnan(scores.perplexity(nats=math.nan, count=10))
+
+
+def test_text_scores_by_hand():
+  texts = [
+    task.Text(text='fog  in\nPorto'),  # three words, 13 bytes
+    task.Text(text=' été '),  # between its spaces: three pieces, 7 bytes
+  ]
+  found = scores.text_scores(nats=24.0, tokens=8, texts=texts)
+  assert found == pytest.approx(
+    {
+      'nll': 3.0,
+      'perplexity': math.exp(3),
+      'word_perplexity': math.exp(24 / 6),
+      'bits_per_byte': 24 / 20 / math.log(2),
+    },
+    rel=1e-12,
+  )

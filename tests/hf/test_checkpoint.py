@@ -1,0 +1,400 @@
+"""Hugging Face checkpoints: logits of `transformers`, bits out and back."""
+
+import dataclasses
+import json
+import shutil
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from smft_jax import hf
+from smft_jax import memory
+from smft_jax import schema
+from smft_jax.hf import files as hf_files
+from smft_jax.hf import tensors as hf_tensors
+from smft_jax.models import rotary
+from smft_jax.models import transformer
+from smft_jax.sharded import layout as layout_lib
+from tests.models import test_transformer
+from tests.support import repository
+
+FOLDER = repository.ROOT / 'tests' / 'fixtures' / 'hf'
+NAMES = ('llama', 'llama_3', 'llama_bf16', 'qwen2', 'qwen3')
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+def logits_of(model, tokens):
+  return np.asarray(test_transformer.logits_of(model, tokens), np.float32)
+
+
+def expected_of(name):
+  with np.load(FOLDER / name / 'logits.npz') as arrays:
+    return dict(arrays)
+
+
+def bits_of(model):
+  return {
+    path: np.asarray(variable.get_value()).tobytes()
+    for path, variable in nnx.to_flat_state(nnx.state(model))
+  }
+
+
+def tensors_of(folder):
+  """All tensors of a checkpoint by name, as the library reads them."""
+  found = {}
+  for file in sorted(folder.glob('*.safetensors')):
+    found |= safetensors.numpy.load_file(file)
+  return found
+
+
+def assert_same_tensors(found, expected):
+  assert found.keys() == expected.keys()
+  for name, tensor in expected.items():
+    assert found[name].dtype == tensor.dtype
+    assert found[name].shape == tensor.shape
+    assert found[name].tobytes() == tensor.tobytes()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_logits_are_those_of_transformers(name):
+  expected = expected_of(name)
+  tokens = jnp.asarray(expected['tokens'], jnp.int32)
+  assert tokens.shape == (2, 120)
+  assert expected['float32'].std() > 0.5
+  logits = logits_of(hf.load_model(FOLDER / name), tokens)
+  np.testing.assert_allclose(logits, expected['float32'], rtol=0, atol=1e-5)
+
+
+def test_float16_files_are_read_exactly(tmp_path):
+  shutil.copytree(FOLDER / 'llama', tmp_path / 'half')
+  half = {
+    name: tensor.astype(np.float16)
+    for name, tensor in tensors_of(FOLDER / 'llama').items()
+  }
+  safetensors.numpy.save_file(half, tmp_path / 'half' / hf_tensors.MODEL)
+  embedding = hf.load_model(tmp_path / 'half').embedding[...]
+  stored = half['model.embed_tokens.weight']
+  np.testing.assert_array_equal(embedding, stored.astype(np.float32))
+
+
+def test_bfloat16_logits_are_as_near_as_those_of_transformers():
+  expected = expected_of('llama_bf16')
+  tokens = jnp.asarray(expected['tokens'], jnp.int32)
+  model = hf.load_model(FOLDER / 'llama_bf16', dtype=jnp.bfloat16)
+  assert {x.dtype for x in jax.tree.leaves(nnx.state(model))} == {
+    jnp.dtype(jnp.bfloat16)
+  }
+
+  def error(logits):
+    return np.sqrt(np.mean((logits - expected['float32']) ** 2))
+
+  theirs = error(expected['bfloat16'])
+  assert theirs > 1e-3
+  assert error(logits_of(model, tokens)) < 1.1 * theirs
+
+
+def test_scaled_frequencies_follow_their_definition():
+  scaling = rotary.RopeScaling(
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=97,
+  )
+  plain = 500.0 ** (-np.arange(7) / 7)
+  kinds, expected = [], []
+  for rate in plain:
+    turns = 97 * rate / (2 * np.pi)
+    kinds.append('slow' if turns < 1 else 'fast' if turns > 4 else 'between')
+    share = (turns - 1) / (4 - 1)
+    expected.append(
+      {
+        'slow': rate / 8,
+        'fast': rate,
+        'between': (1 - share) * rate / 8 + share * rate,
+      }[kinds[-1]]
+    )
+  assert set(kinds) == {'slow', 'fast', 'between'}
+  frequencies = jax.jit(rotary.frequencies, static_argnums=(0, 1, 2))
+  found = frequencies(7, 500.0, scaling)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  found = frequencies(7, 500.0, None)
+  np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+# Of published checkpoints: what config.json says but for the number of layers,
+# how many tensors a layer has, and shapes of some.
+PUBLISHED = {
+  'SmolLM2-135M': (
+    {
+      'model_type': 'llama',
+      'hidden_act': 'silu',
+      'hidden_size': 576,
+      'intermediate_size': 1536,
+      'is_llama_config': True,
+      'mlp_bias': False,
+      'attention_bias': False,
+      'num_attention_heads': 9,
+      'num_hidden_layers': 2,
+      'num_key_value_heads': 3,
+      'rms_norm_eps': 1e-05,
+      'rope_interleaved': False,
+      'rope_scaling': None,
+      'rope_theta': 100000,
+      'tie_word_embeddings': True,
+      'torch_dtype': 'bfloat16',
+      'vocab_size': 49152,
+    },
+    9,
+    {'k_proj': (192, 576), 'down_proj': (576, 1536)},
+  ),
+  'Qwen2.5-0.5B': (
+    {
+      'model_type': 'qwen2',
+      'hidden_act': 'silu',
+      'hidden_size': 896,
+      'intermediate_size': 4864,
+      'max_window_layers': 24,
+      'num_attention_heads': 14,
+      'num_hidden_layers': 2,
+      'num_key_value_heads': 2,
+      'rms_norm_eps': 1e-06,
+      'rope_theta': 1000000.0,
+      'sliding_window': 32768,
+      'tie_word_embeddings': True,
+      'use_sliding_window': False,
+      'vocab_size': 151936,
+    },
+    12,
+    {'k_proj': (128, 896), 'o_proj': (896, 896)},
+  ),
+}
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_a_published_layout_is_known(name, tmp_path):
+  settings, count, shapes = PUBLISHED[name]
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  config = hf.load_config(tmp_path)
+  assert config.rope_theta == settings['rope_theta']
+  model = nnx.eval_shape(
+    lambda: transformer.Transformer(config, rngs=nnx.Rngs(0))
+  )
+  places = hf_tensors.places(nnx.state(model)).values()
+  stored = {place.name: place.stored_shape for place in places}
+  assert len(stored) == 2 + 2 * count
+  assert 'lm_head.weight' not in stored
+  for part, shape in shapes.items():
+    [found] = {s for n, s in stored.items() if n.endswith(f'.{part}.weight')}
+    assert found == shape
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_old_names_of_settings_say_the_same(name, tmp_path):
+  settings = json.loads((FOLDER / name / 'config.json').read_text())
+  rope = settings.pop('rope_parameters')
+  settings['torch_dtype'] = settings.pop('dtype')
+  settings['rope_theta'] = rope.pop('rope_theta')
+  is_scaled = rope['rope_type'] == 'llama3'
+  settings['rope_scaling'] = rope if is_scaled else None
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  assert hf.load_config(tmp_path) == hf.load_config(FOLDER / name)
+  assert (hf.load_config(tmp_path).rope_scaling is not None) == is_scaled
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_out_and_back_is_the_same_in_every_bit(name, tmp_path):
+  dtype = jnp.bfloat16 if name == 'llama_bf16' else jnp.float32
+  model = hf.load_model(FOLDER / name, dtype)
+  hf.save_model(model, tmp_path / 'a' / 'b')
+  again = hf.load_model(tmp_path / 'a' / 'b', dtype)
+  assert again.config == model.config
+  assert bits_of(again) == bits_of(model)
+  original = tensors_of(FOLDER / name)
+  assert_same_tensors(tensors_of(tmp_path / 'a' / 'b'), original)
+  names = {file.name for file in (tmp_path / 'a' / 'b').iterdir()}
+  assert names == {'config.json', 'model.safetensors'}
+
+
+def memory_model(placement):
+  return test_transformer.make_model(
+    num_layers=1,
+    memory=test_transformer.MEMORY,
+    memory_layers=(0,),
+    memory_placement=placement,
+    qkv_bias=True,
+    tie_embeddings=False,
+  )
+
+
+@pytest.mark.parametrize('placement', ['replace', 'beside'])
+def test_a_memory_goes_into_a_second_file_and_comes_back(placement, tmp_path):
+  model = memory_model(placement)
+  hf.save_model(model, tmp_path)
+  again = hf.load_model(tmp_path)
+  assert again.config == model.config
+  assert bits_of(again) == bits_of(model)
+  memory_names = safetensors.numpy.load_file(tmp_path / 'memory.safetensors')
+  assert {'pool', 'blocks.0.memory.subkeys'} < memory_names.keys()
+
+
+def test_without_the_second_file_the_memory_says_nothing(tmp_path):
+  model = memory_model('replace')
+  hf.save_model(model, tmp_path)
+  (tmp_path / 'memory.safetensors').unlink()
+  plain = hf.load_model(tmp_path)
+  assert plain.config.memory is None
+  tokens = test_transformer.tokens_of(2, 7)
+  expected = logits_of(plain, tokens)
+  assert np.any(logits_of(model, tokens) != expected)
+  model.pool[...] = jnp.zeros_like(model.pool[...])
+  np.testing.assert_array_equal(logits_of(model, tokens), expected)
+
+
+def on_mesh(model):
+  """Shapes of its Variables, with their places on eight devices."""
+  layout = layout_lib.make_layout(
+    layout_lib.make_mesh(data=2, fsdp=2, memory=2)
+  )
+  shapes = nnx.state(model)
+  places = memory.shardings_of(shapes, layout)
+  return jax.tree.map(
+    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+    shapes,
+    places,
+  )
+
+
+def even_model():
+  mem = dataclasses.replace(test_transformer.MEMORY, num_slots=64)
+  return test_transformer.make_model(memory=mem, memory_layers=(1,))
+
+
+def test_every_device_gets_its_part_and_no_more(tmp_path, monkeypatch):
+  model = even_model()
+  hf.save_model(model, tmp_path)
+  like = on_mesh(model)
+  read = []
+  original = hf_tensors.Place.read
+
+  def record(self, stored, index):
+    part = original(self, stored, index)
+    read.append(part.size)
+    return part
+
+  monkeypatch.setattr(hf_tensors.Place, 'read', record)
+  params = hf.load_params(tmp_path, like)
+  # Every part once, though two replicas and more hold it.
+  assert sum(read) == sum(x.size for x in jax.tree.leaves(nnx.state(model)))
+  assert tuple(params['pool'].sharding.spec) == ('memory', None)
+  jax.tree.map(
+    lambda x, l: np.testing.assert_equal(x.sharding, l.sharding), params, like
+  )
+  jax.tree.map(np.testing.assert_array_equal, params, nnx.state(model))
+
+
+def test_a_checkpoint_without_memory_leaves_a_fresh_one(tmp_path):
+  model = even_model()
+  plain = test_transformer.make_model(seed=1)
+  hf.save_model(plain, tmp_path)
+  params = hf.load_params(tmp_path, nnx.state(model))
+  before = dict(nnx.to_flat_state(nnx.state(model)))
+  read = dict(nnx.to_flat_state(nnx.state(plain)))
+  for path, variable in nnx.to_flat_state(params):
+    expected = before[path] if path not in read else read[path]
+    np.testing.assert_array_equal(variable[...], expected[...])
+
+
+class Recorder:
+  """An array that knows how much of it was asked for."""
+
+  def __init__(self, array):
+    self.array = array
+
+  def __getitem__(self, index):
+    part = self.array[index]
+    self.read = part.size
+    return part
+
+
+@pytest.mark.parametrize(
+  ('path', 'shape'),
+  [
+    (('embedding',), (11, 4)),
+    (('final_norm', 'scale'), (5,)),
+    (('blocks', 3, 'attention', 'query', 'weight'), (4, 6, 5)),
+    (('blocks', 3, 'attention', 'out', 'weight'), (6, 5, 4)),
+    (('blocks', 3, 'attention', 'key_bias'), (6, 5)),
+    (('blocks', 3, 'mlp', 'down', 'weight'), (7, 4)),
+    (('blocks', 3, 'memory', 'subkeys'), (3, 2, 5, 4)),
+  ],
+)
+def test_any_part_can_be_read_by_itself(path, shape):
+  place = hf_tensors.place_of(path, shape)
+  whole = np.arange(np.prod(shape)).reshape(shape)
+  stored = Recorder(place.write(whole))
+  assert stored.array.shape == place.stored_shape
+  full = [slice(None)] * len(shape)
+  np.testing.assert_array_equal(place.read(stored, full), whole)
+  for axis, size in enumerate(shape):
+    index = [*full]
+    index[axis] = slice(1, size - 1)
+    part = place.read(stored, index)
+    np.testing.assert_array_equal(part, whole[tuple(index)])
+    is_first = any(group[0] == axis for group in place.groups)
+    assert stored.read == (part.size if is_first else whole.size)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
+@pytest.mark.parametrize('name', [*NAMES, 'memory'])
+def test_transformers_loads_what_is_written(name, tmp_path):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  model = (
+    memory_model('replace')
+    if name == 'memory'
+    else hf.load_model(FOLDER / name)
+  )
+  hf.save_model(model, tmp_path)
+  if name == 'memory':
+    model.pool[...] = jnp.zeros_like(model.pool[...])
+  theirs, info = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path, dtype=torch.float32, output_loading_info=True
+  )
+  assert not any(info.values()), info
+  tokens = expected_of('llama')['tokens'] % model.config.vocab_size
+  with torch.no_grad():
+    expected = theirs(torch.tensor(tokens)).logits.numpy()
+  logits = logits_of(model, jnp.asarray(tokens, jnp.int32))
+  np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+
+
+def test_the_fixtures_have_one_sharded_checkpoint():
+  index = json.loads((FOLDER / 'llama_3' / hf_files.INDEX).read_text())
+  assert len(set(index['weight_map'].values())) == 2
+
+
+def test_the_tokenizer_and_other_settings_come_along(tmp_path):
+  source = tmp_path / 'source'
+  shutil.copytree(FOLDER / 'llama_3', source)
+  tokenizer = b'{"any": "bytes \xc3\xa9"}\r\n'
+  (source / 'tokenizer.json').write_bytes(tokenizer)
+  model = hf.load_model(source)
+  hf.save_model(model, tmp_path / 'out', source=source)
+  assert (tmp_path / 'out' / 'tokenizer.json').read_bytes() == tokenizer
+  assert hf.load_config(tmp_path / 'out') == model.config
+  settings = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert settings['max_position_embeddings'] == 512
+  assert settings['torch_dtype'] == 'float32'
+  assert not {'dtype', 'rope_parameters'} & settings.keys()
+  with pytest.raises(
+    schema.UserError, match='of another model, with'
+  ) as caught:
+    hf.save_model(model, tmp_path / 'no', source=FOLDER / 'qwen2')
+  assert 'model.qkv_bias = True, not False' in str(caught.value)
+  assert not (tmp_path / 'no').exists()

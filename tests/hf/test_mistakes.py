@@ -1,0 +1,343 @@
+"""Checkpoints that cannot be read or written: one line, nothing half done."""
+
+import json
+import pathlib
+import shutil
+
+from flax import nnx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from smft_jax import hf
+from smft_jax import schema
+from smft_jax.hf import files as hf_files
+from tests.hf import test_checkpoint as test_hf
+from tests.models import test_transformer
+
+FIRST = 'model-00001-of-00002.safetensors'
+SHARD = 'model-00002-of-00002.safetensors'
+UP = 'model.layers.1.mlp.up_proj.weight'
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A copy of a checkpoint of two shards."""
+  shutil.copytree(test_hf.FOLDER / 'llama_3', tmp_path / 'model')
+  return tmp_path / 'model'
+
+
+def refused(folder, match, monkeypatch):
+  """Loads the folder, which must fail before a tensor is read."""
+
+  def load(*unused):
+    raise AssertionError('read before all was checked')
+
+  monkeypatch.setattr(hf_files, 'load', load)
+  with pytest.raises(schema.UserError, match=match) as caught:
+    hf.load_model(folder)
+  assert '\n' not in str(caught.value)
+
+
+def change_tensors(folder, change, file=SHARD):
+  tensors = safetensors.numpy.load_file(folder / file)
+  change(tensors)
+  safetensors.numpy.save_file(tensors, folder / file)
+
+
+def in_index(folder, name, file):
+  path = folder / hf_files.INDEX
+  index = json.loads(path.read_text())
+  index['weight_map'].pop(name, None)
+  if file is not None:
+    index['weight_map'][name] = file
+  path.write_text(json.dumps(index))
+
+
+def truncate(folder):
+  data = (folder / SHARD).read_bytes()
+  (folder / SHARD).write_bytes(data[:-7])
+
+
+def empty(folder):
+  (folder / SHARD).write_bytes(b'')
+
+
+def remove_shard(folder):
+  (folder / SHARD).unlink()
+
+
+def remove_tensor(folder):
+  change_tensors(folder, lambda tensors: tensors.pop(UP))
+
+
+def remove_tensor_everywhere(folder):
+  remove_tensor(folder)
+  in_index(folder, UP, None)
+
+
+def to(dtype):
+  def change(tensors):
+    tensors[UP] = tensors[UP].astype(dtype)
+
+  return lambda folder: change_tensors(folder, change)
+
+
+def reshape(folder):
+  def change(tensors):
+    tensors[UP] = np.ascontiguousarray(tensors[UP].T)
+
+  change_tensors(folder, change)
+
+
+def add(name, array):
+  def change(folder):
+    change_tensors(folder, lambda tensors: tensors.update({name: array}))
+    in_index(folder, name, SHARD)
+
+  return change
+
+
+def twice(folder):
+  tensors = safetensors.numpy.load_file(folder / SHARD)
+  change_tensors(folder, lambda t: t.update({UP: tensors[UP]}), FIRST)
+
+
+def outside(folder):
+  in_index(folder, UP, '../model.safetensors')
+
+
+def no_index(folder):
+  (folder / hf_files.INDEX).write_text('{"weight_map": []}')
+
+
+def no_weights(folder):
+  (folder / hf_files.INDEX).unlink()
+
+
+WHERE = rf'model/{SHARD}'
+
+
+@pytest.mark.parametrize(
+  ('damage', 'match'),
+  [
+    (truncate, rf'{WHERE} is truncated or damaged: .*; expected a whole file'),
+    (empty, rf'{WHERE} is truncated or damaged'),
+    (remove_shard, rf'{WHERE} is missing'),
+    (remove_tensor, rf'{WHERE}: {UP} is missing, which .*index.json says'),
+    (
+      remove_tensor_everywhere,
+      rf'{hf_files.INDEX}: {UP} is missing; .* of shape \(23, 16\)',
+    ),
+    (to('float64'), rf'{WHERE}: {UP} is F64; expected F32 or BF16 or F16'),
+    (to('int32'), rf'{WHERE}: {UP} is I32; expected F32 or BF16 or F16'),
+    (
+      reshape,
+      rf'{WHERE}: {UP} has shape \(16, 23\); expected \(23, 16\)',
+    ),
+    (
+      add('model.layers.1.self_attn.q_proj.bias', np.ones(32, np.float32)),
+      rf'{WHERE}: model.layers.1.self_attn.q_proj.bias is not in the model',
+    ),
+    (
+      add('model.layers.2.mlp.up_proj.weight', np.ones(2, np.float32)),
+      rf'{WHERE}: model.layers.2.mlp.up_proj.weight is not in the model',
+    ),
+    (
+      add('lm_head.weight', np.ones((29, 16), np.float32)),
+      rf'{WHERE}: lm_head.weight is not in the model',
+    ),
+    (twice, rf'{WHERE}: {UP} is also in {FIRST}'),
+    (outside, r'index.json is damaged; expected a weight_map'),
+    (no_index, r'index.json is damaged; expected a weight_map'),
+    (no_weights, r'has neither model.safetensors nor .*index.json'),
+  ],
+)
+def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
+  damage(folder)
+  refused(folder, match, monkeypatch)
+
+
+def test_what_config_and_embeddings_tell_already_may_be_there(folder):
+  expected = test_hf.bits_of(hf.load_model(folder))
+  [file] = {
+    folder / name
+    for tensor, name in json.loads((folder / hf_files.INDEX).read_text())[
+      'weight_map'
+    ].items()
+    if tensor == 'model.embed_tokens.weight'
+  }
+  table = safetensors.numpy.load_file(file)['model.embed_tokens.weight']
+  add('lm_head.weight', table)(folder)
+  frequencies = np.ones(4, np.float16)
+  add('model.layers.0.self_attn.rotary_emb.inv_freq', frequencies)(folder)
+  assert test_hf.bits_of(hf.load_model(folder)) == expected
+
+
+YARN = {'rope_type': 'yarn', 'factor': 4.0, 'rope_theta': 1e4}
+LLAMA_3 = {
+  'rope_type': 'llama3',
+  'factor': 8.0,
+  'low_freq_factor': 4.0,
+  'high_freq_factor': 1.0,
+  'original_max_position_embeddings': 32,
+}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'match'),
+  [
+    (
+      {'model_type': 'mistral'},
+      r"model_type = 'mistral' is not .*; expected 'llama' or 'qwen2' or",
+    ),
+    ({'model_type': None}, r'model_type = None is not supported'),
+    (
+      {'model_type': 'qwen3_moe', 'num_experts': 8},
+      r'num_experts = 8 is not supported; expected no experts',
+    ),
+    ({'num_local_experts': 8}, r'num_local_experts = 8 is not supported'),
+    (
+      {'hidden_act': 'gelu'},
+      r"hidden_act = 'gelu' is not supported; expected 'silu'",
+    ),
+    ({'attention_bias': True}, r'attention_bias = True .* expected False'),
+    ({'mlp_bias': True}, r'mlp_bias = True is not supported; expected False'),
+    ({'sliding_window': 32}, r'sliding_window = 32 .* expected none in use'),
+    (
+      {
+        'model_type': 'qwen2',
+        'use_sliding_window': True,
+        'max_window_layers': 1,
+      },
+      r'sliding_window = None is not supported; expected none in use',
+    ),
+    (
+      {'layer_types': ['full_attention', 'sliding_attention']},
+      r"layer_types = 'sliding_attention' .* expected 'full_attention'",
+    ),
+    ({'quantization_config': {'bits': 4}}, r'quantization_config = .*bits'),
+    (
+      {'rope_parameters': YARN},
+      r"rope_parameters.rope_type = 'yarn' .* expected 'default' or 'llama3'",
+    ),
+    (
+      {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
+      r"rope_scaling.rope_type = 'linear' is not supported",
+    ),
+    (
+      {'rope_parameters': {'partial_rotary_factor': 0.5}},
+      r'rope_parameters.partial_rotary_factor = 0.5 .* expected 1.0',
+    ),
+    (
+      {'rope_parameters': {'full_attention': {}}},
+      r"rope_parameters.full_attention is not .* rope_type is 'default'",
+    ),
+    (
+      {'rope_parameters': LLAMA_3},
+      r'rope_parameters.high_freq_factor must be above',
+    ),
+    (
+      {'rope_parameters': {'rope_type': 'llama3', 'factor': 8.0}},
+      r'rope_parameters.low_freq_factor is missing',
+    ),
+    ({'rope_parameters': 3}, r'rope_parameters must be a section, not 3'),
+    ({'hidden_size': None}, r'hidden_size is missing'),
+    ({'hidden_size': 'big'}, r"hidden_size must be a whole number, not 'big'"),
+    ({'num_attention_heads': 3}, r'num_kv_heads must divide num_heads = 3'),
+    ({'num_attention_heads': 0}, r'num_heads must be at least 1'),
+    ({'tie_word_embeddings': 1}, r'tie_word_embeddings must be True or False'),
+  ],
+)
+def test_unsupported_settings_are_named(folder, changes, match, monkeypatch):
+  settings = json.loads((folder / 'config.json').read_text()) | changes
+  (folder / 'config.json').write_text(json.dumps(settings))
+  refused(folder, rf'model/config.json: {match}', monkeypatch)
+
+
+@pytest.mark.parametrize(
+  'unused',
+  [
+    {'sliding_window': 32},
+    {'use_sliding_window': True, 'max_window_layers': 2},
+    {'use_sliding_window': True, 'layer_types': ['full_attention'] * 2},
+  ],
+)
+def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
+  settings = json.loads((test_hf.FOLDER / 'qwen2/config.json').read_text())
+  del settings['layer_types']
+  (tmp_path / 'config.json').write_text(json.dumps(settings | unused))
+  assert hf.load_config(tmp_path) == hf.load_config(test_hf.FOLDER / 'qwen2')
+
+
+def test_no_folder_no_config_no_json(folder, monkeypatch):
+  refused(
+    folder.parent / 'modle',
+    r'does not exist; did you mean .*/model\?',
+    monkeypatch,
+  )
+  (folder / 'config.json').write_text('{"model_type": ')
+  refused(folder, r'config.json is no JSON: ', monkeypatch)
+  (folder / 'config.json').write_text('[]')
+  refused(folder, r'config.json must hold an object', monkeypatch)
+  (folder / 'config.json').unlink()
+  refused(folder, r'config.json is missing, so .* is no Hugging', monkeypatch)
+
+
+@pytest.mark.parametrize(
+  ('metadata', 'match'),
+  [
+    (None, r'memory.safetensors: its metadata describes no memory'),
+    ({'smft_jax': '{'}, r'memory.safetensors: its metadata describes no'),
+    (
+      {'smft_jax': '{"memory_layer": 1}'},
+      r'unknown key smft_jax.memory_layer; did you mean smft_jax.memory_layers',
+    ),
+  ],
+)
+def test_a_memory_that_is_not_described(folder, metadata, match, monkeypatch):
+  file = folder / 'memory.safetensors'
+  safetensors.numpy.save_file({'pool': np.ones(3)}, file, metadata)
+  refused(folder, match, monkeypatch)
+
+
+def files_in(folder):
+  return sorted(p for p in folder.rglob('*') if p.is_file())
+
+
+def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
+  model = test_hf.memory_model('replace')
+  hf.save_model(model, tmp_path / 'a')
+  before = {file: file.read_bytes() for file in files_in(tmp_path)}
+  with pytest.raises(schema.UserError, match=r'a/config.json is there already'):
+    hf.save_model(model, tmp_path / 'a')
+  save_file = safetensors.numpy.save_file
+
+  def full(tensors, file, metadata):
+    save_file(tensors, file, metadata)
+    if pathlib.Path(file).name == 'memory.safetensors':
+      raise OSError(28, 'No space left on device', str(file))
+
+  monkeypatch.setattr(safetensors.numpy, 'save_file', full)
+  with pytest.raises(
+    schema.UserError, match=r'b cannot be written: .*No space left'
+  ):
+    hf.save_model(model, tmp_path / 'b')
+  assert {file: file.read_bytes() for file in files_in(tmp_path)} == before
+
+
+def test_a_model_that_no_checkpoint_can_hold(tmp_path):
+  both = test_transformer.make_model(qkv_bias=True, qk_norm=True)
+  with pytest.raises(schema.UserError, match=r'qkv_bias and qk_norm are both'):
+    hf.save_model(both, tmp_path / 'a')
+  more = test_transformer.make_model()
+  more.blocks[0].mlp.adapter = nnx.Param(jnp.ones(3))
+  with pytest.raises(
+    schema.UserError, match=r'blocks.0.mlp.adapter has no place in a Hugging'
+  ):
+    hf.save_model(more, tmp_path / 'a')
+  odd = test_transformer.make_model(dtype=jnp.float8_e5m2)
+  with pytest.raises(schema.UserError, match=r'model of float8_e5m2 cannot'):
+    hf.save_model(odd, tmp_path / 'a')
+  assert not (tmp_path / 'a').exists()

@@ -1,0 +1,186 @@
+"""Experts: what they add, and that only one of them ever trains."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from smft_jax.methods import experts
+from smft_jax.models import layers
+from smft_jax.models import transformer
+from smft_jax.training import step as step_lib
+from tests.models import test_transformer
+from tests.support import method_steps
+from tests.training import test_step as test_train_step
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+WIDTH, E = 11, 3
+METHOD = experts.make(
+  experts.Config(learning_rate=1e-2, width=WIDTH, num_experts=E)
+)
+FIRST = {'expert': jnp.int32(0)}
+
+
+def make_mixed():
+  return METHOD.add_modules(test_train_step.make_model(), nnx.Rngs(7))
+
+
+def test_every_ffn_gets_experts_and_nothing_else_changes():
+  # The second block has memory in place of its FFN.
+  model = test_transformer.make_model(**test_transformer.WITH_MEMORY)
+  place = 'blocks/0/mlp/down/expert_'
+  shapes = {
+    'down': (E, 14, WIDTH),
+    'up': (E, WIDTH, 14),
+    'gate': (E, 14),
+    'bias': (E,),
+  }
+  method_steps.check_nothing_else_changes(
+    METHOD, model, {place + name: shape for name, shape in shapes.items()}
+  )
+
+
+def test_experts_add_gated_networks_of_the_output():
+  projection = make_mixed().blocks[0].mlp.down
+  random = np.random.default_rng(3)
+  for name in ('up', 'gate', 'bias'):
+    variable = getattr(projection, f'expert_{name}')
+    numbers = random.normal(size=variable.shape)
+    variable[...] = jnp.asarray(numbers, jnp.float32)
+  w, down, up, gate, bias = (
+    np.asarray(variable[...], np.float64)
+    for variable in (
+      projection.weight,
+      projection.expert_down,
+      projection.expert_up,
+      projection.expert_gate,
+      projection.expert_bias,
+    )
+  )
+  x = random.normal(size=(2, 5, 19))
+  y = x @ w
+  expected = y.copy()
+  for e in range(E):
+    inner = y @ down[e]
+    open_part = 1 / (1 + np.exp(-(y @ gate[e] + bias[e])))
+    change = inner / (1 + np.exp(-inner)) @ up[e]
+    expected += open_part[..., None] * change
+  np.testing.assert_allclose(
+    projection(jnp.asarray(x, jnp.float32)), expected, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
+  method_steps.check_learning(
+    METHOD, test_train_step.make_model(), lambda name: 'expert_' in name, FIRST
+  )
+
+
+def test_only_the_given_expert_trains_whatever_trained_before():
+  """Momentum and decay must not move an expert whose turn is over."""
+  state = method_steps.init(make_mixed(), METHOD, FIRST)
+  batch = test_train_step.make_batch()
+  for expert in (2, 1):
+    state.extras['expert'] = jnp.int32(expert)
+    old = method_steps.variables(state.params)
+    moments = [np.array(leaf) for leaf in jax.tree.leaves(state.opt_state)]
+    losses = []
+    with test_train_step.optax_promotion():
+      for _ in range(4):
+        state, metrics = step_lib.train_step(state, batch)
+        losses.append(float(metrics['loss']))
+    assert np.all(np.diff(losses) < 0), losses
+    new = method_steps.variables(state.params)
+    for name, array in old.items():
+      if 'expert_' not in name:
+        assert array.tobytes() == new[name].tobytes(), name
+        continue
+      for e in range(E):
+        same = array[e].tobytes() == new[name][e].tobytes()
+        assert same == (e != expert), (name, e)
+    others = np.arange(E) != expert
+    for before, leaf in zip(
+      moments, jax.tree.leaves(state.opt_state), strict=True
+    ):
+      np.testing.assert_array_equal(before[others], np.array(leaf)[others])
+
+
+def test_an_expert_trains_as_if_it_had_the_optimizer_alone():
+  random = np.random.default_rng(3)
+  gradients = jnp.asarray(random.normal(size=(6, E, 5)), jnp.float32)
+  start = jnp.asarray(random.normal(size=(E, 5)), jnp.float32)
+  inner = optax.adamw(0.1)
+  together = experts.of_one_expert(inner)
+  params, state = start, together.init(start)
+  alone = [(start[e], inner.init(start[e])) for e in range(E)]
+  for step, expert in enumerate((0, 0, 2, 2, 0, 2)):
+    with test_train_step.optax_promotion():
+      updates, state = together.update(
+        gradients[step], state, params, expert=jnp.int32(expert)
+      )
+      own, own_state = alone[expert]
+      own_updates, own_state = inner.update(
+        gradients[step, expert], own_state, own
+      )
+    params = optax.apply_updates(params, updates)
+    alone[expert] = optax.apply_updates(own, own_updates), own_state
+  np.testing.assert_allclose(
+    params, jnp.stack([own for own, _ in alone]), rtol=1e-6
+  )
+  np.testing.assert_array_equal(params[1], start[1])
+
+
+def test_groups_of_documents_follow_one_another():
+  trained = [int(METHOD.begin_document(i, 7)['expert']) for i in range(7)]
+  assert trained == [0, 0, 0, 1, 1, 2, 2]
+  assert METHOD.begin_document(0, 1)['expert'].dtype == jnp.int32
+
+
+def test_the_next_group_shares_the_program():
+  state = method_steps.init(make_mixed(), METHOD, FIRST)
+  batch = test_train_step.make_batch()
+  with test_train_step.optax_promotion():
+    state, _ = step_lib.train_step(state, batch)
+    compiled = step_lib.train_step._cache_size()
+    state.extras.update(METHOD.begin_document(6, 7))
+    step_lib.train_step(state, batch)
+  assert step_lib.train_step._cache_size() == compiled
+
+
+def test_decoding_reads_the_experts_too():
+  method_steps.check_decoding(METHOD, test_train_step.make_model(), FIRST)
+
+
+def test_rates_are_data_and_sizes_are_structure():
+  method_steps.check_structure(
+    experts,
+    [{'learning_rate': 0.5}],
+    [{'width': 7}, {'num_experts': 2}, {'weight_decay': 0.0}],
+  )
+
+
+def test_a_model_without_ffns_is_refused():
+  config = layers.TransformerConfig(
+    **(test_transformer.SIZES | {'num_layers': 1}),
+    memory=test_transformer.MEMORY,
+    memory_layers=(0,),
+  )
+  model = transformer.Transformer(config, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match='matches no projection; there is'):
+    METHOD.add_modules(model, nnx.Rngs(7))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'learning_rate': -1.0}, 'learning_rate must be above 0'),
+    ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+    ({'width': 0}, 'width must be at least 1, not 0'),
+    ({'num_experts': 0}, 'num_experts must be at least 1, not 0'),
+  ],
+)
+def test_bad_settings_are_named(changes, message):
+  method_steps.check_refusal(experts.Config, changes, message)

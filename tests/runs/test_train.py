@@ -1,0 +1,371 @@
+"""The program from its command line, in a world small enough for seconds."""
+
+import json
+import runpy
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+import pytest
+
+from smft_jax import train
+from smft_jax.config import experiment as config_lib
+from smft_jax.runs import base
+from smft_jax.runtime import program
+from smft_jax.store import checkpoint
+from tests.support import repository
+from tests.support import small_tfds
+from tests.support import tiny_run
+
+CONFIGS = repository.ROOT / 'configs'
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """Compiles quickly, and records as often as so short a run needs."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(base, '_RECORD_EVERY', 2)
+    # Adam of optax mixes dtypes.
+    with jax.numpy_dtype_promotion('standard'):
+      yield
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory, quickly):
+  """A folder with tiny.py, its cached base, and the finished run `whole`."""
+  folder = tmp_path_factory.mktemp('train')
+  tiny_run.write_config(folder)
+  assert run(folder, 'whole') == 0
+  return folder
+
+
+def run(folder, workdir, *more):
+  argv = [f'--config={folder}/tiny.py', f'--workdir={folder}/{workdir}', *more]
+  return program.run(train.main, argv)
+
+
+def read(path):
+  """A JSON file, without what differs from run to run."""
+  values = json.loads(path.read_text())
+  values.get('lesson', {}).pop('wall_s', None)
+  times = ('wall_s', 'total_s', 'input_wait_s')
+  return {k: v for k, v in values.items() if k not in times}
+
+
+def events(workdir):
+  """Lines of metrics.jsonl, without times."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
+  return [
+    {k: v for k, v in json.loads(line).items() if k not in times}
+    for line in lines
+  ]
+
+
+def steps(folder):
+  """The checkpoints in a folder, oldest first; all that there is."""
+  return sorted(int(path.name) for path in folder.iterdir())
+
+
+def arrays(folder):
+  """What the newest checkpoint in a folder holds."""
+  newest = folder / str(steps(folder)[-1]) / 'arrays'
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  like = {
+    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+    for name, leaf in ocp.metadata(newest).metadata.items()
+  }
+  return {k: np.asarray(v) for k, v in ocp.load(newest, like).items()}
+
+
+def assert_same_bits(one, other):
+  assert one.keys() == other.keys()
+  for name in one:
+    assert one[name].dtype == other[name].dtype
+    assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def files(folder):
+  """Every file below a folder with its content, and every empty folder."""
+  return {
+    path.relative_to(folder): path.read_bytes() if path.is_file() else b''
+    for path in folder.rglob('*')
+  }
+
+
+def interrupt_save(patch, folder_name, at_step):
+  """Has the next run interrupted just before a checkpoint is written."""
+  save = checkpoint.save
+
+  def interrupted(folder, step, *arguments, **named):
+    if folder.name == folder_name and step == at_step:
+      raise KeyboardInterrupt
+    save(folder, step, *arguments, **named)
+
+  patch.setattr(checkpoint, 'save', interrupted)
+
+
+def test_results_have_the_keys_that_others_rely_on(root):
+  results = json.loads((root / 'whole' / 'results.json').read_text())
+  assert results['method'] == 'sparse_memory'
+  assert results['seed'] == 3
+  assert results['steps'] == 3 * 2
+  assert results['wall_s'] > 0
+  assert results['tokens'] > 0
+  assert 7 <= results['slots_updated'] <= 6 * 7
+  # Rows of 10 numbers, and nothing else, out of all the parameters.
+  parameters = sum(
+    x.size for x in arrays(next(root.glob('cache/*/params'))).values()
+  )
+  changed = results['params_changed_fraction'] * parameters
+  assert changed == pytest.approx(10 * results['slots_updated'], abs=1e-6)
+  for name in ('target', 'target_unseen_phrasing'):
+    assert {'metric', 'before', 'after'} <= results[name].keys()
+  held_out = results['held_out']
+  assert held_out.keys() == {'known', 'never_seen', 'general_text'}
+  for measure in held_out.values():
+    assert measure.keys() == {'metric', 'before', 'after', 'relative_drop'}
+  nll = held_out['general_text']
+  drop = (nll['after'] - nll['before']) / nll['before']
+  assert nll['metric'] == 'nll'
+  assert nll['relative_drop'] == pytest.approx(drop, abs=1e-9)
+  curve = results['retention_curve']
+  assert [point['documents'] for point in curve] == [0, 1, 2, 3]
+  assert curve[0]['held_out']['general_text'] == nll['before']
+  assert curve[-1]['held_out']['general_text'] == nll['after']
+  assert results['counts']['new_facts'] == 6
+  assert 'jax' in results['environment']
+
+
+def test_the_stream_is_learned_and_watched(root):
+  workdir = root / 'whole'
+  results = read(workdir / 'results.json')
+  before, after = results['metrics_before'], results['metrics_after']
+  assert after['target']['nll'] < before['target']['nll']
+  told = events(workdir)
+  pretrained = [e['step'] for e in told if e['event'] == 'pretrain']
+  assert pretrained == [2, 4, 5]
+  streamed = [e for e in told if e['event'] == 'stream']
+  assert [e['documents'] for e in streamed] == [1, 2, 3]
+  assert streamed[-1]['tokens'] == results['tokens']
+  assert all(e['slots_updated'] <= 7 for e in streamed)
+  assert len({e['document'] for e in streamed}) == 3
+  config = json.loads((workdir / 'config.json').read_text())
+  assert config['config']['method']['t'] == 7
+  assert 'jax' in config['versions']
+  page = (workdir / 'report.html').read_text()
+  assert '<svg' in page
+  assert 'http://' not in page.replace('http://www.w3.org', '')
+  assert steps(workdir / 'checkpoints') == [4, 6]
+
+
+def test_reused_hidden_states_learn_the_same(root):
+  assert run(root, 'reused', '--config.stream.reuse_hidden=True') == 0
+  whole, reused = (
+    arrays(root / name / 'checkpoints') for name in ('whole', 'reused')
+  )
+  assert whole.keys() == reused.keys()
+  for name in whole:
+    np.testing.assert_allclose(reused[name], whole[name], rtol=1e-5, atol=1e-5)
+
+
+def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
+  for step in (2, 4):  # before there is a checkpoint, and after one
+    with pytest.MonkeyPatch.context() as patch:
+      interrupt_save(patch, 'checkpoints', step)
+      assert run(root, 'resumed') == 130
+    assert 'resumes' in capsys.readouterr().err
+    assert not (root / 'resumed' / 'results.json').exists()
+  # Half of what it needs is worse than nothing.
+  log = root / 'resumed' / 'metrics.jsonl'
+  whole_log = log.read_bytes()
+  log.unlink()
+  assert run(root, 'resumed') == 2
+  assert 'lacks what was measured up to document 1' in capsys.readouterr().err
+  log.write_bytes(whole_log)
+  assert run(root, 'resumed') == 0
+  whole, resumed = root / 'whole', root / 'resumed'
+  assert_same_bits(
+    arrays(whole / 'checkpoints'), arrays(resumed / 'checkpoints')
+  )
+  assert read(whole / 'results.json') == read(resumed / 'results.json')
+  # The base was found, so that nothing but its pretraining is missing.
+  pretrained = [e for e in events(whole) if e['event'] == 'pretrain']
+  assert pretrained
+  assert events(resumed) == events(whole)[len(pretrained) :]
+
+
+def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
+  more = [f'--config.base.cache_dir={tmp_path}/cache', '--config.stream=none']
+  with pytest.MonkeyPatch.context() as patch:
+    interrupt_save(patch, 'pretraining', 4)
+    assert run(root, 'base', *more) == 130
+  (folder,) = (tmp_path / 'cache').iterdir()
+  assert not (folder / 'params').exists()
+  assert steps(folder / 'pretraining') == [2]
+  assert run(root, 'base', *more) == 0
+  assert_same_bits(
+    arrays(folder / 'params'), arrays(next(root.glob('cache/*/params')))
+  )
+  assert not (folder / 'pretraining').exists()
+  told = events(root / 'base')
+  whole = events(root / 'whole')
+  assert [e for e in told if e['event'] == 'pretrain'] == [
+    e for e in whole if e['event'] == 'pretrain'
+  ]
+  results = read(root / 'base' / 'results.json')
+  assert results['method'] is None
+  assert results['held_out']['known']['metric'] == 'recall'
+  assert (root / 'base' / 'report.html').exists()
+
+
+def test_a_finished_workdir_is_not_run_again(root, monkeypatch, capsys):
+  monkeypatch.setattr(train, 'run', None)
+  before = files(root)
+  assert run(root, 'whole') == 0
+  assert 'It answers' in capsys.readouterr().out
+  assert files(root) == before
+
+
+def test_a_changed_base_is_made_anew_and_long_texts_are_split(root):
+  bases = set(root.glob('cache/*'))
+  more = ['--config.base.max_length=7', '--config.stream=none']
+  assert run(root, 'short', *more) == 0
+  assert len(set(root.glob('cache/*')) - bases) == 1
+  told = events(root / 'short')
+  assert [e['step'] for e in told if e['event'] == 'pretrain'] == [2, 4, 5]
+
+
+def test_real_documents(root, tmp_path):
+  small_tfds.make_folder(tmp_path / 'tfds')
+  data = {
+    'kind': 'squad',
+    'data_dir': str(tmp_path / 'tfds'),
+    'num_documents': 2,
+    'num_control': 1,
+    'augmentations': 3,
+    'tokenizer_vocab_size': 300,
+  }
+  tiny_run.write_config(
+    tmp_path, data=data, evaluation__metric='nll', base__steps=2
+  )
+  assert run(tmp_path, 'run') == 0
+  results = read(tmp_path / 'run' / 'results.json')
+  assert results['target']['metric'] == 'nll'
+  assert {'wikitext2_test', 'known'} <= results['held_out'].keys()
+  assert results['held_out']['wikitext2_test']['metric'] == 'nll'
+  # Paragraphs are longer than a row, and are trained on whole.
+  streamed = [e for e in events(tmp_path / 'run') if e['event'] == 'stream']
+  assert [e['documents'] for e in streamed] == [1, 2]
+  # Another base with the same tokenizer, given instead of trained.
+  [trained] = (tmp_path / 'cache').glob('base-text-*')
+  more = [f'--config.data.tokenizer={trained}', '--config.stream=none']
+  assert run(tmp_path, 'given', *more) == 0
+  [given] = set((tmp_path / 'cache').glob('base-text-*')) - {trained}
+  text = (trained / 'tokenizer.json').read_text()
+  assert (given / 'tokenizer.json').read_text() == text
+
+
+MISTAKES = {
+  'unknown key': (['--config.method.tt=3'], 'config.method.t?'),
+  'forgotten dashes': (['config.method.t=3'], '--config.method.t=3?'),
+  'missing config file': (['--config=tinny.py'], 'did you mean'),
+  't > N': (['--config.method.t=50'], 'config.method.t = 50'),
+  'k too large': (['--config.memory.k=8'], 'sqrt(num_slots) = 7, got 8'),
+  'slots that are no square': (['--config.memory.num_slots=50'], '49 and 64'),
+  'odd head': (['--config.model.head_dim=7'], 'take 8'),
+  'nobody new': (['--config.data.num_new=0'], 'config.data.num_new'),
+  'no data_dir': (
+    ['--config.data.kind=squad', '--config.data.data_dir=lost'],
+    "data_dir = 'lost'",
+  ),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+  mistake, tmp_path, monkeypatch, capsys
+):
+  more, part = MISTAKES[mistake]
+  # Without what only a world has, so that the kind can be changed.
+  data = {'kind': 'world', 'seed': 1, 'num_new': 3}
+  if mistake == 'no data_dir':
+    del data['num_new']
+  tiny_run.write_config(tmp_path, data=data)
+  monkeypatch.chdir(tmp_path)
+  before = files(tmp_path)
+  assert run(tmp_path, 'workdir', *more) == 2
+  said = capsys.readouterr()
+  assert part in said.err
+  assert said.err.startswith('error: ')
+  assert said.err.count('\n') == 1
+  assert said.out == ''
+  assert files(tmp_path) == before
+
+
+def test_a_damaged_data_set_is_one_line_and_leaves_nothing(tmp_path, capsys):
+  small_tfds.make_folder(tmp_path / 'tfds')
+  data = {'kind': 'squad', 'data_dir': str(tmp_path / 'tfds')}
+  data |= {'num_documents': 2, 'num_control': 1}
+  tiny_run.write_config(tmp_path, data=data)
+  (shard,) = (tmp_path / 'tfds').glob('squad/v1.1/*/*.array_record*')
+  shard.write_bytes(shard.read_bytes()[:-999])
+  before = files(tmp_path)
+  assert run(tmp_path, 'workdir') == 2
+  said = capsys.readouterr().err
+  assert 'squad/v1.1' in said
+  assert 'cut short or damaged' in said
+  assert said.count('\n') == 1
+  assert files(tmp_path) == before
+
+
+def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
+  before = files(root)
+  assert run(root, 'whole', '--config.method.t=5') == 2
+  said = capsys.readouterr().err
+  assert 'config.method.t = 7, not 5' in said
+  assert said.count('\n') == 1
+  assert run(root, 'tiny.py/here') == 2
+  said = capsys.readouterr().err
+  assert 'cannot be written' in said
+  assert said.count('\n') == 1
+  assert files(root) == before
+
+
+@pytest.mark.parametrize('name', ['pretrain', 'heal', 'docqa', 'facts'])
+def test_shipped_configs_are_valid_in_all_variants(name):
+  scope = runpy.run_path(str(CONFIGS / f'{name}.py'))
+  assert scope['__doc__']
+  for variant in scope['VARIANTS']:
+    config = scope['get_config'](variant)
+    world = variant in ('world', 'plain') or (name, variant) == ('docqa', 'hf')
+    if not world:
+      config.data.data_dir = 'somewhere'
+    if variant in ('jsonl', 'simpleqa'):
+      config.data.documents_file = 'some.jsonl'
+    if variant == 'hf' or name == 'heal':
+      config.base.path = 'weights'
+    experiment = config_lib.from_config_dict(config)
+    kind = 'facts' if name in ('facts', 'heal') else variant
+    assert experiment.data.kind == ('world' if world else kind)
+    assert (experiment.stream is None) == (name in ('pretrain', 'heal'))
+  if name in ('pretrain', 'docqa'):  # others have values to be filled in
+    assert scope['get_config']() == scope['get_config']('world')
+
+
+def test_docqa_streams_into_the_base_of_pretrain():
+  scopes = [
+    runpy.run_path(str(CONFIGS / f'{name}.py'))
+    for name in ('pretrain', 'docqa')
+  ]
+  for seed in (0, 1):
+    bases = []
+    for scope in scopes:
+      config = scope['get_config']()
+      config.seed = seed
+      made = config_lib.to_dict(config_lib.from_config_dict(config))
+      assert made['data']['seed'] == seed
+      bases.append(
+        [made[k] for k in ('seed', 'data', 'model', 'memory', 'base')]
+      )
+    assert bases[0] == bases[1]

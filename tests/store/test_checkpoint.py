@@ -1,0 +1,258 @@
+"""Checkpoints: exact, the newest two, refused where they do not fit."""
+
+import errno
+import json
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax import schema
+from smft_jax.store import checkpoint
+from smft_jax.store import manifest as manifest_lib
+
+
+class Moments(NamedTuple):
+  first: jax.Array
+  count: jax.Array
+
+
+def make_tree(seed=0):
+  numbers = np.random.default_rng(seed).normal(size=(7, 5)).astype(np.float32)
+  # What arithmetic on the way would not leave alone.
+  numbers[0] = [-0.0, np.nan, np.inf, 1e-45, 1 / 3]
+  return (
+    {'table': jnp.asarray(numbers), 'bias': jnp.asarray(numbers[1])},
+    [Moments(jnp.asarray(numbers, jnp.bfloat16), jnp.int32(seed + 3))],
+    jnp.asarray([True, False]),
+  )
+
+
+def assert_same(one, other):
+  chex.assert_trees_all_equal_shapes_and_dtypes(one, other)
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    assert a.sharding == b.sharding
+    assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def like():
+  return jax.tree.map(jnp.zeros_like, make_tree())
+
+
+def names(folder):
+  """What is in a folder, steps in their order."""
+  return sorted((p.name for p in folder.iterdir()), key=lambda n: (len(n), n))
+
+
+def refusal(folder, tree):
+  with pytest.raises(ValueError, match='does not fit or is damaged') as error:
+    checkpoint.restore_newest(folder, tree)
+  assert 'remove it to start again' in str(error.value)
+  return str(error.value)
+
+
+def test_there_may_be_none(tmp_path):
+  assert checkpoint.restore_newest(tmp_path / 'nothing', like()) is None
+  assert checkpoint.restore_newest(tmp_path, like()) is None
+
+
+def test_bits_come_back_and_the_newest_two_steps_are_kept(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  folder = pathlib.Path('steps')  # Orbax itself wants absolute ones
+  for steps in ((2,), (2, 10), (10, 11)):
+    checkpoint.save(folder, steps[-1], make_tree(seed=steps[-1]))
+    assert names(folder) == list(map(str, steps))
+  step, tree = checkpoint.restore_newest(folder, like())
+  assert step == 11
+  assert_same(tree, make_tree(seed=11))
+  # A step that is there is whole, and stays as it is.
+  checkpoint.save(folder, 11, make_tree(seed=5))
+  assert_same(checkpoint.restore_newest(folder, like())[1], make_tree(seed=11))
+
+
+def test_what_a_killed_run_left_is_no_step_and_not_in_the_way(tmp_path):
+  folder = tmp_path / 'steps'
+  checkpoint.save(folder, 2, make_tree())
+  shutil.copytree(folder / '2', tmp_path / '2')
+  # Killed in the middle of writing.
+  half = folder / '3.partial' / 'arrays.orbax-checkpoint-tmp'
+  (half / 'state').mkdir(parents=True)
+  (half / 'state' / 'manifest.ocdbt').write_bytes(b'half')
+  step, tree = checkpoint.restore_newest(folder, like())
+  assert step == 2
+  assert_same(tree, make_tree())
+  checkpoint.save(folder, 3, make_tree(seed=1))
+  assert names(folder) == ['2', '3']
+  # Killed after writing, before the older ones were dropped.
+  shutil.copytree(tmp_path / '2', folder / '1')
+  step, tree = checkpoint.restore_newest(folder, like())
+  assert step == 3
+  assert_same(tree, make_tree(seed=1))
+
+
+def test_other_names_shapes_and_dtypes_are_refused_by_name(tmp_path):
+  checkpoint.save(tmp_path, 7, make_tree())
+  params, moments, flags = like()
+  more = params | {'gate': jnp.zeros(3)}
+  assert 'it lacks 0.gate' in refusal(tmp_path, (more, moments, flags))
+  fewer = {'table': params['table']}
+  assert 'lacks 0.bias' in refusal(tmp_path, (fewer, moments, flags))
+  other = params | {'table': jnp.zeros((7, 6))}
+  said = refusal(tmp_path, (other, moments, flags))
+  assert '0.table is (7, 5), not (7, 6)' in said
+  other = params | {'bias': jnp.zeros(5, jnp.bfloat16)}
+  said = refusal(tmp_path, (other, moments, flags))
+  assert '0.bias is float32, not bfloat16' in said
+
+
+def test_a_truncated_or_missing_file_is_refused(tmp_path):
+  for name in ('truncated', 'missing'):
+    checkpoint.save(tmp_path / name, 7, make_tree())
+    files = [p for p in (tmp_path / name).rglob('*') if p.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    if name == 'truncated':
+      largest.write_bytes(largest.read_bytes()[:-19])
+    else:
+      largest.unlink()
+    assert str(tmp_path / name / '7') in refusal(tmp_path / name, like())
+
+
+def damage(path, how):
+  """Flips a bit in the middle of a file, cuts it short or removes it."""
+  content = bytearray(path.read_bytes())
+  if how == 'missing':
+    path.unlink()
+    return
+  if how == 'truncated':
+    content = content[:-5]
+  else:
+    content[len(content) // 2] ^= 8
+  path.write_bytes(content)
+
+
+def largest_file(folder):
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def messages(caplog):
+  return [record.getMessage() for record in caplog.records]
+
+
+# What Orbax leaves behind where it meets damaged metadata.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize('how', ['flipped', 'truncated', 'missing'])
+def test_any_damaged_file_of_the_newest_step_gives_way_to_the_one_before(
+  how, tmp_path, caplog
+):
+  caplog.set_level('WARNING')
+  whole = tmp_path / 'whole'
+  for step in (6, 7):
+    checkpoint.save(whole, step, make_tree(seed=step))
+  names = [p.relative_to(whole) for p in (whole / '7').rglob('*')]
+  names = [name for name in names if (whole / name).is_file()]
+  assert len(names) > 5
+  went_back = 0
+  for number, name in enumerate(names):
+    folder = tmp_path / str(number)
+    shutil.copytree(whole, folder)
+    if not (folder / name).stat().st_size:
+      continue
+    damage(folder / name, how)
+    caplog.clear()
+    step, tree = checkpoint.restore_newest(folder, like())
+    # Never wrong numbers: a file that nothing hangs on may be flipped.
+    assert_same(tree, make_tree(seed=step))
+    if step == 7:
+      assert how == 'flipped'
+      continue
+    went_back += 1
+    told = messages(caplog)
+    assert any(f'checkpoint {folder / "7"} is damaged: ' in m for m in told)
+    assert f'goes back to step 6 in {folder}' in told
+    if how != 'flipped':
+      assert any(str(folder / name) in message for message in told)
+    # It is out of the way of the same step, and of no use to anyone.
+    assert sorted(p.name for p in folder.iterdir()) == ['6', '7.damaged']
+    checkpoint.save(folder, 7, make_tree(seed=7))
+    assert_same(checkpoint.restore_newest(folder, like())[1], make_tree(seed=7))
+  assert went_back >= (1 if how == 'flipped' else len(names) - 1)
+
+
+def test_a_flipped_bit_of_an_array_is_told_by_the_name_of_the_array(
+  tmp_path, caplog
+):
+  numbers = np.random.default_rng(1).normal(size=(61, 53)).astype(np.float32)
+  tree = {'table': jnp.asarray(numbers), 'bias': jnp.zeros(3)}
+  for step in (1, 2):
+    checkpoint.save(tmp_path, step, tree)
+  damage(largest_file(tmp_path / '2'), 'flipped')
+  step, found = checkpoint.restore_newest(tmp_path, tree)
+  assert step == 1
+  assert_same(found, tree)
+  assert any('array table' in message for message in messages(caplog))
+
+
+def test_where_every_step_is_damaged_it_is_an_error(tmp_path):
+  for step in (6, 7):
+    checkpoint.save(tmp_path, step, make_tree(seed=step))
+    (tmp_path / str(step) / 'manifest.json').write_text('{"format": 1')
+  said = refusal(tmp_path, like())
+  assert 'nor is any of 1 older' in said
+  assert said.count('\n') == 0
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['6', '7']
+
+
+def rewrite(folder, **changes):
+  """Changes a manifest as another program would have written it."""
+  path = folder / 'manifest.json'
+  manifest = json.loads(path.read_text()) | changes
+  del manifest['digest']
+  manifest['digest'] = manifest_lib.digest(manifest)
+  path.write_text(json.dumps(manifest))
+
+
+def test_a_newer_format_is_refused_and_left(tmp_path):
+  for step in (6, 7):
+    checkpoint.save(tmp_path, step, make_tree())
+  rewrite(tmp_path / '7', format=2)
+  with pytest.raises(schema.UserError, match='is of format 2') as error:
+    checkpoint.restore_newest(tmp_path, like())
+  assert '\n' not in str(error.value)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['6', '7']
+
+
+def test_another_owner_is_refused_by_name(tmp_path):
+  owner = {'config': {'seed': 0, 'stream': {'steps': 3}}, 'base model': 'ab'}
+  checkpoint.save(tmp_path, 6, make_tree(), owner)
+  assert checkpoint.restore_newest(tmp_path, like(), owner)[0] == 6
+  other = owner | {'config': {'seed': 1, 'stream': {'steps': 3}}}
+  with pytest.raises(schema.UserError, match=r'config\.seed = 0, not 1'):
+    checkpoint.restore_newest(tmp_path, like(), other)
+  with pytest.raises(schema.UserError, match='another base model, ab, not cd'):
+    checkpoint.restore_newest(tmp_path, like(), owner | {'base model': 'cd'})
+  # How often a run saves does not make it another one.
+  often = {'seed': 0, 'stream': {'steps': 3, 'checkpoint_every': 1}}
+  same = owner | {'config': often}
+  assert checkpoint.restore_newest(tmp_path, like(), same)[0] == 6
+
+
+def test_a_save_that_fails_leaves_the_older_steps(tmp_path, monkeypatch):
+  checkpoint.save(tmp_path, 6, make_tree(seed=6))
+
+  def full(*unused):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.metrics, 'write_json', full)
+    with pytest.raises(OSError, match='no room to save step 7'):
+      checkpoint.save(tmp_path, 7, make_tree())
+  assert [p.name for p in tmp_path.iterdir()] == ['6']
+  assert_same(checkpoint.restore_newest(tmp_path, like())[1], make_tree(seed=6))

@@ -1,0 +1,150 @@
+"""What tests of methods share: steps, and what every method must keep to."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax.training import step as step_lib
+from tests.models import test_transformer
+from tests.training import test_step as test_train_step
+
+
+def variables(state):
+  """Arrays by path, such as 'blocks/0/mlp/up/weight'."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): np.array(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+      nnx.to_pure_dict(state)
+    )
+  }
+
+
+def init(model, method, extras=None):
+  """A state of copies, as steps donate what they are given."""
+  graphdef, params = nnx.split(model)
+  params, extras = jax.tree.map(
+    lambda x: jnp.asarray(np.array(x)), (params, extras)
+  )
+  return step_lib.init_state(nnx.merge(graphdef, params), method, extras=extras)
+
+
+def take_steps(model, method, batch, count, extras=None):
+  """The state after some steps on a batch, and the loss before each."""
+  state = init(model, method, extras)
+  losses = []
+  with test_train_step.optax_promotion():
+    for _ in range(count):
+      state, metrics = step_lib.train_step(state, batch)
+      losses.append(float(metrics['loss']))
+  return state, losses
+
+
+def check_learning(method, model, trains, extras=None):
+  """Losses fall, and what does not train stays bit for bit.
+
+  Args:
+    method: The method; its rate must suit five steps.
+    model: Without what the method adds.
+    trains: Whether a variable of this name is to train.
+    extras: As of `step_lib.init_state`.
+  """
+  if method.add_modules is not None:
+    model = method.add_modules(model, nnx.Rngs(7))
+  old = variables(nnx.state(model))
+  state, losses = take_steps(
+    model, method, test_train_step.make_batch(), 5, extras
+  )
+  assert np.all(np.diff(losses) < 0), losses
+  new = variables(state.params)
+  assert new.keys() == old.keys()
+  assert any(map(trains, old))
+  for name, array in old.items():
+    if trains(name):
+      assert np.any(array != new[name]), name
+    else:
+      assert array.tobytes() == new[name].tobytes(), name
+
+
+def check_nothing_else_changes(method, model, shapes):
+  """The model given stays, and gives the same outputs with what is added.
+
+  Args:
+    method: Adds modules.
+    model: Without them.
+    shapes: Of the variables that should be added, by name.
+  """
+  before = nnx.graphdef(model)
+  changed = method.add_modules(model, nnx.Rngs(7))
+  assert nnx.graphdef(model) == before
+  old, new = variables(nnx.state(model)), variables(nnx.state(changed))
+  for name, array in old.items():
+    np.testing.assert_array_equal(array, new[name])
+  added = {name: array.shape for name, array in new.items() if name not in old}
+  assert added == shapes
+  trainable = variables(nnx.state(changed, method.trainable))
+  assert trainable.keys() == added.keys()
+  tokens = test_transformer.tokens_of(3, 7)
+  np.testing.assert_array_equal(
+    test_transformer.logits_of(changed, tokens),
+    test_transformer.logits_of(model, tokens),
+  )
+
+
+def check_decoding(method, model, extras=None):
+  """Decoding with a cache reads what was added and trained."""
+  changed = method.add_modules(model, nnx.Rngs(7))
+  state, _ = take_steps(
+    changed, method, test_train_step.make_batch(), 2, extras
+  )
+  trained = nnx.merge(state.graphdef, state.params)
+  tokens = test_transformer.tokens_of(3, 7)
+  everything = jnp.ones(tokens.shape, bool)
+
+  @jax.jit
+  def extended(params):
+    model = nnx.merge(state.graphdef, params)
+    return model.extend(tokens, everything, model.init_cache(3, 7))[0]
+
+  logits = test_transformer.logits_of(trained, tokens)[:, -1]
+  np.testing.assert_allclose(
+    extended(state.params), logits, rtol=1e-5, atol=1e-5
+  )
+  base = test_transformer.logits_of(model, tokens)[:, -1]
+  assert np.abs(logits - base).max() > 1e-2
+  new = test_transformer.decode(trained, tokens, everything, 3, eos_id=-1)
+  for _ in range(new.shape[1]):
+    logits = test_transformer.logits_of(trained, tokens)[:, -1]
+    tokens = jnp.concatenate([tokens, jnp.argmax(logits, -1)[:, None]], axis=1)
+  np.testing.assert_array_equal(new, tokens[:, -new.shape[1] :])
+
+
+def check_structure(module, numbers, structures):
+  """Settings that are numbers give equal methods; others do not.
+
+  Args:
+    module: Of a method, with `Config` and `make`.
+    numbers: Changes of the default config that share a program with it.
+    structures: Changes that do not.
+  """
+  default = module.make(module.Config())
+  for changes in numbers:
+    method = module.make(module.Config(**changes))
+    assert method == default, changes
+    assert hash(method) == hash(default), changes
+    [(name, value)] = changes.items()
+    held = method.hyperparameters | {'replay_fraction': method.replay_fraction}
+    assert held[name] == value
+  for changes in structures:
+    assert module.make(module.Config(**changes)) != default, changes
+    again = dataclasses.replace(module.Config(), **changes)
+    assert module.make(again) == module.make(module.Config(**changes))
+
+
+def check_refusal(config, changes, message):
+  """A config that cannot be is refused with a line that begins so."""
+  with pytest.raises(ValueError, match=f'^{message}'):
+    config(**changes)

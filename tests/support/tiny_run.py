@@ -1,0 +1,105 @@
+"""A run of the whole program in seconds: a world of few people, a tiny model.
+
+`write_config` puts it into a file, as a person's own config would be.
+"""
+
+import copy
+import pathlib
+
+from smft_jax.config import experiment as config_lib
+from smft_jax.runs import finetune
+from smft_jax.runs import learner
+from smft_jax.runs import workdir as workdir_lib
+
+CONFIG = {
+  'seed': 3,
+  'data': {
+    'kind': 'world',
+    'num_known': 11,
+    'num_new': 3,
+    'num_never_seen': 2,
+    'attributes': ('birthplace', 'field'),
+    'paraphrases': 3,
+    'unseen_paraphrases': 1,
+    'question_phrasings': 2,
+    'general_sentences': 13,
+    'general_test_sentences': 5,
+  },
+  'model': {
+    'num_layers': 1,
+    'model_dim': 14,
+    'num_heads': 2,
+    'num_kv_heads': 1,
+    'head_dim': 6,
+    'ffn_dim': 19,
+    'memory_layers': (0,),
+  },
+  'memory': {
+    'num_slots': 49,
+    'value_dim': 10,
+    'num_heads': 2,
+    'k': 3,
+    'key_dim': 6,
+  },
+  'base': {
+    'steps': 5,
+    'batch_size': 7,
+    'learning_rate': 1e-2,
+    'value_learning_rate': 4e-2,
+    'max_length': 29,
+    'checkpoint_every': 2,
+  },
+  'background': {'num_batches': 3, 'batch_size': 5},
+  'stream': {'steps_per_document': 2, 'batch_size': 5},
+  'method': {'t': 7, 'learning_rate': 3.0},
+  'evaluation': {
+    'every_documents': 1,
+    'batch_size': 17,
+    'max_entries': 13,
+    'max_answer_tokens': 3,
+  },
+}
+
+
+def make(**changes):
+  """CONFIG with changes such as method__t=3; None takes a key out."""
+  config = copy.deepcopy(CONFIG)
+  for name, value in changes.items():
+    *path, key = name.split('__')
+    section = config
+    for part in path:
+      section = section[part]
+    if value is None:
+      del section[key]
+    else:
+      section[key] = value
+  return config
+
+
+def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
+  """Writes the config, its cache in the same folder; returns the file."""
+  config = make(base__cache_dir=str(folder / 'cache'), **changes)
+  path = folder / 'tiny.py'
+  path.write_text(
+    'from ml_collections import config_dict\n\n\n'
+    f'def get_config():\n  return config_dict.ConfigDict({config!r})\n'
+  )
+  return path
+
+
+def learn(workdir: pathlib.Path, config):
+  """A run without its measurements, which take most of the time.
+
+  Returns:
+    Its experiment and its base.
+  """
+  experiment = config_lib.from_config_dict(config)
+  workdir_lib.prepare(workdir, experiment)
+  base = workdir_lib.base_of(experiment)
+  state = finetune.first_state(experiment, base)
+  student = learner.Learner(experiment, base)
+  saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
+  for index in range(len(base.task.documents)):
+    state, _ = student.learn(state, index)
+  saves.save(state, {})
+  return experiment, base

@@ -1,0 +1,184 @@
+"""Equal learning against what was worked out by hand."""
+
+import pytest
+
+from smft_jax.sweep.pareto import analysis as pareto
+from smft_jax.sweep.pareto import table as pareto_table
+from tests.support import pareto_rows
+
+row, line = pareto_rows.row, pareto_rows.line
+verdicts = pareto_rows.of_kind
+
+
+def analyse(rows, **report):
+  return pareto.analyse(rows, report)
+
+
+def learned(found):
+  return found['equal_learning']['methods']
+
+
+def test_equal_learning_of_a_table_with_known_answers():
+  rows = [
+    *line('sparse_memory', (0.4, 0.01), (0.8, 0.03), seeds=(0, 1)),
+    row('full', 0, 0.9, 0.45),
+    row('full', 1, 0.6, 0.20),
+    row('lora', 0, 0.7, 0.14),
+    row('lora', 1, 0.7, 0.07),
+    row('adapter', 0, 0.65, 0.13),
+    row('adapter', 1, 0.5, 0.1),
+    row('ewc', 0, 0.2, 0.1, tuned=None),
+  ]
+  found = analyse(rows)
+  table = found['equal_learning']
+  assert table['target'] == 0.6  # full's worst seed
+  methods = table['methods']
+  assert methods['sparse_memory']['drop_mean'] == pytest.approx(0.02)
+  assert methods['sparse_memory']['drop_std'] == pytest.approx(0)
+  assert methods['full']['drops'] == pytest.approx({'0': 0.3, '1': 0.2})
+  assert methods['full']['drop_mean'] == pytest.approx(0.25)
+  assert methods['full']['drop_std'] == pytest.approx(0.05 * 2**0.5)
+  assert methods['full']['ratio'] == pytest.approx(12.5)
+  assert methods['lora']['drop_mean'] == pytest.approx(0.09)
+  assert methods['adapter']['drop_mean'] == pytest.approx(0.12)
+  assert methods['adapter']['drop_std'] is None
+  assert methods['adapter']['ratio'] == pytest.approx(6)
+  told = ('seeds', 'seeds_run', 'reached', 'points', 'settings', 'tuned')
+  assert [methods['adapter'][key] for key in told] == [1, 2, False, 2, 2, 7]
+  assert [methods['ewc'][key] for key in told] == [0, 1, False, 1, 1, None]
+  assert methods['ewc']['drop_mean'] is None
+  assert methods['ewc']['ratio'] is None
+  assert methods['ewc']['best_recall_mean'] == 0.2
+  assert [methods['full'][key] for key in told[:3]] == [2, 2, True]
+
+
+def test_own_reach_where_sparse_memory_gets_further():
+  rows = pareto_rows.headline() + line('sparse_memory', (0.9, 0.05))
+  table = analyse(rows)['equal_learning_at_own_reach']
+  assert table['target'] == 0.9
+  assert table['methods']['sparse_memory']['drop_mean'] == pytest.approx(0.05)
+  assert table['methods']['lora']['drop_mean'] is None
+  assert table['methods']['lora']['best_recall_mean'] == pytest.approx(0.8)
+  assert analyse(pareto_rows.headline())['equal_learning_at_own_reach'] is None
+
+
+def test_ratio_is_over_the_seeds_that_both_have():
+  rows = [
+    row('sparse_memory', 0, 0.8, 0.01),
+    row('sparse_memory', 1, 0.8, 0.03),
+    row('full', 1, 0.8, 0.3),
+  ]
+  full = learned(analyse(rows))['full']
+  assert full['ratio'] == pytest.approx(10)  # 15 over the mean of both
+
+
+def test_costs_are_those_of_the_setting_that_gets_there_at_the_least_loss():
+  rows = [
+    *line('sparse_memory', (0.8, 0.02)),
+    *line('full', (0.85, 0.5), (0.82, 0.3), (0.3, 0.1)),
+    *line('adapter', (0.1, 0.1), (0.5, 0.3), (0.4, 0.2)),
+  ]
+  for entry in rows:
+    entry['flops'] = entry['recall'] * 100
+  methods = learned(analyse(rows))
+  assert methods['full']['at']['flops'] == pytest.approx(82)
+  assert methods['full']['at']['settings']['method.learning_rate'] == 2.0
+  assert methods['adapter']['at']['flops'] == pytest.approx(50)
+  assert 'seed' not in methods['full']['at']['settings']
+
+
+def test_hypervolume_over_seeds():
+  rows = [row('full', 0, 0.5, 0.2), row('full', 1, 0.5, 0.4)]
+  volume = analyse(rows)['hypervolume']['full']
+  assert volume['mean'] == pytest.approx(0.35)
+  assert volume['std'] == pytest.approx(0.05 * 2**0.5)
+  assert volume['seeds'] == pytest.approx({'0': 0.4, '1': 0.3})
+
+
+def test_the_untouched_model_belongs_to_every_front():
+  rows = [row('full', 0, 0.5, 0.2, recall_before=0.03)]
+  fronts = analyse(rows)['fronts']['full']
+  assert fronts['seeds'] == {'0': [[0.03, 0.0], [0.5, 0.2]]}
+  assert fronts['mean'] == [[0.03, 0.0], [0.5, 0.2]]
+
+
+def test_points_that_differ_by_seed_alone_are_one():
+  rows = line('full', (0.5, 0.2), (0.7, 0.3))
+  rows[1]['drop'] = 0.6
+  rows[1]['settings']['world.seed'] = 13
+  points = analyse(rows)['points']
+  assert [point['seeds'] for point in points] == [['0', '1', '2']] * 2
+  assert points[1]['drop_mean'] == pytest.approx(0.4)
+  assert points[1]['drop_std'] == pytest.approx(0.03**0.5)
+
+
+# What may be missing.
+
+
+def test_no_rows():
+  with pytest.raises(ValueError, match='no finished point') as caught:
+    analyse([])
+  assert '\n' not in str(caught.value)
+
+
+def test_a_part_of_a_sweep_says_what_is_missing():
+  found = analyse(line('full', (0.8, 0.4)) + line('ewc', (0.9, 0.4)))
+  assert found['missing'] == ['sparse_memory', 'lora']
+  assert found['equal_learning']['target'] == 0.8
+  told = [verdict['sentence'] for verdict in verdicts(found, 'missing')]
+  assert told[0] == (
+    'Sparse memory has no finished point here, so nothing is said about it.'
+  )
+  assert not verdicts(found, 'drop_ratio')
+  assert not verdicts(found, 'dominates')
+
+
+def test_none_of_the_headline_leaves_the_others():
+  found = analyse(line('ewc', (0.9, 0.4)) + line('adapter', (0.7, 0.4)))
+  assert found['equal_learning']['target'] == 0.7
+
+
+def test_only_ablations_have_finished():
+  found = analyse(line('sparse_memory', (0.8, 0.1), panels=['t'], x=3))
+  assert found['equal_learning'] == {'target': None, 'methods': {}}
+  assert found['equal_learning_at_own_reach'] is None
+
+
+def test_rows_without_measures_count_as_points_and_nowhere_else():
+  bare = {'name': 'full-b', 'method': 'full', 'seed': 0, 'recall': None}
+  odd = {**bare, 'name': 'full-c', 'recall': 0.99, 'drop': float('nan')}
+  lost = {'name': 'ewc-a', 'method': 'ewc', 'seed': 0}
+  found = analyse([*pareto_rows.headline(), bare, odd, lost])
+  assert learned(found)['full']['points'] == 8
+  assert learned(found)['full']['best_recall_mean'] == pytest.approx(0.8)
+  assert learned(found)['ewc']['drop_mean'] is None
+  assert learned(found)['ewc']['at'] is None
+  assert found['hypervolume']['ewc']['mean'] is None
+
+
+def test_one_seed_has_no_deviation():
+  rows = [r for r in pareto_rows.headline() if r['seed'] == 1]
+  found = analyse(rows)
+  assert learned(found)['full']['drop_std'] is None
+  assert verdicts(found, 'drop_ratio')[0]['met']
+  assert '±' not in verdicts(found, 'drop_ratio')[0]['sentence']
+  assert 'the one seed run' in verdicts(found, 'dominates')[0]['sentence']
+
+
+def test_a_reference_has_a_point_and_no_front():
+  rows = pareto_rows.headline() + [
+    row('in_context', seed, 0.3, None) for seed in (0, 1, 2)
+  ]
+  found = analyse(rows)
+  assert found['equal_learning']['target'] == 0.8
+  for part in ('fronts', 'hypervolume', 'domination'):
+    assert 'in_context' not in found[part]
+  assert found['references']['in_context']['recall_mean'] == pytest.approx(0.3)
+  assert found['references']['in_context']['drop_mean'] == 0
+
+
+def test_collapse_averages_what_shares_a_seed():
+  rows = [row('full', 0, 0.2, 0.1), row('full', 0, 0.4, 0.3)]
+  (point,) = pareto_table.collapse(rows, lambda row: None)
+  assert point['recall'] == pytest.approx([0.3])
+  assert point['recall_std'] is None

@@ -1,0 +1,177 @@
+"""Document frequencies: counted as a set would, and only for their model."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from smft_jax.data import batches
+from smft_jax.store import checksum
+from smft_jax.training import background
+from smft_jax.training import method as method_lib
+from smft_jax.training import step as step_lib
+from tests.models import test_transformer
+
+N = 49
+READS = 2 * test_transformer.MEMORY.accesses_per_token  # of a token
+PROVENANCE = {'model': 'abc', 'document': 'sequence', 'num_batches': 2, 'k': 2}
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """Nothing here runs often enough to be optimized."""
+
+
+@pytest.fixture(scope='module')
+def model():
+  """Two memory layers that share the slots, as graphdef and parameters."""
+  return nnx.split(
+    test_transformer.make_model(
+      num_layers=2, memory=test_transformer.MEMORY, memory_layers=(0, 1)
+    )
+  )
+
+
+def make_stream():
+  """Two batches of three sequences; one of the sequences is only padding."""
+  stream = []
+  for seed, lengths in enumerate(((7, 2, 5), (3, 0, 7))):
+    tokens = np.array(test_transformer.tokens_of(3, 7, seed=seed))
+    mask = np.arange(7) < np.array(lengths)[:, None]
+    stream.append(batches.Batch(tokens, mask, mask.astype(np.float32)))
+  return stream
+
+
+def recount(model, document):
+  """The frequencies by way of Python sets."""
+  frequency = [0] * N
+  forward = jax.jit(step_lib.loss_and_accesses, static_argnums=0)
+  for batch in make_stream():
+    _, accesses = forward(*model, batch)
+    read = [set() for _ in range(3)]
+    for slot_ids in accesses.slot_ids:
+      for row, column in np.argwhere(batch.mask):
+        read[row] |= set(np.asarray(slot_ids)[row, column].tolist())
+    for slots in read if document == 'sequence' else [set.union(*read)]:
+      for slot in slots:
+        frequency[slot] += 1
+  return frequency
+
+
+@pytest.mark.parametrize(
+  ('document', 'number'), [('sequence', 6), ('batch', 2)]
+)
+def test_frequencies_are_those_of_a_plain_recount(model, document, number):
+  done = []
+  counted = background.count(
+    *model, make_stream(), document=document, on_batch=lambda: done.append(1)
+  )
+  assert counted.document_frequency.tolist() == recount(model, document)
+  assert float(counted.accesses.sum()) == READS * sum((7, 2, 5, 3, 0, 7))
+  read = np.asarray(counted.accesses) > 0
+  assert np.array_equal(read, np.asarray(counted.document_frequency) > 0)
+  assert counted.document_frequency.dtype == jnp.float32
+  assert float(counted.num_documents) == number
+  assert len(done) == 2
+
+
+def test_a_background_that_is_none_is_refused(model):
+  with pytest.raises(ValueError, match=r"'sequence' or 'batch', got 'page'"):
+    background.count(*model, make_stream(), document='page')
+  with pytest.raises(ValueError, match='the background corpus is empty'):
+    background.count(*model, [])
+
+
+def test_fingerprint_tells_parameters_apart(model):
+  _, params = model
+  same = jax.tree.map(jnp.copy, params)
+  assert checksum.fingerprint(params) == checksum.fingerprint(same)
+  marks = {checksum.fingerprint(params)}
+  leaves, structure = jax.tree.flatten(params)
+  for place in (0, len(leaves) // 2, len(leaves) - 1):
+    changed = list(leaves)
+    # The least change there is: one number, by its last bit.
+    number = np.array(leaves[place])
+    number.flat[-1] = np.nextafter(number.flat[-1], np.float32(9))
+    changed[place] = jnp.asarray(number)
+    tree = jax.tree.unflatten(structure, changed)
+    marks.add(checksum.fingerprint(tree))
+  assert len(marks) == 4
+  arrays = {'a': jnp.zeros(3), 'b': jnp.ones(3)}
+  swapped = {'b': jnp.zeros(3), 'a': jnp.ones(3)}
+  assert checksum.fingerprint(arrays) != checksum.fingerprint(swapped)
+
+
+def make_statistics(seed=0, accesses=None):
+  frequency = np.random.default_rng(seed).integers(0, 9, N)
+  return method_lib.Background(
+    jnp.asarray(frequency, jnp.float32), jnp.float32(9), accesses
+  )
+
+
+@pytest.mark.parametrize('accesses', [None, np.arange(N, dtype=np.float32)])
+def test_what_is_saved_is_loaded(tmp_path, accesses):
+  path = tmp_path / 'background.npz'
+  statistics = make_statistics(accesses=accesses)
+  background.save(path, statistics, PROVENANCE)
+  loaded = background.load(path, PROVENANCE)
+  for one, other in zip(loaded, statistics, strict=True):
+    np.testing.assert_array_equal(one, other)
+    assert (one is None) == (other is None)
+    assert one is None or one.dtype == other.dtype
+  assert [p.name for p in tmp_path.iterdir()] == ['background.npz']
+
+
+@pytest.mark.parametrize('key', PROVENANCE)
+def test_another_provenance_is_refused_by_name(tmp_path, key):
+  path = tmp_path / 'background.npz'
+  background.save(path, make_statistics(), PROVENANCE)
+  with pytest.raises(
+    ValueError, match=f'counted with {key} = .*this run has 7'
+  ):
+    background.load(path, PROVENANCE | {key: 7})
+  without = {k: v for k, v in PROVENANCE.items() if k != key}
+  with pytest.raises(ValueError, match=f'counted with {key} = '):
+    background.load(path, without)
+  background.save(path, make_statistics(), without)
+  with pytest.raises(ValueError, match=f'counted with {key} = None'):
+    background.load(path, PROVENANCE)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+  path = tmp_path / 'background.npz'
+  background.save(path, make_statistics(), PROVENANCE)
+  whole = path.read_bytes()
+  middle = len(whole) // 4
+  flipped = bytes([whole[middle] ^ 1])
+  for damaged in (
+    b'',
+    whole[:3],
+    whole[: len(whole) // 2],
+    whole[:-1],
+    whole[:middle] + flipped + whole[middle + 1 :],
+    b'no archive at all',
+  ):
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match='not a readable background') as error:
+      background.load(path, PROVENANCE)
+    assert '\n' not in str(error.value)
+  np.savez(path, document_frequency=np.zeros(N))
+  with pytest.raises(ValueError, match='not a readable background'):
+    background.load(path, PROVENANCE)
+
+
+def test_an_interrupted_save_leaves_what_was_there(tmp_path, monkeypatch):
+  path = tmp_path / 'background.npz'
+  background.save(path, make_statistics(), PROVENANCE)
+  before = path.read_bytes()
+
+  def interrupted(file, **arrays):
+    file.write(before[:31])
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(np, 'savez', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    background.save(path, make_statistics(seed=1), PROVENANCE)
+  assert path.read_bytes() == before

@@ -1,0 +1,186 @@
+"""The claims on speed that can be read off the compiled programs.
+
+Times are measured by `python -m benchmarks.NAME`, never here.
+"""
+
+import json
+import re
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import lookup as lookup_benchmark
+from benchmarks import search as search_benchmark
+from benchmarks import train_step as train_step_benchmark
+from benchmarks import update_step
+from smft_jax import lookup
+from smft_jax.training import step as step_lib
+from tests.models import test_transformer
+from tests.training import test_step as test_train_step
+
+T, A, V, SELECTED = 13, 5, 7, 11
+
+
+@pytest.fixture
+def small(monkeypatch):
+  """Benchmarks of a size that takes no time."""
+  for module in (lookup_benchmark, update_step):
+    monkeypatch.setattr(module, 'TOKENS', T)
+    monkeypatch.setattr(module, 'ACCESSES', A)
+    monkeypatch.setattr(module, 'VALUE_DIM', V)
+  monkeypatch.setattr(update_step, 'SELECTED', SELECTED)
+  names = list(update_step.SIZES)
+  monkeypatch.setattr(
+    update_step, 'SIZES', {n: 1009 * 2**i for i, n in enumerate(names)}
+  )
+  sizes = {'small': (T, 2, 11, 6, 3)}
+  monkeypatch.setattr(search_benchmark, 'SIZES', sizes)
+  monkeypatch.setattr('benchmarks.peers.installed', lambda: False)
+
+
+def compiled_update(num_slots):
+  reads = update_step.draw(num_slots)
+  table = jnp.zeros((num_slots, V))
+  arguments = (
+    table,
+    update_step._SGD.init(table),
+    *map(
+      jnp.asarray,
+      (reads.slot_ids, reads.weights, reads.target, reads.document_frequency),
+    ),
+  )
+  step = jax.jit(update_step.rows_step, donate_argnums=(0, 1))
+  return step.lower(*arguments).compile()
+
+
+@pytest.mark.usefixtures('small')
+def test_update_makes_nothing_that_grows_with_the_table():
+  few, many = 20_011, 80_021  # primes, far more than accesses
+  programs = {n: compiled_update(n) for n in (few, many)}
+  for num_slots, program in programs.items():
+    sizes = program.memory_analysis()
+    assert sizes.alias_size_in_bytes == num_slots * V * 4  # in place
+    assert sizes.temp_size_in_bytes < num_slots * 4
+    made = re.findall(
+      rf'= \w+\[{num_slots}[,\]]\S* ([\w-]+)\(', program.as_text()
+    )
+    assert 'parameter' in made
+    assert not {'copy', 'broadcast', 'multiply', 'add', 'select'} & set(made)
+  few_bytes, many_bytes = (
+    program.memory_analysis().temp_size_in_bytes
+    for program in programs.values()
+  )
+  assert many_bytes == few_bytes
+
+
+@pytest.mark.usefixtures('small')
+def test_rows_and_dense_updates_of_the_benchmark_agree():
+  reads = update_step.draw(num_slots=1009)
+  arguments = tuple(
+    map(
+      jnp.asarray,
+      (reads.slot_ids, reads.weights, reads.target, reads.document_frequency),
+    )
+  )
+  table = jax.random.normal(jax.random.key(0), (1009, V))
+  state = update_step._SGD.init(table)
+  rows, _ = jax.jit(update_step.rows_step)(table, state, *arguments)
+  dense, _ = jax.jit(update_step.dense_step)(table, state, *arguments)
+  np.testing.assert_array_equal(rows != table, dense != table)
+  changed = jnp.any(rows != table, axis=1)
+  assert int(jnp.sum(changed)) == SELECTED
+  np.testing.assert_allclose(rows, dense, rtol=1e-6, atol=1e-7)
+
+
+def test_reads_make_no_array_of_all_gathered_rows():
+  tokens, accesses, value_dim = 2051, 67, 64
+  shapes = (
+    jax.ShapeDtypeStruct((4099, value_dim), jnp.float32),
+    jax.ShapeDtypeStruct((tokens, accesses), jnp.int32),
+    jax.ShapeDtypeStruct((tokens, accesses), jnp.float32),
+    jax.ShapeDtypeStruct((tokens, value_dim), jnp.float32),
+  )
+
+  def read_and_gradient(values, slot_ids, weights, gradient):
+    read, pull_back = jax.vjp(
+      lambda w: lookup.read_rows(values, slot_ids, w), weights
+    )
+    return read, pull_back(gradient)
+
+  program = jax.jit(read_and_gradient).lower(*shapes).compile()
+  temporaries = program.memory_analysis().temp_size_in_bytes
+  assert temporaries < tokens * accesses * value_dim * 4 / 4
+
+
+def dots(num_layers, differentiate):
+  """Matrix products of a program with memory in its last block only."""
+  model = test_transformer.make_model(
+    num_layers=num_layers,
+    memory=test_train_step.MEMORY,
+    memory_layers=(num_layers - 1,),
+  )
+  batch = test_train_step.make_batch()
+  if differentiate:
+    state = test_train_step.init(model, test_train_step.make_method('rows'))
+    program = step_lib.train_step.lower(state, batch)
+  else:
+    graphdef, params = nnx.split(model)
+    program = jax.jit(
+      lambda params: step_lib.loss_and_accesses(graphdef, params, batch)
+    ).lower(params)
+  text = program.compile().as_text()
+  return len(re.findall(r' (?:dot|convolution|custom-call)\(', text))
+
+
+def test_nothing_below_the_lowest_memory_layer_is_differentiated():
+  forward = {n: dots(n, differentiate=False) for n in (1, 3)}
+  step = {n: dots(n, differentiate=True) for n in (1, 3)}
+  assert forward[3] > forward[1]
+  assert step[1] > forward[1]  # the block with memory is, but for its attention
+  assert step[3] - step[1] == forward[3] - forward[1]
+
+
+def test_the_steps_compared_train_the_same_model():
+  setting = train_step_benchmark.Setting()
+  states = {form: setting.state(form) for form in train_step_benchmark.FORMS}
+  for state in states.values():
+    np.testing.assert_array_equal(
+      step_lib.table(state.params), step_lib.table(states['rows'].params)
+    )
+  # SGD keeps no moments, LoRA those of the adapters, full finetuning of all.
+  moments = {
+    form: sum(leaf.size for leaf in jax.tree.leaves(state.opt_state))
+    for form, state in states.items()
+  }
+  assert moments['rows'] == 0
+  assert 0 < moments['lora'] < moments['full'] / 10
+
+
+@pytest.mark.usefixtures('small')
+@pytest.mark.parametrize(
+  'module',
+  [
+    lookup_benchmark,
+    pytest.param(search_benchmark, marks=pytest.mark.slow),
+    pytest.param(update_step, marks=pytest.mark.slow),
+  ],
+)
+def test_benchmarks_write_numbers_and_a_plot(
+  module, monkeypatch, tmp_path, capsys
+):
+  out = tmp_path / 'numbers.json'
+  argv = [module.__file__, '--repeats', '1', '--out', str(out)]
+  monkeypatch.setattr('sys.argv', argv)
+  with jax.numpy_rank_promotion('allow'):  # in the natural forms
+    module.main()
+  record = json.loads(out.read_text())
+  printed = capsys.readouterr().out
+  assert record['claims']
+  for claim in record['claims']:
+    assert claim['measured'] > 0
+    assert claim['text'] in printed
+  assert record['machine']['cores'] >= 1
+  assert out.with_suffix('.svg').read_text().startswith('<svg')
