@@ -16,11 +16,11 @@ from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.training import step as step_lib
-from tests.lesson import test_table as test_lesson
-from tests.models import test_transformer
 from tests.support import compilation
+from tests.support import decoders
+from tests.support import lessons
 
-N, V = test_lesson.N, test_lesson.V
+N, V = lessons.N, lessons.V
 WHICH = [1, -1, 0, 1]
 L, A = 5, 13
 
@@ -37,11 +37,11 @@ def reads(seed=3):
   return slot_ids, jnp.asarray(random.uniform(0, 1, shape), jnp.float32)
 
 
-def lessons(dtype=np.float32):
+def lessons_of(dtype=np.float32):
   slots = np.random.default_rng(4).permutation(N)
   return [
-    test_lesson.make(np.sort(slots[:31]), 1, dtype),
-    test_lesson.make(np.sort(slots[17:70]), 2, dtype),
+    lessons.make(np.sort(slots[:31]), 1, dtype),
+    lessons.make(np.sort(slots[17:70]), 2, dtype),
   ]
 
 
@@ -53,7 +53,7 @@ def tables(values, given):
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_each_row_reads_its_lesson(dtype):
-  values, given = test_lesson.table(dtype=dtype), lessons(dtype)
+  values, given = lessons.table(dtype=dtype), lessons_of(dtype)
   slot_ids, weights = reads()
   found = jax.jit(overlay_lib.read_rows)(
     values, lesson_lib.overlay(given, WHICH), slot_ids, weights
@@ -74,9 +74,9 @@ def test_each_row_reads_its_lesson(dtype):
 
 
 def test_a_lesson_without_rows_is_the_table():
-  values = test_lesson.table()
+  values = lessons.table()
   slot_ids, weights = reads()
-  overlay = lesson_lib.overlay([test_lesson.make([])], [0] * len(WHICH))
+  overlay = lesson_lib.overlay([lessons.make([])], [0] * len(WHICH))
   np.testing.assert_array_equal(
     overlay_lib.read_rows(values, overlay, slot_ids, weights),
     lookup.read_rows(values, slot_ids, weights),
@@ -84,14 +84,12 @@ def test_a_lesson_without_rows_is_the_table():
 
 
 def test_what_does_not_fit_is_refused():
-  overlay = lesson_lib.overlay(lessons(), WHICH)
+  overlay = lesson_lib.overlay(lessons_of(), WHICH)
   slot_ids, weights = reads()
   with pytest.raises(ValueError, match=r'a batch of 2.*of 4'):
-    overlay_lib.read_rows(
-      test_lesson.table(), overlay, slot_ids[:2], weights[:2]
-    )
+    overlay_lib.read_rows(lessons.table(), overlay, slot_ids[:2], weights[:2])
   with pytest.raises(ValueError, match='which holds 2, but there are 2'):
-    lesson_lib.overlay(lessons(), [0, 2])
+    lesson_lib.overlay(lessons_of(), [0, 2])
   with pytest.raises(ValueError, match='at least one version'):
     lesson_lib.overlay([], [-1])
 
@@ -103,7 +101,7 @@ def test_a_table_on_a_mesh_is_read_likewise(split):
   values = jnp.asarray(
     np.random.default_rng(0).standard_normal((96, 8)), jnp.float32
   )
-  given = [test_lesson.make([2, 3, 50, 95], values=values)]
+  given = [lessons.make([2, 3, 50, 95], values=values)]
   slot_ids, weights = reads()
   slot_ids %= 96
   overlay = lesson_lib.overlay(given, [0, -1, 0, -1])
@@ -124,13 +122,11 @@ def test_a_table_on_a_mesh_is_read_likewise(split):
 
 
 def model_and_lessons():
-  model = test_transformer.make_model(
-    memory=test_transformer.MEMORY, memory_layers=(0, 1)
-  )
+  model = decoders.make_model(memory=decoders.MEMORY, memory_layers=(0, 1))
   values = step_lib.table(nnx.split(model)[1])
   given = [
-    test_lesson.make([0, 3, 4, 11, 30], 1, values=values),
-    test_lesson.make(range(49), 2, values=values),
+    lessons.make([0, 3, 4, 11, 30], 1, values=values),
+    lessons.make(range(49), 2, values=values),
   ]
   return model, values, given
 
@@ -138,7 +134,7 @@ def model_and_lessons():
 def test_a_decoder_answers_by_each_lesson_as_if_it_were_written():
   model, values, given = model_and_lessons()
   graphdef, params = nnx.split(model)
-  tokens = jnp.tile(test_transformer.tokens_of(1, 6), (len(WHICH), 1))
+  tokens = jnp.tile(decoders.tokens_of(1, 6), (len(WHICH), 1))
   mask = jnp.ones(tokens.shape, bool).at[:, :2].set(False)
   overlay = lesson_lib.overlay(given, WHICH)
 

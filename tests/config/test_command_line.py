@@ -12,7 +12,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import program
-from tests.config import test_experiment as test_config
+from tests.support import configs
 
 SOURCE = f"""
 from ml_collections import config_dict
@@ -20,7 +20,7 @@ from ml_collections import config_dict
 VARIANTS = ('', 'squad')
 
 def get_config(variant=''):
-  config = config_dict.ConfigDict({test_config.CONFIG!r})
+  config = config_dict.ConfigDict({configs.CONFIG!r})
   config.method.t = 23 if variant else 17
   config.evaluation.batch_size = config.base.get_ref('batch_size')
   return config
@@ -179,7 +179,7 @@ def test_a_value_that_must_be_given_can_be_given(folder):
 from ml_collections import config_dict
 
 def get_config():
-  config = config_dict.ConfigDict({test_config.make(data=None)!r})
+  config = config_dict.ConfigDict({configs.make(data=None)!r})
   config.data = config_dict.ConfigDict({{
     'kind': 'squad', 'data_dir': config_dict.required_placeholder(str)}})
   return config
@@ -301,7 +301,7 @@ def test_run_of_a_program_that_ends_well_or_is_interrupted(capsys):
 
 
 def experiment(**changes):
-  return config_lib.from_config_dict(test_config.make(**changes))
+  return config_lib.from_config_dict(configs.make(**changes))
 
 
 def test_workdir_records_the_run_once_and_resumes_it(tmp_path):

@@ -1,6 +1,5 @@
 """A config is checked whole, at the door, in one line per mistake."""
 
-import copy
 import dataclasses
 import json
 import subprocess
@@ -18,63 +17,20 @@ from smft_jax.config import file as config_file
 from smft_jax.data import documents
 from smft_jax.data.world import world
 from smft_jax.methods import sparse_memory
-
-CONFIG = {
-  'seed': 3,
-  'data': {'kind': 'world', 'num_known': 13},
-  'model': {
-    'num_layers': 3,
-    'model_dim': 34,
-    'num_heads': 2,
-    'num_kv_heads': 1,
-    'head_dim': 17,
-    'ffn_dim': 53,
-  },
-  'memory': {
-    'num_slots': 169,
-    'value_dim': 19,
-    'num_heads': 3,
-    'k': 5,
-    'key_dim': 14,
-  },
-  'base': {
-    'steps': 7,
-    'batch_size': 11,
-    'learning_rate': 1e-3,
-    'value_learning_rate': 1e-2,
-    'max_length': 23,
-  },
-  'background': {'num_batches': 5, 'batch_size': 11},
-  'stream': {'steps_per_document': 3, 'batch_size': 5},
-  'method': {'t': 17, 'learning_rate': 31},
-  'evaluation': {'every_documents': 2, 'batch_size': 29},
-}
-
-
-def make(**changes):
-  """CONFIG with changes such as method__t=3; None takes a key out."""
-  config = copy.deepcopy(CONFIG)
-  for name, value in changes.items():
-    *path, key = name.split('__')
-    section = config
-    for part in path:
-      section = section[part]
-    if value is None:
-      del section[key]
-    else:
-      section[key] = value
-  return config
+from tests.support import configs
 
 
 def message(**changes):
   with pytest.raises(schema.UserError) as error:
-    config_lib.from_config_dict(make(**changes))
+    config_lib.from_config_dict(configs.make(**changes))
   assert '\n' not in str(error.value)
   return str(error.value)
 
 
 def test_sections_become_frozen_dataclasses():
-  experiment = config_lib.from_config_dict(config_dict.ConfigDict(CONFIG))
+  experiment = config_lib.from_config_dict(
+    config_dict.ConfigDict(configs.CONFIG)
+  )
   assert experiment.seed == 3
   assert experiment.data == world.WorldConfig(num_known=13)
   assert experiment.model.memory_layers == (2,)
@@ -86,17 +42,17 @@ def test_sections_become_frozen_dataclasses():
 
 def test_kind_chooses_the_data_section():
   data = {'kind': 'squad', 'data_dir': 'somewhere', 'num_documents': 7}
-  experiment = config_lib.from_config_dict(make(data=data))
+  experiment = config_lib.from_config_dict(configs.make(data=data))
   assert experiment.data == documents.DocumentsConfig(
     kind='squad', data_dir='somewhere', num_documents=7
   )
 
 
 @pytest.mark.parametrize(
-  'data', [CONFIG['data'], {'kind': 'squad', 'data_dir': 'x'}]
+  'data', [configs.CONFIG['data'], {'kind': 'squad', 'data_dir': 'x'}]
 )
 def test_to_dict_is_json_and_leads_back(data):
-  experiment = config_lib.from_config_dict(make(data=data))
+  experiment = config_lib.from_config_dict(configs.make(data=data))
   resolved = config_lib.to_dict(experiment)
   assert resolved['data']['kind'] == data['kind']
   assert resolved['model']['memory_layers'] == [2]
@@ -114,7 +70,7 @@ def test_sizes_are_the_configs_or_the_weights():
     f'model__{name}' for name in (*sizes, 'head_dim', 'ffn_dim')
   )
   changes = {**without, 'base__path': 'weights'}
-  experiment = config_lib.from_config_dict(make(**changes))
+  experiment = config_lib.from_config_dict(configs.make(**changes))
   assert experiment.model.num_layers is None
   said = message(**changes, model__memory_layers=(), stream=None)
   assert said.endswith('no memory, and config.base.path cannot be used')
@@ -124,14 +80,14 @@ def test_sizes_are_the_configs_or_the_weights():
 
 def test_without_a_stream_only_the_base_is_asked_for():
   experiment = config_lib.from_config_dict(
-    make(stream=None, method=None, background=None)
+    configs.make(stream=None, method=None, background=None)
   )
   assert experiment.stream is None
   assert experiment.background is None
 
 
 def test_none_is_an_absent_section():
-  config = config_dict.ConfigDict(make(stream=None, method=None))
+  config = config_dict.ConfigDict(configs.make(stream=None, method=None))
   config.stream = config_dict.placeholder(dict)
   assert config_lib.from_config_dict(config).stream is None
 
@@ -190,14 +146,14 @@ def test_a_mistake_is_one_line_that_names_the_nearest_right_thing(
 
 def test_whole_floats_and_single_layers_are_understood():
   experiment = config_lib.from_config_dict(
-    make(method__t=1e1, model__memory_layers=1)
+    configs.make(method__t=1e1, model__memory_layers=1)
   )
   assert (experiment.method.t, experiment.model.memory_layers) == (10, (1,))
   assert isinstance(experiment.method.t, int)
 
 
 def test_a_value_that_must_be_given_says_how():
-  config = config_dict.ConfigDict(make(data=None))
+  config = config_dict.ConfigDict(configs.make(data=None))
   config.data = config_dict.ConfigDict(
     {'kind': 'squad', 'data_dir': config_dict.required_placeholder(str)}
   )
@@ -221,7 +177,7 @@ def test_the_config_takes_every_optimizer_there_is():
 @pytest.mark.parametrize('name', methods.METHODS)
 def test_every_method_can_be_chosen_and_its_settings_survive_json(name):
   method = {'name': name} | ({'t': 17} if name == 'sparse_memory' else {})
-  experiment = config_lib.from_config_dict(make(method=method))
+  experiment = config_lib.from_config_dict(configs.make(method=method))
   assert type(experiment.method) is methods.METHODS[name].Config
   assert experiment.method.name == name
   again = config_lib.from_config_dict(config_lib.to_dict(experiment))
@@ -254,8 +210,10 @@ def test_hidden_states_are_reused_only_where_they_stay(method):
 
 
 def test_differences_name_the_settings():
-  ours = config_lib.to_dict(config_lib.from_config_dict(CONFIG))
-  theirs = config_lib.to_dict(config_lib.from_config_dict(make(method__t=5)))
+  ours = config_lib.to_dict(config_lib.from_config_dict(configs.CONFIG))
+  theirs = config_lib.to_dict(
+    config_lib.from_config_dict(configs.make(method__t=5))
+  )
   assert schema.differences(ours, ours) == []
   assert schema.differences(theirs, ours) == ['config.method.t = 5, not 17']
 
@@ -273,7 +231,7 @@ def test_checking_a_config_needs_no_accelerator_library():
 
 
 def test_another_method_starts_from_its_own_defaults():
-  config = config_dict.ConfigDict(make())
+  config = config_dict.ConfigDict(configs.make())
   config_file.override(config, 'config.method.name', 'sparse_memory')
   assert config.method.t == 17
   config_file.override(config, 'config.method.name', 'lora')

@@ -22,9 +22,9 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner
 from smft_jax.store import records as records_lib
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
+from tests.support import decoders
+from tests.support import meshes
 from tests.support import tiny_run
-from tests.training import test_sharded_step
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -38,7 +38,7 @@ def make_rows(lengths, seed=0):
   """Rows of random tokens and weights; nothing predicts a row's first."""
   random = np.random.default_rng(seed)
   starts = np.cumsum([0, *lengths])
-  tokens = random.integers(0, test_transformer.SIZES['vocab_size'], starts[-1])
+  tokens = random.integers(0, decoders.SIZES['vocab_size'], starts[-1])
   weights = random.uniform(0.2, 2.0, starts[-1]).astype(np.float32)
   weights[starts[:-1]] = 0
   return encoding.Encoded(
@@ -154,9 +154,9 @@ def test_little_of_short_texts_is_padding():
 
 LENGTHS = (7, 2, 5, 3, 11, 2, 4, 6, 3, 2, 9)
 MODELS = {
-  'memory in place': test_transformer.WITH_MEMORY,
+  'memory in place': decoders.WITH_MEMORY,
   'memory beside': {
-    'memory': test_transformer.MEMORY,
+    'memory': decoders.MEMORY,
     'memory_layers': (0, 1),
     'memory_placement': 'beside',
     'qkv_bias': True,
@@ -193,7 +193,7 @@ def packed_and_alone():
 
 @pytest.mark.parametrize('options', MODELS)
 def test_logits_are_those_of_each_text_alone(options):
-  model = nnx.split(test_transformer.make_model(**MODELS[options]))
+  model = nnx.split(decoders.make_model(**MODELS[options]))
   packed, alone = packed_and_alone()
   found, expected = (np.asarray(logits_of(*model, b)) for b in (packed, alone))
   assert np.isfinite(found).all()
@@ -217,7 +217,7 @@ def test_logits_are_those_of_each_text_alone(options):
 
 @pytest.mark.parametrize('options', MODELS)
 def test_gradients_are_those_of_the_texts_alone(options):
-  model = nnx.split(test_transformer.make_model(**MODELS[options]))
+  model = nnx.split(decoders.make_model(**MODELS[options]))
   packed, alone = packed_and_alone()
   (loss, accesses), gradient = loss_and_gradient(*model, packed)
   (expected, theirs), wanted = loss_and_gradient(*model, alone)
@@ -250,9 +250,9 @@ def test_a_mesh_takes_the_step_of_one_device():
   batch = batches.pad(packed.take(np.arange(8)), 19, 0)
 
   def step(layout):
-    model = test_transformer.make_model(
+    model = decoders.make_model(
       num_layers=1,
-      memory=dataclasses.replace(test_sharded_step.MEMORY, layout=layout),
+      memory=dataclasses.replace(meshes.MEMORY, layout=layout),
       memory_layers=(0,),
     )
     state = step_lib.init_state(model, make_method())
@@ -261,7 +261,7 @@ def test_a_mesh_takes_the_step_of_one_device():
     return float(metrics['loss']), int(metrics['tokens']), params
 
   loss, tokens, params = step(None)
-  layout = test_sharded_step.make_layout('rows, replicas')
+  layout = meshes.make_layout('rows, replicas')
   got = step(layout)
   assert tokens == got[1] == batch.mask.sum()
   assert got[0] == pytest.approx(loss, rel=1e-6)

@@ -19,8 +19,8 @@ from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
 from smft_jax.runs import measurements
 from smft_jax.sharded import layout as layout_lib
-from tests.models import test_transformer
-from tests.training import test_sharded_step
+from tests.support import decoders
+from tests.support import meshes
 
 TEXTS = (
   'Ada Keller was born in Lisbon, and Boris Meyer in San Remo.',
@@ -41,11 +41,11 @@ def tokenizer():
 
 
 def make_model(tokenizer):
-  return test_transformer.make_model(
+  return decoders.make_model(
     seed=4,  # its answers are of different lengths
     vocab_size=tokenizer.vocab_size,
     num_layers=2,
-    **test_transformer.WITH_MEMORY,
+    **decoders.WITH_MEMORY,
   )
 
 
@@ -221,9 +221,9 @@ def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
   )
   found = []
   for here in (None, layout):
-    model = test_transformer.make_model(
+    model = decoders.make_model(
       vocab_size=tokenizer.vocab_size,
-      memory=dataclasses.replace(test_sharded_step.MEMORY, layout=here),
+      memory=dataclasses.replace(meshes.MEMORY, layout=here),
       memory_layers=(1,),
     )
     graphdef, params = nnx.split(model)

@@ -18,7 +18,7 @@ from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
-from tests.models import test_transformer
+from tests.support import decoders
 from tests.support import real_data
 
 COUNT = 1000
@@ -149,7 +149,7 @@ def test_accuracy_of_random_likelihoods(data_dir):
 def make_evaluator(texts, max_length):
   """An evaluator with a tokenizer trained on texts, parameters, the model."""
   tokenizer = tokenizers.train_byte_level_bpe(texts, 512)
-  model = test_transformer.make_model(vocab_size=tokenizer.vocab_size, **MODEL)
+  model = decoders.make_model(vocab_size=tokenizer.vocab_size, **MODEL)
   graphdef, params = nnx.split(model)
   made = evaluate.Evaluator(
     graphdef=graphdef,
@@ -158,7 +158,7 @@ def make_evaluator(texts, max_length):
     max_length=max_length,
     max_answer_tokens=1,
   )
-  return made, params, functools.partial(test_transformer.reference, model)
+  return made, params, functools.partial(decoders.reference, model)
 
 
 def nats_by_hand(logits_of, row, count):

@@ -19,29 +19,21 @@ from smft_jax.hf import tensors as hf_tensors
 from smft_jax.models import rotary
 from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
-from tests.models import test_transformer
-from tests.support import repository
+from tests.support import decoders
+from tests.support import hf_folders
 
-FOLDER = repository.ROOT / 'tests' / 'fixtures' / 'hf'
 NAMES = ('llama', 'llama_3', 'llama_bf16', 'qwen2', 'qwen3')
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def logits_of(model, tokens):
-  return np.asarray(test_transformer.logits_of(model, tokens), np.float32)
+  return np.asarray(decoders.logits_of(model, tokens), np.float32)
 
 
 def expected_of(name):
-  with np.load(FOLDER / name / 'logits.npz') as arrays:
+  with np.load(hf_folders.FOLDER / name / 'logits.npz') as arrays:
     return dict(arrays)
-
-
-def bits_of(model):
-  return {
-    path: np.asarray(variable.get_value()).tobytes()
-    for path, variable in nnx.to_flat_state(nnx.state(model))
-  }
 
 
 def tensors_of(folder):
@@ -66,15 +58,15 @@ def test_logits_are_those_of_transformers(name):
   tokens = jnp.asarray(expected['tokens'], jnp.int32)
   assert tokens.shape == (2, 120)
   assert expected['float32'].std() > 0.5
-  logits = logits_of(hf.load_model(FOLDER / name), tokens)
+  logits = logits_of(hf.load_model(hf_folders.FOLDER / name), tokens)
   np.testing.assert_allclose(logits, expected['float32'], rtol=0, atol=1e-5)
 
 
 def test_float16_files_are_read_exactly(tmp_path):
-  shutil.copytree(FOLDER / 'llama', tmp_path / 'half')
+  shutil.copytree(hf_folders.FOLDER / 'llama', tmp_path / 'half')
   half = {
     name: tensor.astype(np.float16)
-    for name, tensor in tensors_of(FOLDER / 'llama').items()
+    for name, tensor in tensors_of(hf_folders.FOLDER / 'llama').items()
   }
   safetensors.numpy.save_file(half, tmp_path / 'half' / hf_tensors.MODEL)
   embedding = hf.load_model(tmp_path / 'half').embedding[...]
@@ -85,7 +77,7 @@ def test_float16_files_are_read_exactly(tmp_path):
 def test_bfloat16_logits_are_as_near_as_those_of_transformers():
   expected = expected_of('llama_bf16')
   tokens = jnp.asarray(expected['tokens'], jnp.int32)
-  model = hf.load_model(FOLDER / 'llama_bf16', dtype=jnp.bfloat16)
+  model = hf.load_model(hf_folders.FOLDER / 'llama_bf16', dtype=jnp.bfloat16)
   assert {x.dtype for x in jax.tree.leaves(nnx.state(model))} == {
     jnp.dtype(jnp.bfloat16)
   }
@@ -195,60 +187,49 @@ def test_a_published_layout_is_known(name, tmp_path):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_old_names_of_settings_say_the_same(name, tmp_path):
-  settings = json.loads((FOLDER / name / 'config.json').read_text())
+  settings = json.loads((hf_folders.FOLDER / name / 'config.json').read_text())
   rope = settings.pop('rope_parameters')
   settings['torch_dtype'] = settings.pop('dtype')
   settings['rope_theta'] = rope.pop('rope_theta')
   is_scaled = rope['rope_type'] == 'llama3'
   settings['rope_scaling'] = rope if is_scaled else None
   (tmp_path / 'config.json').write_text(json.dumps(settings))
-  assert hf.load_config(tmp_path) == hf.load_config(FOLDER / name)
+  assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / name)
   assert (hf.load_config(tmp_path).rope_scaling is not None) == is_scaled
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_out_and_back_is_the_same_in_every_bit(name, tmp_path):
   dtype = jnp.bfloat16 if name == 'llama_bf16' else jnp.float32
-  model = hf.load_model(FOLDER / name, dtype)
+  model = hf.load_model(hf_folders.FOLDER / name, dtype)
   hf.save_model(model, tmp_path / 'a' / 'b')
   again = hf.load_model(tmp_path / 'a' / 'b', dtype)
   assert again.config == model.config
-  assert bits_of(again) == bits_of(model)
-  original = tensors_of(FOLDER / name)
+  assert hf_folders.bits_of(again) == hf_folders.bits_of(model)
+  original = tensors_of(hf_folders.FOLDER / name)
   assert_same_tensors(tensors_of(tmp_path / 'a' / 'b'), original)
   names = {file.name for file in (tmp_path / 'a' / 'b').iterdir()}
   assert names == {'config.json', 'model.safetensors'}
 
 
-def memory_model(placement):
-  return test_transformer.make_model(
-    num_layers=1,
-    memory=test_transformer.MEMORY,
-    memory_layers=(0,),
-    memory_placement=placement,
-    qkv_bias=True,
-    tie_embeddings=False,
-  )
-
-
 @pytest.mark.parametrize('placement', ['replace', 'beside'])
 def test_a_memory_goes_into_a_second_file_and_comes_back(placement, tmp_path):
-  model = memory_model(placement)
+  model = hf_folders.memory_model(placement)
   hf.save_model(model, tmp_path)
   again = hf.load_model(tmp_path)
   assert again.config == model.config
-  assert bits_of(again) == bits_of(model)
+  assert hf_folders.bits_of(again) == hf_folders.bits_of(model)
   memory_names = safetensors.numpy.load_file(tmp_path / 'memory.safetensors')
   assert {'pool', 'blocks.0.memory.subkeys'} < memory_names.keys()
 
 
 def test_without_the_second_file_the_memory_says_nothing(tmp_path):
-  model = memory_model('replace')
+  model = hf_folders.memory_model('replace')
   hf.save_model(model, tmp_path)
   (tmp_path / 'memory.safetensors').unlink()
   plain = hf.load_model(tmp_path)
   assert plain.config.memory is None
-  tokens = test_transformer.tokens_of(2, 7)
+  tokens = decoders.tokens_of(2, 7)
   expected = logits_of(plain, tokens)
   assert np.any(logits_of(model, tokens) != expected)
   model.pool[...] = jnp.zeros_like(model.pool[...])
@@ -270,8 +251,8 @@ def on_mesh(model):
 
 
 def even_model():
-  mem = dataclasses.replace(test_transformer.MEMORY, num_slots=64)
-  return test_transformer.make_model(memory=mem, memory_layers=(1,))
+  mem = dataclasses.replace(decoders.MEMORY, num_slots=64)
+  return decoders.make_model(memory=mem, memory_layers=(1,))
 
 
 def test_every_device_gets_its_part_and_no_more(tmp_path, monkeypatch):
@@ -299,7 +280,7 @@ def test_every_device_gets_its_part_and_no_more(tmp_path, monkeypatch):
 
 def test_a_checkpoint_without_memory_leaves_a_fresh_one(tmp_path):
   model = even_model()
-  plain = test_transformer.make_model(seed=1)
+  plain = decoders.make_model(seed=1)
   hf.save_model(plain, tmp_path)
   params = hf.load_params(tmp_path, nnx.state(model))
   before = dict(nnx.to_flat_state(nnx.state(model)))
@@ -356,9 +337,9 @@ def test_transformers_loads_what_is_written(name, tmp_path):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
   model = (
-    memory_model('replace')
+    hf_folders.memory_model('replace')
     if name == 'memory'
-    else hf.load_model(FOLDER / name)
+    else hf.load_model(hf_folders.FOLDER / name)
   )
   hf.save_model(model, tmp_path)
   if name == 'memory':
@@ -375,13 +356,15 @@ def test_transformers_loads_what_is_written(name, tmp_path):
 
 
 def test_the_fixtures_have_one_sharded_checkpoint():
-  index = json.loads((FOLDER / 'llama_3' / hf_files.INDEX).read_text())
+  index = json.loads(
+    (hf_folders.FOLDER / 'llama_3' / hf_files.INDEX).read_text()
+  )
   assert len(set(index['weight_map'].values())) == 2
 
 
 def test_the_tokenizer_and_other_settings_come_along(tmp_path):
   source = tmp_path / 'source'
-  shutil.copytree(FOLDER / 'llama_3', source)
+  shutil.copytree(hf_folders.FOLDER / 'llama_3', source)
   tokenizer = b'{"any": "bytes \xc3\xa9"}\r\n'
   (source / 'tokenizer.json').write_bytes(tokenizer)
   model = hf.load_model(source)
@@ -395,6 +378,6 @@ def test_the_tokenizer_and_other_settings_come_along(tmp_path):
   with pytest.raises(
     schema.UserError, match='of another model, with'
   ) as caught:
-    hf.save_model(model, tmp_path / 'no', source=FOLDER / 'qwen2')
+    hf.save_model(model, tmp_path / 'no', source=hf_folders.FOLDER / 'qwen2')
   assert 'model.qkv_bias = True, not False' in str(caught.value)
   assert not (tmp_path / 'no').exists()

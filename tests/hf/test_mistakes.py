@@ -13,8 +13,8 @@ import safetensors.numpy
 from smft_jax import hf
 from smft_jax import schema
 from smft_jax.hf import files as hf_files
-from tests.hf import test_checkpoint as test_hf
-from tests.models import test_transformer
+from tests.support import decoders
+from tests.support import hf_folders
 
 FIRST = 'model-00001-of-00002.safetensors'
 SHARD = 'model-00002-of-00002.safetensors'
@@ -24,7 +24,7 @@ UP = 'model.layers.1.mlp.up_proj.weight'
 @pytest.fixture
 def folder(tmp_path):
   """A copy of a checkpoint of two shards."""
-  shutil.copytree(test_hf.FOLDER / 'llama_3', tmp_path / 'model')
+  shutil.copytree(hf_folders.FOLDER / 'llama_3', tmp_path / 'model')
   return tmp_path / 'model'
 
 
@@ -160,7 +160,7 @@ def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
 
 
 def test_what_config_and_embeddings_tell_already_may_be_there(folder):
-  expected = test_hf.bits_of(hf.load_model(folder))
+  expected = hf_folders.bits_of(hf.load_model(folder))
   [file] = {
     folder / name
     for tensor, name in json.loads((folder / hf_files.INDEX).read_text())[
@@ -172,7 +172,7 @@ def test_what_config_and_embeddings_tell_already_may_be_there(folder):
   add('lm_head.weight', table)(folder)
   frequencies = np.ones(4, np.float16)
   add('model.layers.0.self_attn.rotary_emb.inv_freq', frequencies)(folder)
-  assert test_hf.bits_of(hf.load_model(folder)) == expected
+  assert hf_folders.bits_of(hf.load_model(folder)) == expected
 
 
 YARN = {'rope_type': 'yarn', 'factor': 4.0, 'rope_theta': 1e4}
@@ -265,10 +265,10 @@ def test_unsupported_settings_are_named(folder, changes, match, monkeypatch):
   ],
 )
 def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
-  settings = json.loads((test_hf.FOLDER / 'qwen2/config.json').read_text())
+  settings = json.loads((hf_folders.FOLDER / 'qwen2/config.json').read_text())
   del settings['layer_types']
   (tmp_path / 'config.json').write_text(json.dumps(settings | unused))
-  assert hf.load_config(tmp_path) == hf.load_config(test_hf.FOLDER / 'qwen2')
+  assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / 'qwen2')
 
 
 def test_no_folder_no_config_no_json(folder, monkeypatch):
@@ -307,7 +307,7 @@ def files_in(folder):
 
 
 def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
-  model = test_hf.memory_model('replace')
+  model = hf_folders.memory_model('replace')
   hf.save_model(model, tmp_path / 'a')
   before = {file: file.read_bytes() for file in files_in(tmp_path)}
   with pytest.raises(schema.UserError, match=r'a/config.json is there already'):
@@ -328,16 +328,16 @@ def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
 
 
 def test_a_model_that_no_checkpoint_can_hold(tmp_path):
-  both = test_transformer.make_model(qkv_bias=True, qk_norm=True)
+  both = decoders.make_model(qkv_bias=True, qk_norm=True)
   with pytest.raises(schema.UserError, match=r'qkv_bias and qk_norm are both'):
     hf.save_model(both, tmp_path / 'a')
-  more = test_transformer.make_model()
+  more = decoders.make_model()
   more.blocks[0].mlp.adapter = nnx.Param(jnp.ones(3))
   with pytest.raises(
     schema.UserError, match=r'blocks.0.mlp.adapter has no place in a Hugging'
   ):
     hf.save_model(more, tmp_path / 'a')
-  odd = test_transformer.make_model(dtype=jnp.float8_e5m2)
+  odd = decoders.make_model(dtype=jnp.float8_e5m2)
   with pytest.raises(schema.UserError, match=r'model of float8_e5m2 cannot'):
     hf.save_model(odd, tmp_path / 'a')
   assert not (tmp_path / 'a').exists()

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.launch import test_scripts as test_launch
+from tests.support import launch_scripts
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_batch_that_saved_asks_for_another_turn(
     (tmp_path / 'results.json').touch()
   done = subprocess.run(
     ['bash'],
-    input=test_launch.document(test_launch.dry('slurm')).replace(
+    input=launch_scripts.document(launch_scripts.dry('slurm')).replace(
       '/shared/run', str(tmp_path)
     ),
     capture_output=True,
@@ -82,9 +82,9 @@ def test_a_pod_hands_sigterm_on_and_is_done_when_the_run_is(
   command = [
     'bash',
     '-c',
-    test_launch.pod_script(),
+    launch_scripts.pod_script(),
     str(tmp_path),
-    *test_launch.PROGRAM,
+    *launch_scripts.PROGRAM,
   ]
   with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as shell:
     if end == 'asked':
@@ -92,7 +92,7 @@ def test_a_pod_hands_sigterm_on_and_is_done_when_the_run_is(
       shell.send_signal(signal.SIGTERM)
     assert shell.wait(timeout=10) == code
   called = (tmp_path / 'calls').read_text().splitlines()
-  assert called == ['-m', 'smft_jax.train', *test_launch.PROGRAM]
+  assert called == ['-m', 'smft_jax.train', *launch_scripts.PROGRAM]
 
 
 def test_a_second_start_leaves_the_first_as_it_is(tmp_path):
@@ -103,7 +103,7 @@ def test_a_second_start_leaves_the_first_as_it_is(tmp_path):
 
   def start():
     return subprocess.run(
-      ['bash', '-c', test_launch.start_command()],
+      ['bash', '-c', launch_scripts.start_command()],
       cwd=tmp_path,
       capture_output=True,
       text=True,
@@ -128,7 +128,7 @@ def test_a_second_start_leaves_the_first_as_it_is(tmp_path):
 
 
 def test_an_accelerator_that_there_is_not_is_no_cpu():
-  text = (test_launch.LAUNCH / 'Dockerfile').read_text().replace('\\\n', '')
+  text = (launch_scripts.LAUNCH / 'Dockerfile').read_text().replace('\\\n', '')
   choice = re.search(r'^RUN (case .*? esac)', text, re.MULTILINE)[1]
 
   def choose(name):

@@ -11,28 +11,14 @@ import safetensors.numpy
 from smft_jax import lesson as lesson_lib
 from smft_jax.lesson import file as lesson_file
 from smft_jax.store import checksum
+from tests.support import lessons
 
-N, V = 101, 7
+N, V = lessons.N, lessons.V
 
 
 @pytest.fixture(autouse=True, scope='module')
 def quickly(quick_compilation):
   """Compiles quickly what is run only once or twice."""
-
-
-def table(seed=0, dtype=np.float32, num_slots=N, value_dim=V):
-  random = np.random.default_rng(seed)
-  return jnp.asarray(random.standard_normal((num_slots, value_dim)), dtype)
-
-
-def make(slots, seed=1, dtype=np.float32, values=None):
-  """A lesson of random rows on `table()`."""
-  values = table(dtype=dtype) if values is None else values
-  rows = table(seed, values.dtype, len(slots), values.shape[1])
-  changed = values.at[np.array(slots, np.int32)].set(rows)
-  return lesson_lib.difference(
-    values, changed, table='pool', base='ab', runs=[{'steps': seed}]
-  )
 
 
 def same_bits(one, other):
@@ -42,7 +28,7 @@ def same_bits(one, other):
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_apply_and_revert_are_exact(dtype):
-  values = table(dtype=dtype)
+  values = lessons.table(dtype=dtype)
   # What compares equal, or to nothing, differs in bits all the same.
   values = values.at[3].set(0.0).at[5].set(jnp.nan)
   after = values.at[3].set(-0.0).at[5, 2].set(1.5).at[N - 1].set(jnp.nan)
@@ -55,9 +41,9 @@ def test_apply_and_revert_are_exact(dtype):
 
 
 def test_a_table_of_a_million_slots_has_its_hash_again():
-  values = table(num_slots=2**20, value_dim=3)
+  values = lessons.table(num_slots=2**20, value_dim=3)
   before = checksum.fingerprint({'pool': values})
-  lesson = make(range(7, 2**20, 2099), values=values)
+  lesson = lessons.make(range(7, 2**20, 2099), values=values)
   assert len(lesson.slots) == 500
   applied = lesson_lib.apply(values, lesson)
   assert checksum.fingerprint({'pool': applied}) != before
@@ -66,7 +52,7 @@ def test_a_table_of_a_million_slots_has_its_hash_again():
 
 
 def test_a_lesson_is_refused_where_it_is_not_as_it_should_be():
-  values, lesson = table(), make([2, 3, 5])
+  values, lesson = lessons.table(), lessons.make([2, 3, 5])
   applied = lesson_lib.apply(values, lesson)
   with pytest.raises(ValueError, match='in this table already'):
     lesson_lib.apply(applied, lesson)
@@ -76,36 +62,42 @@ def test_a_lesson_is_refused_where_it_is_not_as_it_should_be():
   with pytest.raises(ValueError, match='1 of the 3 rows'):
     lesson_lib.revert(moved, lesson)
   with pytest.raises(ValueError, match=r'3 of the 3 rows.*another base'):
-    lesson_lib.apply(table(seed=9), lesson)
-  for other in (table(num_slots=103), table(dtype=jnp.bfloat16)):
+    lesson_lib.apply(lessons.table(seed=9), lesson)
+  for other in (
+    lessons.table(num_slots=103),
+    lessons.table(dtype=jnp.bfloat16),
+  ):
     with pytest.raises(ValueError, match='is of a table float32'):
       lesson_lib.apply(other, lesson)
   with pytest.raises(ValueError, match='before and'):
-    lesson_lib.difference(values, table(dtype=jnp.bfloat16))
+    lesson_lib.difference(values, lessons.table(dtype=jnp.bfloat16))
 
 
 def test_what_lies_outside_the_lesson_may_be_another_lessons():
-  first, second = make([2, 3]), make([4, 90], seed=2)
-  both = lesson_lib.apply(lesson_lib.apply(table(), first), second)
+  first, second = lessons.make([2, 3]), lessons.make([4, 90], seed=2)
+  both = lesson_lib.apply(lesson_lib.apply(lessons.table(), first), second)
   assert same_bits(
-    lesson_lib.revert(both, first), lesson_lib.apply(table(), second)
+    lesson_lib.revert(both, first), lesson_lib.apply(lessons.table(), second)
   )
 
 
 def test_nothing_changed_is_a_lesson_too(tmp_path):
-  lesson = make([])
+  lesson = lessons.make([])
   lesson_file.write(tmp_path / 'a', lesson)
   found = lesson_file.read(tmp_path / 'a')
   assert found.old.shape == (0, V)
-  assert same_bits(lesson_lib.apply(table(), found), table())
+  assert same_bits(lesson_lib.apply(lessons.table(), found), lessons.table())
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_merging_keeps_what_one_changed_and_sums_what_both_did(dtype):
-  a, b = make([1, 4, 50], dtype=dtype), make([4, 7, 50, 99], 2, dtype)
+  a, b = (
+    lessons.make([1, 4, 50], dtype=dtype),
+    lessons.make([4, 7, 50, 99], 2, dtype),
+  )
   assert lesson_lib.overlap(a, b).tolist() == [4, 50]
   merged = lesson_lib.merge(a, b)
-  old = table(dtype=dtype)
+  old = lessons.table(dtype=dtype)
   assert merged.slots.tolist() == [1, 4, 7, 50, 99]
   assert same_bits(merged.old, old[merged.slots])
   assert same_bits(merged.new[[0, 2, 4]], [a.new[0], b.new[1], b.new[3]])
@@ -126,15 +118,15 @@ def test_merging_keeps_what_one_changed_and_sums_what_both_did(dtype):
 
 
 def test_lessons_of_different_bases_do_not_merge():
-  a, b = make([1, 4]), make([4, 7], 2)
+  a, b = lessons.make([1, 4]), lessons.make([4, 7], 2)
   with pytest.raises(ValueError, match='another base: cd, not ab'):
     lesson_lib.merge(a, dataclasses.replace(b, base='cd'))
   with pytest.raises(ValueError, match='different tables'):
     lesson_lib.merge(a, dataclasses.replace(b, num_slots=N + 1))
   with pytest.raises(ValueError, match='different tables'):
-    lesson_lib.merge(a, make([1], dtype=jnp.bfloat16))
+    lesson_lib.merge(a, lessons.make([1], dtype=jnp.bfloat16))
   with pytest.raises(ValueError, match='1 of the 1 rows that both change'):
-    lesson_lib.merge(a, make([4, 7], 2, values=table(seed=5)))
+    lesson_lib.merge(a, lessons.make([4, 7], 2, values=lessons.table(seed=5)))
 
 
 @pytest.mark.parametrize(
@@ -151,18 +143,18 @@ def test_lessons_of_different_bases_do_not_merge():
 )
 def test_parts_that_do_not_fit_together_are_refused(change):
   with pytest.raises(ValueError, match=next(iter(change))):
-    dataclasses.replace(make([2, 4]), **change)
+    dataclasses.replace(lessons.make([2, 4]), **change)
 
 
 def test_500_rows_of_1024_take_less_than_5_MB(tmp_path):
-  values = table(num_slots=601, value_dim=1024)
-  lesson_file.write(tmp_path / 'a', make(range(500), values=values))
+  values = lessons.table(num_slots=601, value_dim=1024)
+  lesson_file.write(tmp_path / 'a', lessons.make(range(500), values=values))
   assert (tmp_path / 'a').stat().st_size < 5e6
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_a_file_gives_the_lesson_back(dtype, tmp_path):
-  lesson = make([1, 4, 50], dtype=dtype)
+  lesson = lessons.make([1, 4, 50], dtype=dtype)
   lesson_file.write(tmp_path / 'a', lesson)
   found = lesson_file.read(tmp_path / 'a')
   for field in ('slots', 'old', 'new'):
@@ -194,7 +186,7 @@ def rewritten(path, change):
 )
 def test_a_file_that_is_not_as_written_is_refused(change, told, tmp_path):
   path = tmp_path / 'a'
-  lesson_file.write(path, make([1, 4]))
+  lesson_file.write(path, lessons.make([1, 4]))
   rewritten(path, change)
   with pytest.raises(ValueError, match=told):
     lesson_file.read(path)
@@ -202,7 +194,7 @@ def test_a_file_that_is_not_as_written_is_refused(change, told, tmp_path):
 
 def test_a_damaged_file_is_refused(tmp_path):
   path = tmp_path / 'a'
-  lesson_file.write(path, make([1, 4]))
+  lesson_file.write(path, lessons.make([1, 4]))
   whole = path.read_bytes()
   for length in (0, 5, 40, len(whole) // 2, len(whole) - 1):
     path.write_bytes(whole[:length])
@@ -220,7 +212,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(
   monkeypatch, tmp_path
 ):
   path = tmp_path / 'a'
-  lesson_file.write(path, make([1]))
+  lesson_file.write(path, lessons.make([1]))
   before = path.read_bytes()
 
   def full(*unused):
@@ -228,7 +220,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(
 
   monkeypatch.setattr(os, 'fsync', full)
   with pytest.raises(OSError, match='No space'):
-    lesson_file.write(path, make([1, 4]))
+    lesson_file.write(path, lessons.make([1, 4]))
   assert os.listdir(tmp_path) == ['a']
   assert path.read_bytes() == before
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from smft_jax.methods import adapter
-from tests.models import test_transformer
+from tests.support import decoders
 from tests.support import method_steps
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -25,7 +25,7 @@ def shapes(*places):
 def test_every_sublayer_gets_an_adapter_and_nothing_else_changes():
   method_steps.check_nothing_else_changes(
     METHOD,
-    test_train_step.make_model(),
+    steps.make_model(),
     shapes('0/attention/out', '0/mlp/down'),
   )
 
@@ -33,14 +33,14 @@ def test_every_sublayer_gets_an_adapter_and_nothing_else_changes():
 def test_a_block_without_ffn_gets_one_adapter():
   method_steps.check_nothing_else_changes(
     METHOD,
-    test_transformer.make_model(**test_transformer.WITH_MEMORY),
+    decoders.make_model(**decoders.WITH_MEMORY),
     shapes('0/attention/out', '0/mlp/down', '1/attention/out'),
   )
 
 
 @pytest.mark.parametrize('path', ['attention/out', 'mlp/down'])
 def test_an_adapter_adds_a_small_network_of_the_output(path):
-  model = METHOD.add_modules(test_train_step.make_model(), nnx.Rngs(7))
+  model = METHOD.add_modules(steps.make_model(), nnx.Rngs(7))
   block, name = path.split('/')
   projection = getattr(getattr(model.blocks[0], block), name)
   random = np.random.default_rng(3)
@@ -61,12 +61,12 @@ def test_an_adapter_adds_a_small_network_of_the_output(path):
 
 def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
   method_steps.check_learning(
-    METHOD, test_train_step.make_model(), lambda name: 'adapter_' in name
+    METHOD, steps.make_model(), lambda name: 'adapter_' in name
   )
 
 
 def test_decoding_reads_the_adapters_too():
-  method_steps.check_decoding(METHOD, test_train_step.make_model())
+  method_steps.check_decoding(METHOD, steps.make_model())
 
 
 def test_rates_are_data_and_widths_are_structure():
@@ -76,7 +76,7 @@ def test_rates_are_data_and_widths_are_structure():
 
 
 def test_adapters_are_added_once():
-  model = METHOD.add_modules(test_train_step.make_model(), nnx.Rngs(7))
+  model = METHOD.add_modules(steps.make_model(), nnx.Rngs(7))
   with pytest.raises(ValueError, match='attention/out has been replaced by'):
     METHOD.add_modules(model, nnx.Rngs(7))
 

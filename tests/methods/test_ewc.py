@@ -14,7 +14,7 @@ from smft_jax.data import batches
 from smft_jax.methods import ewc
 from smft_jax.training import step as step_lib
 from tests.support import method_steps
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -26,8 +26,8 @@ METHOD = ewc.make(
 
 def old_texts():
   """Two batches of three, padded; the sixth sequence is one too many."""
-  yield test_train_step.make_batch(lengths=(7, 3, 3), seed=11)
-  yield test_train_step.make_batch(lengths=(3, 7, 7), seed=12)
+  yield steps.make_batch(lengths=(7, 3, 3), seed=11)
+  yield steps.make_batch(lengths=(3, 7, 7), seed=12)
   raise AssertionError('more batches taken than needed')
 
 
@@ -78,7 +78,7 @@ def first_rows(batch, count):
 
 
 def test_fisher_is_the_mean_of_squared_gradients_of_single_sequences():
-  model = test_train_step.make_model()
+  model = steps.make_model()
   first, second = itertools.islice(old_texts(), 2)
   expected = reference(model, [first, first_rows(second, 2)])
   check_fisher(begin(model)['fisher'], expected)
@@ -89,7 +89,7 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_sequences():
 
 
 def test_fisher_takes_as_many_sequences_as_asked_for():
-  model = test_train_step.make_model()
+  model = steps.make_model()
   [first] = itertools.islice(old_texts(), 1)
   fisher = ewc.fisher_information(*nnx.split(model), iter([first]), 2)
   check_fisher(fisher, reference(model, [first_rows(first, 2)]))
@@ -99,13 +99,13 @@ def test_fisher_takes_as_many_sequences_as_asked_for():
 
 
 def test_the_anchor_is_the_model_and_outlives_it():
-  model = test_train_step.make_model()
+  model = steps.make_model()
   extras = begin(model)
   old = method_steps.variables(nnx.state(model))
   # The step donates the model's own arrays.
   state = step_lib.init_state(model, METHOD, extras=extras)
-  with test_train_step.optax_promotion():
-    state, _ = step_lib.train_step(state, test_train_step.make_batch())
+  with steps.optax_promotion():
+    state, _ = step_lib.train_step(state, steps.make_batch())
   assert step_lib.table(nnx.state(model)).is_deleted()
   for name, array in method_steps.variables(state.extras['anchor']).items():
     assert array.tobytes() == old[name].tobytes(), name
@@ -138,7 +138,7 @@ def test_the_penalty_and_its_gradient_are_those_of_the_paper():
 
 
 def test_the_step_follows_the_loss_and_the_penalty():
-  model, batch = test_train_step.make_model(), test_train_step.make_batch()
+  model, batch = steps.make_model(), steps.make_batch()
   graphdef, params = nnx.split(model)
   extras = begin(model)
   expected, loss = loss_and_gradient(graphdef, params, batch)
@@ -159,7 +159,7 @@ def test_the_step_follows_the_loss_and_the_penalty():
 
 
 def test_strength_holds_what_the_old_texts_need():
-  model, batch = test_train_step.make_model(), test_train_step.make_batch()
+  model, batch = steps.make_model(), steps.make_batch()
   extras = begin(model)
   fisher, start = flat(extras['fisher']), flat(extras['anchor'])
   needed = fisher > np.quantile(fisher[fisher > 0], 0.9)
@@ -180,13 +180,13 @@ def test_strength_holds_what_the_old_texts_need():
 
 
 def test_it_learns():
-  model = test_train_step.make_model()
+  model = steps.make_model()
   method_steps.check_learning(METHOD, model, lambda name: True, begin(model))
 
 
 def test_everything_trains_and_the_table_is_part_of_it():
   assert issubclass(memory.MemoryValue, METHOD.trainable)
-  model = test_train_step.make_model()
+  model = steps.make_model()
   extras = begin(model)
   names = method_steps.variables(nnx.state(model)).keys()
   assert method_steps.variables(extras['fisher']).keys() == names

@@ -11,9 +11,9 @@ from smft_jax.methods import experts
 from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
+from tests.support import decoders
 from tests.support import method_steps
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -25,12 +25,12 @@ FIRST = {'expert': jnp.int32(0)}
 
 
 def make_mixed():
-  return METHOD.add_modules(test_train_step.make_model(), nnx.Rngs(7))
+  return METHOD.add_modules(steps.make_model(), nnx.Rngs(7))
 
 
 def test_every_ffn_gets_experts_and_nothing_else_changes():
   # The second block has memory in place of its FFN.
-  model = test_transformer.make_model(**test_transformer.WITH_MEMORY)
+  model = decoders.make_model(**decoders.WITH_MEMORY)
   place = 'blocks/0/mlp/down/expert_'
   shapes = {
     'down': (E, 14, WIDTH),
@@ -75,20 +75,20 @@ def test_experts_add_gated_networks_of_the_output():
 
 def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
   method_steps.check_learning(
-    METHOD, test_train_step.make_model(), lambda name: 'expert_' in name, FIRST
+    METHOD, steps.make_model(), lambda name: 'expert_' in name, FIRST
   )
 
 
 def test_only_the_given_expert_trains_whatever_trained_before():
   """Momentum and decay must not move an expert whose turn is over."""
   state = method_steps.init(make_mixed(), METHOD, FIRST)
-  batch = test_train_step.make_batch()
+  batch = steps.make_batch()
   for expert in (2, 1):
     state.extras['expert'] = jnp.int32(expert)
     old = method_steps.variables(state.params)
     moments = [np.array(leaf) for leaf in jax.tree.leaves(state.opt_state)]
     losses = []
-    with test_train_step.optax_promotion():
+    with steps.optax_promotion():
       for _ in range(4):
         state, metrics = step_lib.train_step(state, batch)
         losses.append(float(metrics['loss']))
@@ -117,7 +117,7 @@ def test_an_expert_trains_as_if_it_had_the_optimizer_alone():
   params, state = start, together.init(start)
   alone = [(start[e], inner.init(start[e])) for e in range(E)]
   for step, expert in enumerate((0, 0, 2, 2, 0, 2)):
-    with test_train_step.optax_promotion():
+    with steps.optax_promotion():
       updates, state = together.update(
         gradients[step], state, params, expert=jnp.int32(expert)
       )
@@ -141,8 +141,8 @@ def test_groups_of_documents_follow_one_another():
 
 def test_the_next_group_shares_the_program():
   state = method_steps.init(make_mixed(), METHOD, FIRST)
-  batch = test_train_step.make_batch()
-  with test_train_step.optax_promotion():
+  batch = steps.make_batch()
+  with steps.optax_promotion():
     state, _ = step_lib.train_step(state, batch)
     compiled = step_lib.train_step._cache_size()
     state.extras.update(METHOD.begin_document(6, 7))
@@ -151,7 +151,7 @@ def test_the_next_group_shares_the_program():
 
 
 def test_decoding_reads_the_experts_too():
-  method_steps.check_decoding(METHOD, test_train_step.make_model(), FIRST)
+  method_steps.check_decoding(METHOD, steps.make_model(), FIRST)
 
 
 def test_rates_are_data_and_sizes_are_structure():
@@ -164,8 +164,8 @@ def test_rates_are_data_and_sizes_are_structure():
 
 def test_a_model_without_ffns_is_refused():
   config = layers.TransformerConfig(
-    **(test_transformer.SIZES | {'num_layers': 1}),
-    memory=test_transformer.MEMORY,
+    **(decoders.SIZES | {'num_layers': 1}),
+    memory=decoders.MEMORY,
     memory_layers=(0,),
   )
   model = transformer.Transformer(config, rngs=nnx.Rngs(0))

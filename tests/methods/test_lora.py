@@ -12,7 +12,7 @@ from smft_jax.methods import full
 from smft_jax.methods import lora
 from smft_jax.training import step as step_lib
 from tests.support import method_steps
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -21,7 +21,7 @@ METHOD = lora.make(lora.Config(learning_rate=3e-2, rank=RANK, alpha=ALPHA))
 
 
 def make_adapted(model=None):
-  model = model or test_train_step.make_model()
+  model = model or steps.make_model()
   return METHOD.add_modules(model, nnx.Rngs(7))
 
 
@@ -37,9 +37,7 @@ def test_every_projection_gets_an_adapter_and_nothing_else_changes():
   }
   a = {f'blocks/0/{n}/lora_a': (*s, RANK) for n, (s, _) in shapes.items()}
   b = {f'blocks/0/{n}/lora_b': (RANK, *s) for n, (_, s) in shapes.items()}
-  method_steps.check_nothing_else_changes(
-    METHOD, test_train_step.make_model(), a | b
-  )
+  method_steps.check_nothing_else_changes(METHOD, steps.make_model(), a | b)
 
 
 @pytest.mark.parametrize('name', ['query', 'out'])
@@ -64,12 +62,12 @@ def test_an_adapter_adds_the_product_of_its_matrices(name):
 
 def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
   method_steps.check_learning(
-    METHOD, test_train_step.make_model(), lambda name: 'lora' in name
+    METHOD, steps.make_model(), lambda name: 'lora' in name
   )
 
 
 def test_decoding_reads_the_adapters_too():
-  method_steps.check_decoding(METHOD, test_train_step.make_model())
+  method_steps.check_decoding(METHOD, steps.make_model())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +80,7 @@ def test_decoding_reads_the_adapters_too():
 )
 def test_targets_and_patterns_choose_projections(changes, adapted):
   method = lora.make(lora.Config(**changes))
-  model = method.add_modules(test_train_step.make_model(), nnx.Rngs(0))
+  model = method.add_modules(steps.make_model(), nnx.Rngs(0))
   names = method_steps.variables(nnx.state(model, nnx.LoRAParam))
   assert sorted({name.split('/')[2] for name in names}) == adapted
   if 'pattern' in changes:
@@ -100,15 +98,15 @@ def test_rates_are_data_and_ranks_are_structure():
 def products(method, model):
   """Shapes, sorted, of the matrix products and scatters in a compiled step."""
   state = method_steps.init(model, method)
-  with test_train_step.optax_promotion():
-    step = step_lib.train_step.lower(state, test_train_step.make_batch())
+  with steps.optax_promotion():
+    step = step_lib.train_step.lower(state, steps.make_batch())
   text = step.compile().as_text()
   found = re.findall(r'= f32\[([\d,]+)\]\S* (?:dot|scatter)\(', text)
   return {tuple(sorted(map(int, shape.split(',')))) for shape in found}
 
 
 def test_no_gradient_of_a_frozen_matrix_is_computed():
-  model = test_train_step.make_model()
+  model = steps.make_model()
   # The compiler flattens heads: 6 query and 2 key-value heads of 4.
   frozen = {(14, 6 * 4), (2 * 4, 14), (14, 19), (5, 121)}
   made = products(METHOD, make_adapted(model))
@@ -126,11 +124,11 @@ def test_a_pattern_that_matches_nothing_is_refused_with_paths_that_exist():
     r'blocks/0/attention/query, [^\n]* and 4 more$'
   )
   with pytest.raises(ValueError, match=message):
-    method.add_modules(test_train_step.make_model(), nnx.Rngs(0))
+    method.add_modules(steps.make_model(), nnx.Rngs(0))
 
 
 def test_only_projections_without_adapters_are_adapted():
-  bare = memory.ProductKeyMemory(test_train_step.MEMORY, rngs=nnx.Rngs(0))
+  bare = memory.ProductKeyMemory(steps.MEMORY, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match=r'ProductKeyMemory has no layers\.Proj'):
     lora.add_adapters(bare, rank=3, alpha=6.0, rngs=nnx.Rngs(0))
   message = 'blocks/0/mlp/up has been replaced by AdaptedProjection already'
@@ -165,4 +163,4 @@ def test_bad_settings_are_named(changes, message):
 def test_bad_arguments_are_named(changes, message):
   arguments = {'rank': 3, 'alpha': 6.0, 'rngs': nnx.Rngs(0)} | changes
   with pytest.raises(ValueError, match=f'^{message}'):
-    lora.add_adapters(test_train_step.make_model(), **arguments)
+    lora.add_adapters(steps.make_model(), **arguments)

@@ -9,9 +9,9 @@ from smft_jax.methods import values_only
 from smft_jax.training import step as step_lib
 from tests.support import compilation
 from tests.support import method_steps
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
-N = test_train_step.N
+N = steps.N
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def quickly(request):
     yield
 
 
-def make_method(optimizer, rate=test_train_step.RATE, weight_decay=0.0):
+def make_method(optimizer, rate=steps.RATE, weight_decay=0.0):
   return values_only.make(
     values_only.Config(
       learning_rate=rate, optimizer=optimizer, weight_decay=weight_decay
@@ -35,11 +35,11 @@ def table_of(state):
 
 def steps(method, seeds, start=None):
   """Tables before and after each of some steps on different batches."""
-  state = start or test_train_step.init(test_train_step.make_model(), method)
+  state = start or steps.init(steps.make_model(), method)
   tables = [table_of(state)]
-  with test_train_step.optax_promotion():
+  with steps.optax_promotion():
     for seed in seeds:
-      batch = test_train_step.make_batch(seed=seed)
+      batch = steps.make_batch(seed=seed)
       state, _ = step_lib.train_step(state, batch)
       tables.append(table_of(state))
   return tables
@@ -47,16 +47,16 @@ def steps(method, seeds, start=None):
 
 def rows_read(seed):
   """Slots that the loss of a batch reaches, as bool [N]."""
-  batch = test_train_step.make_batch(seed=seed)
-  model = test_train_step.make_model()
-  gradient, _ = test_train_step._loss_gradient(*nnx.split(model), batch)
+  batch = steps.make_batch(seed=seed)
+  model = steps.make_model()
+  gradient, _ = steps._loss_gradient(*nnx.split(model), batch)
   return np.asarray(gradient).any(axis=-1)
 
 
 def test_sgd_is_sparse_memory_finetuning_of_all_accessed_slots():
   start, *tables = steps(make_method('sgd'), seeds=(1, 2, 3))
   for update in ('dense', 'rows'):
-    sparse = test_train_step.make_method(update, t=N, ranking='all_accessed')
+    sparse = steps.make_method(update, t=N, ranking='all_accessed')
     _, *others = steps(sparse, seeds=(1, 2, 3))
     for table, other in zip(tables, others, strict=True):
       assert np.any(table != start)
@@ -70,7 +70,7 @@ def test_sgd_is_sparse_memory_finetuning_of_all_accessed_slots():
 def test_it_learns_and_keeps_every_bit_of_what_is_frozen(optimizer):
   method_steps.check_learning(
     make_method(optimizer, rate=1e-2),
-    test_train_step.make_model(),
+    steps.make_model(),
     lambda name: name == 'pool',
   )
 
@@ -98,9 +98,9 @@ def test_adamw_moves_rows_read_before_and_decay_moves_all():
 
 def test_padding_does_not_count():
   method = make_method('adamw', 1e-2)
-  batch = test_train_step.make_batch()
+  batch = steps.make_batch()
   wider = batches.Batch(*(np.pad(x, ((0, 0), (0, 4))) for x in batch[:3]))
-  model = test_train_step.make_model()
+  model = steps.make_model()
   tables = [
     table_of(method_steps.take_steps(model, method, each, 1)[0])
     for each in (batch, wider)

@@ -5,8 +5,8 @@ import pytest
 
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import model as model_lib
-from tests.runs import test_train
 from tests.support import tiny_run
+from tests.support import train_runs
 
 # Sizes that 8, or 2 x 2 x 2, divide.
 SIZES = {
@@ -30,7 +30,7 @@ def root(tmp_path_factory, quickly):
   """A folder with tiny.py, its cached base, and a run on one device."""
   folder = tmp_path_factory.mktemp('mesh')
   tiny_run.write_config(folder, **SIZES)
-  assert test_train.run(folder, 'one') == 0
+  assert train_runs.run(folder, 'one') == 0
   return folder
 
 
@@ -60,10 +60,10 @@ MESHES = {
 def test_results_are_those_of_one_device(mesh, root):
   flags = [f'--config.mesh.{setting}' for setting in MESHES[mesh]]
   bases = set((root / 'cache').iterdir())
-  assert test_train.run(root, mesh, *flags) == 0
+  assert train_runs.run(root, mesh, *flags) == 0
   assert set((root / 'cache').iterdir()) == bases
   got, want = (
-    test_train.read(root / name / 'results.json') for name in (mesh, 'one')
+    train_runs.read(root / name / 'results.json') for name in (mesh, 'one')
   )
   assert want['slots_updated'] > 7
   # A hash of every bit, and sums over devices round in another order.
@@ -75,11 +75,11 @@ def test_results_are_those_of_one_device(mesh, root):
 def test_a_base_is_made_on_a_mesh_and_resumed(root, tmp_path):
   more = [f'--config.base.cache_dir={tmp_path}', '--config.mesh.memory=8']
   with pytest.MonkeyPatch.context() as patch:
-    test_train.interrupt_save(patch, 'pretraining', 4)
-    assert test_train.run(root, 'made', *more) == 130
-  assert test_train.run(root, 'made', *more) == 0
+    train_runs.interrupt_save(patch, 'pretraining', 4)
+    assert train_runs.run(root, 'made', *more) == 130
+  assert train_runs.run(root, 'made', *more) == 0
   got, want = (
-    test_train.read(root / name / 'results.json') for name in ('made', 'one')
+    train_runs.read(root / name / 'results.json') for name in ('made', 'one')
   )
   nll = 'general_text'
   assert got['held_out'][nll]['before'] == pytest.approx(
@@ -105,14 +105,14 @@ MISTAKES = {
 def test_a_mistake_is_one_line_and_leaves_nothing(mistake, tmp_path, capsys):
   settings, part = MISTAKES[mistake]
   tiny_run.write_config(tmp_path)
-  before = test_train.files(tmp_path)
+  before = train_runs.files(tmp_path)
   flags = [f'--config.mesh.{setting}' for setting in settings]
-  assert test_train.run(tmp_path, 'workdir', *flags) == 2
+  assert train_runs.run(tmp_path, 'workdir', *flags) == 2
   said = capsys.readouterr()
   assert part in said.err
   assert said.err.startswith('error: ')
   assert said.err.count('\n') == 1
-  assert test_train.files(tmp_path) == before
+  assert train_runs.files(tmp_path) == before
 
 
 def test_no_mesh_is_the_default():

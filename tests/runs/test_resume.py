@@ -10,7 +10,7 @@ from smft_jax.runs import resume
 from smft_jax.store import checkpoint
 from smft_jax.store import checksum
 from smft_jax.training import step as step_lib
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 OWNER = {'base model': 'ab', 'background': 'cd'}
 
@@ -23,8 +23,8 @@ def quickly(quick_compilation):
 
 
 def first_state(optimizer='adamw'):
-  method = test_train_step.make_method('rows', optimizer=optimizer)
-  return test_train_step.init(test_train_step.make_model(), method)
+  method = steps.make_method('rows', optimizer=optimizer)
+  return steps.init(steps.make_model(), method)
 
 
 def assert_same(one, other):
@@ -41,7 +41,7 @@ def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
   same, _ = resume.restore(tmp_path, first_state(), OWNER, table)
   assert_same(same, state)
   for seed in (1, 2):
-    state, _ = step_lib.train_step(state, test_train_step.make_batch(seed=seed))
+    state, _ = step_lib.train_step(state, steps.make_batch(seed=seed))
   # A bit alone makes another row, even where the numbers compare equal.
   values = step_lib.table(state.params)
   changed = int(jnp.sum(jnp.any(values != table, axis=1)))
@@ -50,7 +50,7 @@ def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
   assert found[0] == 2
   assert not any(name.startswith('params') for name in found[1])
   slots = np.unique(found[1]['changed_slots'])
-  assert len(slots) == changed < test_train_step.N
+  assert len(slots) == changed < steps.N
   restored, notes = resume.restore(tmp_path, first_state(), OWNER, table)
   assert_same(restored, state)
   assert notes == {'tokens': 7}
@@ -71,7 +71,7 @@ def stored_shapes(stored):
 
 
 def test_a_whole_state_comes_back(tmp_path):
-  state, _ = step_lib.train_step(first_state(), test_train_step.make_batch())
+  state, _ = step_lib.train_step(first_state(), steps.make_batch())
   resume.save(tmp_path, state, OWNER)
   restored, _ = resume.restore(tmp_path, first_state(), OWNER)
   assert_same(restored, state)
@@ -108,7 +108,7 @@ def test_the_checksum_does_not_hang_on_the_devices():
 
 
 def test_backgrounds_are_told_apart():
-  one, other = (test_train_step.make_background(seed) for seed in (1, 2))
+  one, other = (steps.make_background(seed) for seed in (1, 2))
   identity = resume.background_identity(one)
   assert identity == resume.background_identity(one)
   assert identity != resume.background_identity(other)

@@ -11,11 +11,10 @@ import pytest
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base
-from smft_jax.runtime import program
-from smft_jax.store import checkpoint
 from tests.support import repository
 from tests.support import small_tfds
 from tests.support import tiny_run
+from tests.support import train_runs
 
 CONFIGS = repository.ROOT / 'configs'
 
@@ -35,21 +34,8 @@ def root(tmp_path_factory, quickly):
   """A folder with tiny.py, its cached base, and the finished run `whole`."""
   folder = tmp_path_factory.mktemp('train')
   tiny_run.write_config(folder)
-  assert run(folder, 'whole') == 0
+  assert train_runs.run(folder, 'whole') == 0
   return folder
-
-
-def run(folder, workdir, *more):
-  argv = [f'--config={folder}/tiny.py', f'--workdir={folder}/{workdir}', *more]
-  return program.run(train.main, argv)
-
-
-def read(path):
-  """A JSON file, without what differs from run to run."""
-  values = json.loads(path.read_text())
-  values.get('lesson', {}).pop('wall_s', None)
-  times = ('wall_s', 'total_s', 'input_wait_s')
-  return {k: v for k, v in values.items() if k not in times}
 
 
 def events(workdir):
@@ -83,26 +69,6 @@ def assert_same_bits(one, other):
   for name in one:
     assert one[name].dtype == other[name].dtype
     assert one[name].tobytes() == other[name].tobytes(), name
-
-
-def files(folder):
-  """Every file below a folder with its content, and every empty folder."""
-  return {
-    path.relative_to(folder): path.read_bytes() if path.is_file() else b''
-    for path in folder.rglob('*')
-  }
-
-
-def interrupt_save(patch, folder_name, at_step):
-  """Has the next run interrupted just before a checkpoint is written."""
-  save = checkpoint.save
-
-  def interrupted(folder, step, *arguments, **named):
-    if folder.name == folder_name and step == at_step:
-      raise KeyboardInterrupt
-    save(folder, step, *arguments, **named)
-
-  patch.setattr(checkpoint, 'save', interrupted)
 
 
 def test_results_have_the_keys_that_others_rely_on(root):
@@ -139,7 +105,7 @@ def test_results_have_the_keys_that_others_rely_on(root):
 
 def test_the_stream_is_learned_and_watched(root):
   workdir = root / 'whole'
-  results = read(workdir / 'results.json')
+  results = train_runs.read(workdir / 'results.json')
   before, after = results['metrics_before'], results['metrics_after']
   assert after['target']['nll'] < before['target']['nll']
   told = events(workdir)
@@ -160,7 +126,9 @@ def test_the_stream_is_learned_and_watched(root):
 
 
 def test_reused_hidden_states_learn_the_same(root):
-  assert run(root, 'reused', '--config.stream.reuse_hidden=True') == 0
+  assert (
+    train_runs.run(root, 'reused', '--config.stream.reuse_hidden=True') == 0
+  )
   whole, reused = (
     arrays(root / name / 'checkpoints') for name in ('whole', 'reused')
   )
@@ -172,23 +140,25 @@ def test_reused_hidden_states_learn_the_same(root):
 def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
   for step in (2, 4):  # before there is a checkpoint, and after one
     with pytest.MonkeyPatch.context() as patch:
-      interrupt_save(patch, 'checkpoints', step)
-      assert run(root, 'resumed') == 130
+      train_runs.interrupt_save(patch, 'checkpoints', step)
+      assert train_runs.run(root, 'resumed') == 130
     assert 'resumes' in capsys.readouterr().err
     assert not (root / 'resumed' / 'results.json').exists()
   # Half of what it needs is worse than nothing.
   log = root / 'resumed' / 'metrics.jsonl'
   whole_log = log.read_bytes()
   log.unlink()
-  assert run(root, 'resumed') == 2
+  assert train_runs.run(root, 'resumed') == 2
   assert 'lacks what was measured up to document 1' in capsys.readouterr().err
   log.write_bytes(whole_log)
-  assert run(root, 'resumed') == 0
+  assert train_runs.run(root, 'resumed') == 0
   whole, resumed = root / 'whole', root / 'resumed'
   assert_same_bits(
     arrays(whole / 'checkpoints'), arrays(resumed / 'checkpoints')
   )
-  assert read(whole / 'results.json') == read(resumed / 'results.json')
+  assert train_runs.read(whole / 'results.json') == train_runs.read(
+    resumed / 'results.json'
+  )
   # The base was found, so that nothing but its pretraining is missing.
   pretrained = [e for e in events(whole) if e['event'] == 'pretrain']
   assert pretrained
@@ -198,12 +168,12 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
 def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
   more = [f'--config.base.cache_dir={tmp_path}/cache', '--config.stream=none']
   with pytest.MonkeyPatch.context() as patch:
-    interrupt_save(patch, 'pretraining', 4)
-    assert run(root, 'base', *more) == 130
+    train_runs.interrupt_save(patch, 'pretraining', 4)
+    assert train_runs.run(root, 'base', *more) == 130
   (folder,) = (tmp_path / 'cache').iterdir()
   assert not (folder / 'params').exists()
   assert steps(folder / 'pretraining') == [2]
-  assert run(root, 'base', *more) == 0
+  assert train_runs.run(root, 'base', *more) == 0
   assert_same_bits(
     arrays(folder / 'params'), arrays(next(root.glob('cache/*/params')))
   )
@@ -213,7 +183,7 @@ def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
   assert [e for e in told if e['event'] == 'pretrain'] == [
     e for e in whole if e['event'] == 'pretrain'
   ]
-  results = read(root / 'base' / 'results.json')
+  results = train_runs.read(root / 'base' / 'results.json')
   assert results['method'] is None
   assert results['held_out']['known']['metric'] == 'recall'
   assert (root / 'base' / 'report.html').exists()
@@ -221,16 +191,16 @@ def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
 
 def test_a_finished_workdir_is_not_run_again(root, monkeypatch, capsys):
   monkeypatch.setattr(train, 'run', None)
-  before = files(root)
-  assert run(root, 'whole') == 0
+  before = train_runs.files(root)
+  assert train_runs.run(root, 'whole') == 0
   assert 'It answers' in capsys.readouterr().out
-  assert files(root) == before
+  assert train_runs.files(root) == before
 
 
 def test_a_changed_base_is_made_anew_and_long_texts_are_split(root):
   bases = set(root.glob('cache/*'))
   more = ['--config.base.max_length=7', '--config.stream=none']
-  assert run(root, 'short', *more) == 0
+  assert train_runs.run(root, 'short', *more) == 0
   assert len(set(root.glob('cache/*')) - bases) == 1
   told = events(root / 'short')
   assert [e['step'] for e in told if e['event'] == 'pretrain'] == [2, 4, 5]
@@ -249,8 +219,8 @@ def test_real_documents(root, tmp_path):
   tiny_run.write_config(
     tmp_path, data=data, evaluation__metric='nll', base__steps=2
   )
-  assert run(tmp_path, 'run') == 0
-  results = read(tmp_path / 'run' / 'results.json')
+  assert train_runs.run(tmp_path, 'run') == 0
+  results = train_runs.read(tmp_path / 'run' / 'results.json')
   assert results['target']['metric'] == 'nll'
   assert {'wikitext2_test', 'known'} <= results['held_out'].keys()
   assert results['held_out']['wikitext2_test']['metric'] == 'nll'
@@ -260,7 +230,7 @@ def test_real_documents(root, tmp_path):
   # Another base with the same tokenizer, given instead of trained.
   [trained] = (tmp_path / 'cache').glob('base-text-*')
   more = [f'--config.data.tokenizer={trained}', '--config.stream=none']
-  assert run(tmp_path, 'given', *more) == 0
+  assert train_runs.run(tmp_path, 'given', *more) == 0
   [given] = set((tmp_path / 'cache').glob('base-text-*')) - {trained}
   text = (trained / 'tokenizer.json').read_text()
   assert (given / 'tokenizer.json').read_text() == text
@@ -293,14 +263,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     del data['num_new']
   tiny_run.write_config(tmp_path, data=data)
   monkeypatch.chdir(tmp_path)
-  before = files(tmp_path)
-  assert run(tmp_path, 'workdir', *more) == 2
+  before = train_runs.files(tmp_path)
+  assert train_runs.run(tmp_path, 'workdir', *more) == 2
   said = capsys.readouterr()
   assert part in said.err
   assert said.err.startswith('error: ')
   assert said.err.count('\n') == 1
   assert said.out == ''
-  assert files(tmp_path) == before
+  assert train_runs.files(tmp_path) == before
 
 
 def test_a_damaged_data_set_is_one_line_and_leaves_nothing(tmp_path, capsys):
@@ -310,26 +280,26 @@ def test_a_damaged_data_set_is_one_line_and_leaves_nothing(tmp_path, capsys):
   tiny_run.write_config(tmp_path, data=data)
   (shard,) = (tmp_path / 'tfds').glob('squad/v1.1/*/*.array_record*')
   shard.write_bytes(shard.read_bytes()[:-999])
-  before = files(tmp_path)
-  assert run(tmp_path, 'workdir') == 2
+  before = train_runs.files(tmp_path)
+  assert train_runs.run(tmp_path, 'workdir') == 2
   said = capsys.readouterr().err
   assert 'squad/v1.1' in said
   assert 'cut short or damaged' in said
   assert said.count('\n') == 1
-  assert files(tmp_path) == before
+  assert train_runs.files(tmp_path) == before
 
 
 def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
-  before = files(root)
-  assert run(root, 'whole', '--config.method.t=5') == 2
+  before = train_runs.files(root)
+  assert train_runs.run(root, 'whole', '--config.method.t=5') == 2
   said = capsys.readouterr().err
   assert 'config.method.t = 7, not 5' in said
   assert said.count('\n') == 1
-  assert run(root, 'tiny.py/here') == 2
+  assert train_runs.run(root, 'tiny.py/here') == 2
   said = capsys.readouterr().err
   assert 'cannot be written' in said
   assert said.count('\n') == 1
-  assert files(root) == before
+  assert train_runs.files(root) == before
 
 
 @pytest.mark.parametrize('name', ['pretrain', 'heal', 'docqa', 'facts'])

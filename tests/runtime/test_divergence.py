@@ -12,7 +12,7 @@ from smft_jax import optim
 from smft_jax.methods import full
 from smft_jax.runtime import divergence
 from smft_jax.training import step as step_lib
-from tests.training import test_step as test_train_step
+from tests.support import steps
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -25,7 +25,7 @@ def quickly(quick_compilation):
 def make_method(form):
   if form == 'full':
     return full.make(full.Config(learning_rate=1e-2))
-  return test_train_step.make_method(form, optimizer='adamw')
+  return steps.make_method(form, optimizer='adamw')
 
 
 def bytes_of(tree):
@@ -36,8 +36,8 @@ def bytes_of(tree):
 
 @pytest.mark.parametrize('form', ['rows', 'dense', 'full'])
 def test_a_bad_batch_changes_no_bit_of_parameters_and_moments(form):
-  state = test_train_step.init(test_train_step.make_model(), make_method(form))
-  good = test_train_step.make_batch(seed=1)
+  state = steps.init(steps.make_model(), make_method(form))
+  good = steps.make_batch(seed=1)
   state, _ = step_lib.train_step(state, good)
   before = bytes_of((state.params, state.opt_state))
   for number, bad in enumerate((np.nan, np.inf, -np.inf), start=1):
@@ -53,7 +53,7 @@ def test_a_bad_batch_changes_no_bit_of_parameters_and_moments(form):
     assert bytes_of((state.params, state.opt_state)) == before
   assert int(state.skipped) == 3
   assert int(state.step) == 4
-  state, values = step_lib.train_step(state, test_train_step.make_batch())
+  state, values = step_lib.train_step(state, steps.make_batch())
   assert int(values['skipped_in_a_row']) == 0
   assert int(state.skipped) == 3
   assert bytes_of((state.params, state.opt_state)) != before
@@ -68,9 +68,9 @@ def test_a_gradient_that_is_not_finite_is_enough():
       0.0 * jnp.sum(jax.tree.leaves(trainable)[0])
     ),
   )
-  state = test_train_step.init(test_train_step.make_model(), spike)
+  state = steps.init(steps.make_model(), spike)
   before = bytes_of((state.params, state.opt_state))
-  state, values = step_lib.train_step(state, test_train_step.make_batch())
+  state, values = step_lib.train_step(state, steps.make_batch())
   assert np.isfinite(values['loss'])
   assert int(values['skipped_in_a_row']) == 1
   assert bytes_of((state.params, state.opt_state)) == before

@@ -5,8 +5,8 @@ import pytest
 
 from smft_jax import methods
 from smft_jax.store import records as records_lib
-from tests.runtime import test_processes
 from tests.support import many_processes
+from tests.support import process_results
 
 pytestmark = pytest.mark.slow
 
@@ -35,14 +35,14 @@ def config(tmp_path_factory):
 def test_two_processes_compute_what_one_device_does(name, config, tmp_path):
   flags = RUNS[name]
   one, two = tmp_path / 'one', tmp_path / 'two'
-  test_processes.succeeded(
+  process_results.succeeded(
     many_processes.run(config, one, 1, *flags, devices=1)
   )
-  test_processes.succeeded(
+  process_results.succeeded(
     many_processes.run(config, two, 2, *flags, *many_processes.MESH)
   )
   np.testing.assert_allclose(losses_of(two), losses_of(one), rtol=1e-4)
-  mine, theirs = map(test_processes.results_of, (two, one))
+  mine, theirs = map(process_results.results_of, (two, one))
   for key in ('steps', 'tokens', 'slots_updated'):
     assert mine[key] == theirs[key], key
   assert mine['target']['after'] == pytest.approx(

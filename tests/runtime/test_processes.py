@@ -1,6 +1,5 @@
 """Several processes on one machine: they compute what one does, and survive."""
 
-import json
 import pathlib
 import shutil
 import signal
@@ -22,20 +21,13 @@ from smft_jax.runtime import watchdog
 from smft_jax.store import checkpoint
 from smft_jax.store import records as records_lib
 from tests.support import many_processes
-
-
-def results_of(workdir: pathlib.Path) -> dict:
-  return json.loads((workdir / 'results.json').read_text())
+from tests.support import process_results
 
 
 def losses_of(workdir: pathlib.Path) -> np.ndarray:
   return np.array(
     [r['loss'] for r in records_lib.read_records(workdir) if 'loss' in r]
   )
-
-
-def succeeded(ended) -> None:
-  assert [code for code, _ in ended] == [0] * len(ended), ended
 
 
 def changed_rows(workdir: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
@@ -85,17 +77,22 @@ def test_two_processes_stop_together_and_end_in_the_bits_of_one(
   ended = many_processes.run(
     config, workdir, 2, *many_processes.MESH, own={1: interrupted(3)}
   )
-  succeeded(ended)
+  process_results.succeeded(ended)
   assert 'stopped by SIGTERM, and saved' in ended[0][1]
   assert not (workdir / 'results.json').exists()
-  succeeded(many_processes.run(config, workdir, 2, *many_processes.MESH))
+  process_results.succeeded(
+    many_processes.run(config, workdir, 2, *many_processes.MESH)
+  )
   assert losses_of(workdir).tolist() == losses_of(expected).tolist()
-  ours, theirs = results_of(workdir), results_of(expected)
+  ours, theirs = (
+    process_results.results_of(workdir),
+    process_results.results_of(expected),
+  )
   for name in ('state_hash', 'tokens', 'slots_updated', 'metrics_after'):
     assert ours[name] == theirs[name]
   # The same command finds it done, and every process knows.
   again = many_processes.run(config, workdir, 2, *many_processes.MESH)
-  succeeded(again)
+  process_results.succeeded(again)
   assert 'finished' in again[0][1]
 
 
@@ -105,11 +102,11 @@ def test_two_processes_stop_together_and_end_in_the_bits_of_one(
 def test_processes_compute_what_one_device_does(count, split, tmp_path):
   config = many_processes.write_config(tmp_path)
   one = tmp_path / 'one'
-  succeeded(many_processes.run(config, one, 1, devices=1))
+  process_results.succeeded(many_processes.run(config, one, 1, devices=1))
   shutil.rmtree(tmp_path / 'cache')
   many = tmp_path / 'many'
   flags = (*many_processes.MESH, f'--config.mesh.split={split}')
-  succeeded(many_processes.run(config, many, count, *flags))
+  process_results.succeeded(many_processes.run(config, many, count, *flags))
   np.testing.assert_allclose(losses_of(many), losses_of(one), rtol=1e-5)
   for name in ('tokens', 'slots_updated', 'slots_accessed'):
     mine = [r[name] for r in records_lib.read_records(many) if name in r]
@@ -129,10 +126,10 @@ def test_a_run_goes_on_with_another_number_of_processes(alone, tmp_path):
   ended = many_processes.run(
     config, workdir, 2, *many_processes.MESH, own={0: interrupted(8)}
   )
-  succeeded(ended)
+  process_results.succeeded(ended)
   assert (workdir / 'checkpoints').is_dir()
   other = ('--config.mesh.memory=4',)
-  succeeded(many_processes.run(config, workdir, 1, *other))
+  process_results.succeeded(many_processes.run(config, workdir, 1, *other))
   np.testing.assert_allclose(losses_of(workdir), losses_of(expected), rtol=1e-5)
 
 
@@ -155,9 +152,14 @@ def test_one_of_two_is_killed_and_the_same_command_resumes(
   )
   assert ended[victim][0] == -signal.SIGKILL
   assert ended[1 - victim][0] not in (0, 2)
-  succeeded(many_processes.run(config, workdir, 2, *many_processes.MESH))
+  process_results.succeeded(
+    many_processes.run(config, workdir, 2, *many_processes.MESH)
+  )
   assert losses_of(workdir).tolist() == losses_of(expected).tolist()
-  ours, theirs = results_of(workdir), results_of(expected)
+  ours, theirs = (
+    process_results.results_of(workdir),
+    process_results.results_of(expected),
+  )
   assert ours['state_hash'] == theirs['state_hash']
 
 
@@ -228,9 +230,12 @@ def test_a_flipped_byte_sends_all_processes_a_step_back(alone, tmp_path):
       content[len(content) // 2] ^= 0xFF
       path.write_bytes(bytes(content))
   ended = many_processes.run(config, workdir, 2, *many_processes.MESH)
-  succeeded(ended)
+  process_results.succeeded(ended)
   assert f'checkpoint {newest} is damaged' in ended[0][1]
-  assert results_of(workdir)['state_hash'] == results_of(expected)['state_hash']
+  assert (
+    process_results.results_of(workdir)['state_hash']
+    == process_results.results_of(expected)['state_hash']
+  )
 
 
 @pytest.mark.parametrize(

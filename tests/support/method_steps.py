@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
-from tests.training import test_step as test_train_step
+from tests.support import decoders
+from tests.support import steps
 
 
 def variables(state):
@@ -36,7 +36,7 @@ def take_steps(model, method, batch, count, extras=None):
   """The state after some steps on a batch, and the loss before each."""
   state = init(model, method, extras)
   losses = []
-  with test_train_step.optax_promotion():
+  with steps.optax_promotion():
     for _ in range(count):
       state, metrics = step_lib.train_step(state, batch)
       losses.append(float(metrics['loss']))
@@ -55,9 +55,7 @@ def check_learning(method, model, trains, extras=None):
   if method.add_modules is not None:
     model = method.add_modules(model, nnx.Rngs(7))
   old = variables(nnx.state(model))
-  state, losses = take_steps(
-    model, method, test_train_step.make_batch(), 5, extras
-  )
+  state, losses = take_steps(model, method, steps.make_batch(), 5, extras)
   assert np.all(np.diff(losses) < 0), losses
   new = variables(state.params)
   assert new.keys() == old.keys()
@@ -87,21 +85,19 @@ def check_nothing_else_changes(method, model, shapes):
   assert added == shapes
   trainable = variables(nnx.state(changed, method.trainable))
   assert trainable.keys() == added.keys()
-  tokens = test_transformer.tokens_of(3, 7)
+  tokens = decoders.tokens_of(3, 7)
   np.testing.assert_array_equal(
-    test_transformer.logits_of(changed, tokens),
-    test_transformer.logits_of(model, tokens),
+    decoders.logits_of(changed, tokens),
+    decoders.logits_of(model, tokens),
   )
 
 
 def check_decoding(method, model, extras=None):
   """Decoding with a cache reads what was added and trained."""
   changed = method.add_modules(model, nnx.Rngs(7))
-  state, _ = take_steps(
-    changed, method, test_train_step.make_batch(), 2, extras
-  )
+  state, _ = take_steps(changed, method, steps.make_batch(), 2, extras)
   trained = nnx.merge(state.graphdef, state.params)
-  tokens = test_transformer.tokens_of(3, 7)
+  tokens = decoders.tokens_of(3, 7)
   everything = jnp.ones(tokens.shape, bool)
 
   @jax.jit
@@ -109,15 +105,15 @@ def check_decoding(method, model, extras=None):
     model = nnx.merge(state.graphdef, params)
     return model.extend(tokens, everything, model.init_cache(3, 7))[0]
 
-  logits = test_transformer.logits_of(trained, tokens)[:, -1]
+  logits = decoders.logits_of(trained, tokens)[:, -1]
   np.testing.assert_allclose(
     extended(state.params), logits, rtol=1e-5, atol=1e-5
   )
-  base = test_transformer.logits_of(model, tokens)[:, -1]
+  base = decoders.logits_of(model, tokens)[:, -1]
   assert np.abs(logits - base).max() > 1e-2
-  new = test_transformer.decode(trained, tokens, everything, 3, eos_id=-1)
+  new = decoders.decode(trained, tokens, everything, 3, eos_id=-1)
   for _ in range(new.shape[1]):
-    logits = test_transformer.logits_of(trained, tokens)[:, -1]
+    logits = decoders.logits_of(trained, tokens)[:, -1]
     tokens = jnp.concatenate([tokens, jnp.argmax(logits, -1)[:, None]], axis=1)
   np.testing.assert_array_equal(new, tokens[:, -new.shape[1] :])
 

@@ -11,10 +11,10 @@ from smft_jax.store import checksum
 from smft_jax.training import background
 from smft_jax.training import method as method_lib
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
+from tests.support import decoders
 
 N = 49
-READS = 2 * test_transformer.MEMORY.accesses_per_token  # of a token
+READS = 2 * decoders.MEMORY.accesses_per_token  # of a token
 PROVENANCE = {'model': 'abc', 'document': 'sequence', 'num_batches': 2, 'k': 2}
 
 
@@ -27,8 +27,8 @@ def quickly(quick_compilation):
 def model():
   """Two memory layers that share the slots, as graphdef and parameters."""
   return nnx.split(
-    test_transformer.make_model(
-      num_layers=2, memory=test_transformer.MEMORY, memory_layers=(0, 1)
+    decoders.make_model(
+      num_layers=2, memory=decoders.MEMORY, memory_layers=(0, 1)
     )
   )
 
@@ -37,7 +37,7 @@ def make_stream():
   """Two batches of three sequences; one of the sequences is only padding."""
   stream = []
   for seed, lengths in enumerate(((7, 2, 5), (3, 0, 7))):
-    tokens = np.array(test_transformer.tokens_of(3, 7, seed=seed))
+    tokens = np.array(decoders.tokens_of(3, 7, seed=seed))
     mask = np.arange(7) < np.array(lengths)[:, None]
     stream.append(batches.Batch(tokens, mask, mask.astype(np.float32)))
   return stream

@@ -18,8 +18,8 @@ from benchmarks import train_step as train_step_benchmark
 from benchmarks import update_step
 from smft_jax import lookup
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
-from tests.training import test_step as test_train_step
+from tests.support import decoders
+from tests.support import steps
 
 T, A, V, SELECTED = 13, 5, 7, 11
 
@@ -117,14 +117,14 @@ def test_reads_make_no_array_of_all_gathered_rows():
 
 def dots(num_layers, differentiate):
   """Matrix products of a program with memory in its last block only."""
-  model = test_transformer.make_model(
+  model = decoders.make_model(
     num_layers=num_layers,
-    memory=test_train_step.MEMORY,
+    memory=steps.MEMORY,
     memory_layers=(num_layers - 1,),
   )
-  batch = test_train_step.make_batch()
+  batch = steps.make_batch()
   if differentiate:
-    state = test_train_step.init(model, test_train_step.make_method('rows'))
+    state = steps.init(model, steps.make_method('rows'))
     program = step_lib.train_step.lower(state, batch)
   else:
     graphdef, params = nnx.split(model)

@@ -13,26 +13,15 @@ from smft_jax import memory
 from smft_jax import selection
 from smft_jax.compile import hlo
 from smft_jax.compile import traffic
-from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import background
 from smft_jax.training import method as method_lib
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
 from tests.support import compilation
-from tests.training import test_step as test_train_step
+from tests.support import decoders
+from tests.support import meshes
+from tests.support import steps
 
 B, L, T, STEPS = 8, 7, 11, 3
-# Sizes that 8 and 4 divide, and a prime.
-MEMORY = memory.MemoryConfig(
-  model_dim=14, num_slots=24**2, value_dim=8 * 3, num_heads=2, k=3, key_dim=6
-)
-LAYOUTS = {
-  'one device': (1, 1, 1, 'rows', 'subkeys'),
-  'two devices': (1, 1, 2, 'dims', 'heads'),
-  'rows': (1, 1, 8, 'rows', 'subkeys'),
-  'rows, replicas': (2, 2, 2, 'rows', 'heads'),
-  'dims, replicas': (2, 1, 4, 'dims', 'subkeys'),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -42,25 +31,22 @@ def quickly(request):
     yield
 
 
-def make_layout(name):
-  *sizes, split, subkeys = LAYOUTS[name]
-  return layout_lib.make_layout(layout_lib.make_mesh(*sizes), split, subkeys)
-
-
-def make_model(layout, num_slots=MEMORY.num_slots):
+def make_model(layout, num_slots=meshes.MEMORY.num_slots):
   """Two layers that read the table, so that a search is differentiated."""
-  return test_transformer.make_model(
+  return decoders.make_model(
     num_layers=2,
-    memory=dataclasses.replace(MEMORY, num_slots=num_slots, layout=layout),
+    memory=dataclasses.replace(
+      meshes.MEMORY, num_slots=num_slots, layout=layout
+    ),
     memory_layers=(0, 1),
   )
 
 
-def make_state(layout, update, num_slots=MEMORY.num_slots):
+def make_state(layout, update, num_slots=meshes.MEMORY.num_slots):
   frequency = np.random.default_rng(5).integers(0, 8, num_slots)
-  return test_train_step.init(
+  return steps.init(
     make_model(layout, num_slots),
-    test_train_step.make_method(update, t=T, optimizer='momentum'),
+    steps.make_method(update, t=T, optimizer='momentum'),
     method_lib.Background(
       jnp.asarray(frequency.astype(np.float32)), jnp.float32(7)
     ),
@@ -68,7 +54,7 @@ def make_state(layout, update, num_slots=MEMORY.num_slots):
 
 
 def make_batch(seed):
-  return test_train_step.make_batch((B, L), (7, 4, 5, 7, 1, 6, 7, 3), seed)
+  return steps.make_batch((B, L), (7, 4, 5, 7, 1, 6, 7, 3), seed)
 
 
 def shardings(state):
@@ -108,7 +94,7 @@ CASES = [
     pytest.param(name, 'rows', True, marks=pytest.mark.slow)
     if name == 'rows'
     else (name, 'rows', True)
-    for name in LAYOUTS
+    for name in meshes.LAYOUTS
   ),
   ('rows, replicas', 'rows', False),
   ('rows, replicas', 'dense', False),
@@ -122,7 +108,7 @@ def test_meshes_take_the_step_of_one_device(name, update, listed, monkeypatch):
   if listed:
     monkeypatch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', 0)
   step_lib.train_step.clear_cache()  # programs do not know of the patch
-  layout = make_layout(name)
+  layout = meshes.make_layout(name)
   got = run(layout, update)
   np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
   for ours, theirs in zip(got[1], want[1], strict=True):
@@ -131,7 +117,7 @@ def test_meshes_take_the_step_of_one_device(name, update, listed, monkeypatch):
 
 
 def test_states_lie_as_the_layout_says():
-  layout = make_layout('rows, replicas')
+  layout = meshes.make_layout('rows, replicas')
   state = make_state(layout, 'rows')
   block = state.params['blocks'][0]
   for array, spec in (
@@ -153,7 +139,7 @@ def test_states_lie_as_the_layout_says():
 @pytest.mark.parametrize('document', ['sequence', 'batch'])
 def test_background_counts_the_same(document):
   found = []
-  for layout in (None, make_layout('rows, replicas')):
+  for layout in (None, meshes.make_layout('rows, replicas')):
     graphdef, params = nnx.split(make_model(layout))
     if layout is not None:
       params = jax.device_put(params, memory.shardings_of(params, layout))
@@ -202,7 +188,7 @@ SENT = {
   'name', [*SENT, pytest.param('rows, replicas', marks=pytest.mark.slow)]
 )
 def test_step_sends_nothing_that_grows_with_the_table(name):
-  layout = make_layout(name)
+  layout = meshes.make_layout(name)
   sent, shards, temporaries = {}, {}, {}
   for n in (8 * 7, 8 * 11):  # so many slots that accessed ones are listed
     state = make_state(layout, 'rows', n * n)

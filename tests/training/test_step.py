@@ -13,19 +13,14 @@ import pytest
 from smft_jax import memory
 from smft_jax import ranking
 from smft_jax import selection
-from smft_jax.data import batches
 from smft_jax.methods import pretraining
-from smft_jax.methods import sparse_memory
 from smft_jax.training import method as method_lib
 from smft_jax.training import step as step_lib
-from tests.models import test_transformer
 from tests.support import compilation
+from tests.support import decoders
+from tests.support import steps
 
-N, V, T = 121, 5, 7
-MEMORY = memory.MemoryConfig(
-  model_dim=14, num_slots=N, value_dim=V, num_heads=3, k=2, key_dim=6
-)
-RATE = 0.7
+N, V, T = steps.N, steps.V, steps.T
 
 
 @pytest.fixture(autouse=True)
@@ -35,69 +30,9 @@ def quickly(request):
     yield
 
 
-def make_model(memory_config=MEMORY, num_layers=1):
-  """Memory in every layer, each with an FFN beside it, and one table."""
-  return test_transformer.make_model(
-    num_layers=num_layers,
-    memory=memory_config,
-    memory_layers=tuple(range(num_layers)),
-    memory_placement='beside',
-  )
-
-
-def make_background(seed=5):
-  random = np.random.default_rng(seed)
-  frequency = random.integers(0, 8, N).astype(np.float32)
-  return method_lib.Background(jnp.asarray(frequency), jnp.float32(7))
-
-
-def make_batch(shape=(3, 7), lengths=(7, 4, 5), seed=1):
-  tokens = np.array(test_transformer.tokens_of(*shape, seed=seed))
-  mask = np.arange(shape[1]) < np.array(lengths)[:, None]
-  weights = np.random.default_rng(seed).uniform(0.2, 2.0, shape)
-  weights = np.where(mask, weights, 0).astype(np.float32)
-  weights[:, 0] = 0
-  return batches.Batch(tokens, mask, weights)
-
-
-def make_method(update, t=T, ranking='tf_idf', optimizer='sgd'):
-  return sparse_memory.make(
-    sparse_memory.Config(
-      update=update,
-      ranking=ranking,
-      t=t,
-      optimizer=optimizer,
-      learning_rate=RATE,
-    )
-  )
-
-
-def init(model, method, background=None):
-  """A state of copies, as steps donate what they are given."""
-  graphdef, params = nnx.split(model)
-  params, background = jax.tree.map(
-    lambda x: jnp.asarray(np.array(x)),
-    (params, background or make_background()),
-  )
-  return step_lib.init_state(nnx.merge(graphdef, params), method, background)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _loss_gradient(graphdef, params, batch):
-  """The ordinary gradient of the table, and what was read."""
-  values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
-
-  def loss(values):
-    params = nnx.merge_state(values, frozen)
-    return step_lib.loss_and_accesses(graphdef, params, batch)
-
-  gradient, accesses = jax.grad(loss, has_aux=True)(values)
-  return jax.tree.leaves(gradient)[0], accesses
-
-
 def oracle(model, batch, t, background):
   """Rows that one SGD step should change, and what the table should become."""
-  gradient, accesses = _loss_gradient(*nnx.split(model), batch)
+  gradient, accesses = steps._loss_gradient(*nnx.split(model), batch)
   counts = np.zeros(N)
   for slot_ids in accesses.slot_ids:
     np.add.at(counts, np.asarray(slot_ids)[np.asarray(batch.mask)], 1)
@@ -108,7 +43,7 @@ def oracle(model, batch, t, background):
   order = np.lexsort([np.arange(N), -scores.round(12)])
   slots = [i for i in order[:t] if scores[i] > 0]
   expected = np.array(step_lib.table(nnx.state(model)))
-  expected[slots] -= RATE * np.asarray(gradient)[slots]
+  expected[slots] -= steps.RATE * np.asarray(gradient)[slots]
   return sorted(slots), expected, np.count_nonzero(counts)
 
 
@@ -123,16 +58,16 @@ def alike_heads(model):
   return nnx.merge(graphdef, params)
 
 
-def optax_promotion():
-  """Adam of optax mixes dtypes, which the tests forbid elsewhere."""
-  return jax.numpy_dtype_promotion('standard')
-
-
 def make_case(case):
   """Model, batch, t and background of a case that has gone wrong somewhere."""
-  model, batch, t, background = make_model(), make_batch(), T, make_background()
+  model, batch, t, background = (
+    steps.make_model(),
+    steps.make_batch(),
+    T,
+    steps.make_background(),
+  )
   if case == 'nothing padded':
-    batch = make_batch(lengths=(7, 7, 7))
+    batch = steps.make_batch(lengths=(7, 7, 7))
   elif case == 'rows repeated':
     batch = jax.tree.map(lambda x: np.repeat(x[:1], 3, axis=0), batch)
   elif case == 'slots repeated in a token':
@@ -140,19 +75,19 @@ def make_case(case):
   elif case == 'ties':
     background = method_lib.Background(jnp.zeros(N), jnp.float32(7))
   elif case == 'fewer accessed than t':
-    batch = make_batch(lengths=(1, 0, 0))
+    batch = steps.make_batch(lengths=(1, 0, 0))
     batch.loss_weights[0, 1] = 1.0  # or there would be nothing to learn
   elif case == 't = N':
     t = N
   elif case == 'two layers':
-    model = make_model(num_layers=2)
+    model = steps.make_model(num_layers=2)
   return model, batch, t, background
 
 
 # 'listed' is the rows form as it ranks in a large table: the accessed slots.
 FORMS = {'rows': 'rows', 'listed': 'rows', 'dense': 'dense'}
 METHODS = {
-  (form, t): make_method(update, t)
+  (form, t): steps.make_method(update, t)
   for form, update in FORMS.items()
   for t in (T, N)
 }
@@ -185,7 +120,7 @@ def test_rows_and_dense_are_the_step_of_the_paper(case, monkeypatch):
   assert (expected != old).any()
   new = {}
   for update in FORMS:
-    state = init(model, METHODS[update, t], background)
+    state = steps.init(model, METHODS[update, t], background)
     with monkeypatch.context() as patch:
       if update == 'listed':
         patch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', 0)
@@ -203,17 +138,17 @@ def test_rows_and_dense_are_the_step_of_the_paper(case, monkeypatch):
 
 @pytest.mark.parametrize('update', ['rows', 'dense'])
 def test_all_but_the_top_slots_keep_their_bits(update):
-  model = make_model()
+  model = steps.make_model()
   old = jax.tree.map(np.asarray, nnx.state(model))
-  state = init(model, make_method(update, optimizer='adamw'))
+  state = steps.init(model, steps.make_method(update, optimizer='adamw'))
   touched = set()
   for step in range(3):
-    batch = make_batch(seed=step)
+    batch = steps.make_batch(seed=step)
     before = np.array(step_lib.table(state.params))
     slots, _, _ = oracle(
-      nnx.merge(state.graphdef, state.params), batch, T, make_background()
+      nnx.merge(state.graphdef, state.params), batch, T, steps.make_background()
     )
-    with optax_promotion():
+    with steps.optax_promotion():
       state, _ = step_lib.train_step(state, batch)
     after = np.asarray(step_lib.table(state.params))
     # Weight decay moves every selected row, whatever its gradient.
@@ -232,12 +167,14 @@ def test_all_but_the_top_slots_keep_their_bits(update):
 
 def test_padding_changes_neither_loss_nor_counts_nor_update():
   method = METHODS['rows', T]
-  batch = make_batch()
+  batch = steps.make_batch()
   wider = jax.tree.map(lambda x: np.pad(x, ((0, 0), (0, 4))), batch)
   other = batch._replace(tokens=np.where(batch.mask, batch.tokens, 3))
   results = {}
   for name, each in (('as is', batch), ('other', other), ('wider', wider)):
-    state, metrics = step_lib.train_step(init(make_model(), method), each)
+    state, metrics = step_lib.train_step(
+      steps.init(steps.make_model(), method), each
+    )
     results[name] = (np.asarray(step_lib.table(state.params)), metrics)
   table, metrics = results['as is']
   for name, tolerance in (('other', 0), ('wider', 1e-6)):
@@ -253,18 +190,21 @@ def test_padding_changes_neither_loss_nor_counts_nor_update():
 
 @pytest.mark.parametrize('update', ['rows', 'dense'])
 def test_hidden_states_reused_give_the_same_step(update):
-  model = test_transformer.make_model(
-    num_layers=3, memory=MEMORY, memory_layers=(1, 2), memory_placement='beside'
+  model = decoders.make_model(
+    num_layers=3,
+    memory=steps.MEMORY,
+    memory_layers=(1, 2),
+    memory_placement='beside',
   )
-  batch = make_batch()
+  batch = steps.make_batch()
   graphdef, params = nnx.split(model)
   hidden = step_lib.hidden_below_memory(
     graphdef, params, batch.tokens, batch.mask
   )
-  method = make_method(update)
+  method = steps.make_method(update)
   tables = []
   for reused in (None, hidden, -hidden):
-    state, _ = step_lib.train_step(init(model, method), batch, reused)
+    state, _ = step_lib.train_step(steps.init(model, method), batch, reused)
     tables.append(np.asarray(step_lib.table(state.params)))
   np.testing.assert_allclose(tables[1], tables[0], rtol=1e-6, atol=1e-6)
   # They are what is used, or this would be no other step.
@@ -272,16 +212,16 @@ def test_hidden_states_reused_give_the_same_step(update):
 
 
 def test_loss_is_the_mean_over_the_loss_weights():
-  model, batch = make_model(), make_batch()
+  model, batch = steps.make_model(), steps.make_batch()
   logits = np.asarray(
-    test_transformer.logits_of(model, batch.tokens, batch.mask), np.float64
+    decoders.logits_of(model, batch.tokens, batch.mask), np.float64
   )
   total = 0.0
   for row, column in np.argwhere(batch.loss_weights > 0):
     before = logits[row, column - 1]
     nll = np.log(np.exp(before).sum()) - before[batch.tokens[row, column]]
     total += batch.loss_weights[row, column] * nll
-  _, metrics = step_lib.train_step(init(model, METHODS['rows', T]), batch)
+  _, metrics = step_lib.train_step(steps.init(model, METHODS['rows', T]), batch)
   np.testing.assert_allclose(
     metrics['loss'], total / batch.loss_weights.sum(), rtol=2e-6
   )
@@ -295,11 +235,11 @@ def test_state_is_donated_the_step_traced_once_and_keys_differ():
     return ranking.random_scores(key, counts)
 
   method = dataclasses.replace(METHODS['rows', T], score=score)
-  state, chosen = init(make_model(), method), set()
+  state, chosen = steps.init(steps.make_model(), method), set()
   for step in range(3):
     # Of a copy: a buffer that numpy looks into cannot be donated.
     old, before = state, np.asarray(jnp.copy(step_lib.table(state.params)))
-    state, metrics = step_lib.train_step(old, make_batch())
+    state, metrics = step_lib.train_step(old, steps.make_batch())
     assert step_lib.table(old.params).is_deleted()
     assert int(metrics['slots_updated']) == T < int(metrics['slots_accessed'])
     after = np.asarray(jnp.copy(step_lib.table(state.params)))
@@ -310,10 +250,14 @@ def test_state_is_donated_the_step_traced_once_and_keys_differ():
 
 
 def _compiled(update, slots=101**2, value_dim=67):
-  config = dataclasses.replace(MEMORY, num_slots=slots, value_dim=value_dim)
+  config = dataclasses.replace(
+    steps.MEMORY, num_slots=slots, value_dim=value_dim
+  )
   background = method_lib.Background(jnp.zeros(slots), jnp.float32(7))
-  state = init(make_model(config), make_method(update), background)
-  return step_lib.train_step.lower(state, make_batch()).compile()
+  state = steps.init(
+    steps.make_model(config), steps.make_method(update), background
+  )
+  return step_lib.train_step.lower(state, steps.make_batch()).compile()
 
 
 def test_rows_step_makes_no_array_of_the_size_of_the_table():
@@ -338,14 +282,14 @@ def test_rows_step_makes_no_array_of_the_size_of_the_table():
 
 @pytest.mark.parametrize('update', ['rows', 'dense'])
 def test_methods_that_cannot_work_are_refused(update):
-  model = make_model()
+  model = steps.make_model()
   with pytest.raises(ValueError, match=f'num_slots = {N}, got {N + 1}'):
-    init(model, make_method(update, t=N + 1))
+    steps.init(model, steps.make_method(update, t=N + 1))
   with pytest.raises(ValueError, match="'sparse_memory' needs a background"):
-    step_lib.init_state(model, make_method(update))
-  plain = test_transformer.make_model(num_layers=2)
+    step_lib.init_state(model, steps.make_method(update))
+  plain = decoders.make_model(num_layers=2)
   with pytest.raises(ValueError, match='one value table, found 0'):
-    init(plain, make_method(update))
+    steps.init(plain, steps.make_method(update))
 
 
 def test_full_training_leaves_unread_rows():
@@ -356,15 +300,15 @@ def test_full_training_leaves_unread_rows():
     value_learning_rate=4e-2,
     weight_decay=0.5,
   )
-  model = make_model()
+  model = steps.make_model()
   old = np.asarray(step_lib.table(nnx.state(model)))
   embedding = np.asarray(model.embedding[...])
-  batch = make_batch()
-  gradient, _ = _loss_gradient(*nnx.split(model), batch)
-  state = init(model, method)
+  batch = steps.make_batch()
+  gradient, _ = steps._loss_gradient(*nnx.split(model), batch)
+  state = steps.init(model, method)
   losses = []
   for _ in range(2):  # the first only warms up, so the second reads the same
-    with optax_promotion():
+    with steps.optax_promotion():
       state, metrics = step_lib.train_step(state, batch)
     losses.append(float(metrics['loss']))
   new = np.asarray(step_lib.table(state.params))
@@ -380,9 +324,9 @@ def test_full_training_leaves_unread_rows():
 
 
 def test_the_oracle_is_the_slope_of_the_loss():
-  graphdef, params = nnx.split(make_model())
-  batch = make_batch()
-  gradient, _ = _loss_gradient(graphdef, params, batch)
+  graphdef, params = nnx.split(steps.make_model())
+  batch = steps.make_batch()
+  gradient, _ = steps._loss_gradient(graphdef, params, batch)
   # The steepest, of which differences of float32 numbers say most.
   slot, channel = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
   values, frozen = nnx.split_state(params, memory.MemoryValue, ...)

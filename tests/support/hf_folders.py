@@ -1,0 +1,27 @@
+"""The Hugging Face folders among the fixtures."""
+
+from flax import nnx
+import numpy as np
+
+from tests.support import decoders
+from tests.support import repository
+
+FOLDER = repository.ROOT / 'tests' / 'fixtures' / 'hf'
+
+
+def bits_of(model):
+  return {
+    path: np.asarray(variable.get_value()).tobytes()
+    for path, variable in nnx.to_flat_state(nnx.state(model))
+  }
+
+
+def memory_model(placement):
+  return decoders.make_model(
+    num_layers=1,
+    memory=decoders.MEMORY,
+    memory_layers=(0,),
+    memory_placement=placement,
+    qkv_bias=True,
+    tie_embeddings=False,
+  )
