@@ -33,7 +33,7 @@ def table_of(state):
   return np.array(step_lib.table(state.params))
 
 
-def steps(method, seeds, start=None):
+def take_steps(method, seeds, start=None):
   """Tables before and after each of some steps on different batches."""
   state = start or steps.init(steps.make_model(), method)
   tables = [table_of(state)]
@@ -49,15 +49,15 @@ def rows_read(seed):
   """Slots that the loss of a batch reaches, as bool [N]."""
   batch = steps.make_batch(seed=seed)
   model = steps.make_model()
-  gradient, _ = steps._loss_gradient(*nnx.split(model), batch)
+  gradient, _ = steps.loss_gradient(*nnx.split(model), batch)
   return np.asarray(gradient).any(axis=-1)
 
 
 def test_sgd_is_sparse_memory_finetuning_of_all_accessed_slots():
-  start, *tables = steps(make_method('sgd'), seeds=(1, 2, 3))
+  start, *tables = take_steps(make_method('sgd'), seeds=(1, 2, 3))
   for update in ('dense', 'rows'):
     sparse = steps.make_method(update, t=N, ranking='all_accessed')
-    _, *others = steps(sparse, seeds=(1, 2, 3))
+    _, *others = take_steps(sparse, seeds=(1, 2, 3))
     for table, other in zip(tables, others, strict=True):
       assert np.any(table != start)
       if update == 'dense':
@@ -83,7 +83,7 @@ def test_adamw_moves_rows_read_before_and_decay_moves_all():
   assert never.any()
 
   def moved(*settings):
-    _, first, second = steps(make_method(*settings), seeds=(1, 2))
+    _, first, second = take_steps(make_method(*settings), seeds=(1, 2))
     return (first != second).any(axis=-1)
 
   sgd = moved('sgd')

@@ -71,7 +71,7 @@ def init(model, method, background=None):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _loss_gradient(graphdef, params, batch):
+def loss_gradient(graphdef, params, batch):
   """The ordinary gradient of the table, and what was read."""
   values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
 

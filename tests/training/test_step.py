@@ -32,7 +32,7 @@ def quickly(request):
 
 def oracle(model, batch, t, background):
   """Rows that one SGD step should change, and what the table should become."""
-  gradient, accesses = steps._loss_gradient(*nnx.split(model), batch)
+  gradient, accesses = steps.loss_gradient(*nnx.split(model), batch)
   counts = np.zeros(N)
   for slot_ids in accesses.slot_ids:
     np.add.at(counts, np.asarray(slot_ids)[np.asarray(batch.mask)], 1)
@@ -304,7 +304,7 @@ def test_full_training_leaves_unread_rows():
   old = np.asarray(step_lib.table(nnx.state(model)))
   embedding = np.asarray(model.embedding[...])
   batch = steps.make_batch()
-  gradient, _ = steps._loss_gradient(*nnx.split(model), batch)
+  gradient, _ = steps.loss_gradient(*nnx.split(model), batch)
   state = steps.init(model, method)
   losses = []
   for _ in range(2):  # the first only warms up, so the second reads the same
@@ -326,7 +326,7 @@ def test_full_training_leaves_unread_rows():
 def test_the_oracle_is_the_slope_of_the_loss():
   graphdef, params = nnx.split(steps.make_model())
   batch = steps.make_batch()
-  gradient, _ = steps._loss_gradient(graphdef, params, batch)
+  gradient, _ = steps.loss_gradient(graphdef, params, batch)
   # The steepest, of which differences of float32 numbers say most.
   slot, channel = np.unravel_index(np.argmax(np.abs(gradient)), gradient.shape)
   values, frozen = nnx.split_state(params, memory.MemoryValue, ...)
