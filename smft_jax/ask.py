@@ -1,16 +1,17 @@
-"""Asks a model, before and after it learned, and shows the slots that answer.
+"""Asks a model before and after it learned, and shows which slots answered.
 
   python -m smft_jax.ask --workdir=runs/docqa "Where was Ada Keller born?"
   python -m smft_jax.ask --workdir=runs/docqa --lesson=A --lesson=B "..."
 
-It answers as the base of a run in `--workdir`, and as the run left it; or, with
-lessons given, as the base with each of them, all at once over one value table.
-Without a question it reads one from each line of its input.
+Prints the answer of the run's base and of the model after the run. With
+lessons, prints the answer of the base and of the base with each lesson, all
+read at once from one value table. Without a question it reads one from each
+line of its input.
 
 A text that ends in '?' is asked as in the evaluation, 'Question: ... Answer:';
-any other is continued. The slots that answered are those read at the last token
-of the prompt and at the tokens of the answer, over all memory layers, with
-their shares of the weight; a * marks those that the lesson changed.
+any other text is continued. The slots shown are those read at the last token of
+the prompt and at the tokens of the answer, over all memory layers, with their
+shares of the weight; * marks slots that the lesson changed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import lesson as lesson_lib
@@ -36,7 +38,8 @@ from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.data.world import words as world_words
 from smft_jax.evaluation import evaluate
-from smft_jax.lesson import __main__ as lesson_program
+from smft_jax.lesson import file as lesson_file
+from smft_jax.lesson import models as lesson_models
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import workdir as workdir_lib
@@ -48,14 +51,16 @@ from smft_jax.training import step as step_lib
 # Slots shown of an answer.
 _SHOWN = 5
 
+_NO_SLOTS = np.zeros(0, np.int32)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-  """What one model answered.
+  """One model's answer.
 
   Attributes:
     text: The answer.
-    slots: int [S], the slots that it was read from, heaviest first.
+    slots: int [S], the slots it was read from, heaviest first.
     shares: float [S], their shares of the weight of all reads; they sum to 1.
   """
 
@@ -66,14 +71,14 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
-  """Some versions of one model, which are asked at once.
+  """One or more versions of a model, asked in one batch.
 
   Attributes:
-    names: What to call each version.
-    changed: Of each the slots that a lesson changed.
-    evaluator: Asks; its batch has a row for each version.
-    params: Its parameters.
-    overlay: What the versions read in place of the table's rows.
+    names: Name of each version.
+    changed: Slots that a lesson changed, for each version.
+    evaluator: Its batch has a row for each version.
+    params: The parameters.
+    overlay: Rows that the versions read in place of the table's.
   """
 
   names: tuple[str, ...]
@@ -83,32 +88,22 @@ class Model:
   overlay: overlay_lib.Overlay | None = None
 
   def ask(self, prompt: str) -> list[Answer]:
-    """Each version's answer to a prompt."""
+    """Returns each version's answer to a prompt."""
+    tokenizer = self.evaluator.tokenizer
     question = task.Question(
       prompt=prompt, answers=('?',), phrasing='', seen=False, fact=''
     )
-    texts = [
-      text.strip()
-      for text in self.evaluator.answers(
-        self.params, [question] * len(self.names), self.overlay
-      )
-    ]
-    rows = encoding.tokenize_prompts(
-      [f'{prompt} {text}'.strip() for text in texts], self.evaluator.tokenizer
-    )
-    (asked,) = encoding.tokenize_prompts(
-      [prompt], self.evaluator.tokenizer
-    ).lengths
+    questions = [question] * len(self.names)
+    answers = self.evaluator.answers(self.params, questions, self.overlay)
+    texts = [text.strip() for text in answers]
+    prompts = [f'{prompt} {text}'.strip() for text in texts]
+    rows = encoding.tokenize_prompts(prompts, tokenizer)
+    (asked,) = encoding.tokenize_prompts([prompt], tokenizer).lengths
     length = batches.bucket_length(rows.longest)
-    batch = batches.pad(rows, length, self.evaluator.tokenizer.pad_id)
+    batch = batches.pad(rows, length, tokenizer.pad_id)
+    graphdef = self.evaluator.graphdef
     slot_ids, weights = jax.device_get(
-      _accesses(
-        self.evaluator.graphdef,
-        self.params,
-        batch.tokens,
-        batch.mask,
-        self.overlay,
-      )
+      _accesses(graphdef, self.params, batch.tokens, batch.mask, self.overlay)
     )
     answering = batch.mask & (np.arange(length) >= asked - 1)
     return [
@@ -123,22 +118,20 @@ def with_lessons(
   lessons: Sequence[lesson_lib.Lesson],
   names: Sequence[str],
 ) -> Model:
-  """The base and the base with each lesson, over one table.
+  """Returns the base and the base with each lesson, over one table.
 
   Raises:
     UserError: If a lesson is of another base.
   """
-  _, fingerprint = lesson_program.identity(base.params)
+  _, fingerprint = lesson_models.identify(base.params)
+  table = step_lib.table(base.params)
   for lesson, name in zip(lessons, names, strict=True):
-    try:
-      lesson_lib.check_base(lesson, fingerprint)
-      lesson_lib.check_rows(step_lib.table(base.params), lesson)
-    except ValueError as error:
-      raise schema.UserError(f'{name}: {error}') from None
+    lesson_models.named(name, lesson_lib.check_base, lesson, fingerprint)
+    lesson_models.named(name, lesson_lib.check_rows, table, lesson)
   which = range(-1, len(lessons))
   return Model(
     names=('base', *names),
-    changed=(np.zeros(0, np.int32), *(lesson.slots for lesson in lessons)),
+    changed=(_NO_SLOTS, *(lesson.slots for lesson in lessons)),
     evaluator=_evaluator(experiment, base, base.graphdef, len(which)),
     params=base.params,
     overlay=lesson_lib.overlay(lessons, which),
@@ -148,12 +141,11 @@ def with_lessons(
 def before_and_after(
   experiment: config_lib.Experiment, base: base_lib.Base, workdir: pathlib.Path
 ) -> list[Model]:
-  """The base of a run, and what the run made of it, by whatever method."""
-  none = np.zeros(0, np.int32)
+  """Returns a run's base and, if it streamed documents, the finetuned model."""
   models = [
     Model(
       names=('base',),
-      changed=(none,),
+      changed=(_NO_SLOTS,),
       evaluator=_evaluator(experiment, base, base.graphdef, 1),
       params=base.params,
     )
@@ -175,7 +167,7 @@ def before_and_after(
 
 
 def prompt_of(text: str) -> str:
-  """What a model is given of what a person typed.
+  """Formats a text as the evaluation does if it is a question.
 
   Example:
     >>> prompt_of('Where was Ada born?'), prompt_of('Ada was born in')
@@ -187,76 +179,69 @@ def prompt_of(text: str) -> str:
 
 
 def lines(models: Iterable[Model], text: str) -> list[str]:
-  """The answers to what a person typed, and the slots behind them."""
+  """Returns the answers to a text and the slots behind them, as lines."""
   prompt = prompt_of(text)
-  asked = [
+  answered = [
     (name, changed, answer)
     for model in models
     for name, changed, answer in zip(
       model.names, model.changed, model.ask(prompt), strict=True
     )
   ]
-  width = max(len(name) for name, _, _ in asked)
-  told = []
-  for name, changed, answer in asked:
-    told.append(f'{name:<{width}}  {answer.text or "(nothing)"}')
+  width = max(len(name) for name, _, _ in answered)
+  shown = []
+  for name, changed, answer in answered:
+    shown.append(f'{name:<{width}}  {answer.text or "(nothing)"}')
     is_changed = np.isin(answer.slots, changed)
-    told.append(f'{"":<{width}}  slots {_heaviest(answer, is_changed)}')
+    named = [
+      f'{slot}{"*" if marked else ""} {share:.1%}'
+      for slot, share, marked in zip(
+        answer.slots, answer.shares, is_changed, strict=True
+      )
+    ]
+    shown.append(f'{"":<{width}}  slots {", ".join(named[:_SHOWN])}')
     if len(changed):
       share = np.sum(answer.shares[is_changed])
-      heaviest = _heaviest(answer, is_changed, of=is_changed)
-      told.append(
-        f'{"":<{width}}  {share:.0%} on changed slots: {heaviest or "none"}'
-      )
-  return told
-
-
-def _heaviest(
-  answer: Answer, is_changed: np.ndarray, of: np.ndarray | None = None
-) -> str:
-  """The heaviest slots of an answer, or of some of them, in words."""
-  chosen = np.arange(len(answer.slots)) if of is None else np.flatnonzero(of)
-  return ', '.join(
-    f'{answer.slots[i]}{"*" if is_changed[i] else ""} {answer.shares[i]:.1%}'
-    for i in chosen[:_SHOWN]
-  )
+      chosen = [named[i] for i in np.flatnonzero(is_changed)[:_SHOWN]]
+      heaviest = ', '.join(chosen) or 'none'
+      shown.append(f'{"":<{width}}  {share:.0%} on changed slots: {heaviest}')
+  return shown
 
 
 def main(argv: list[str]) -> None:
-  """The program."""
+  """Runs the program."""
   parser = arguments_lib.Parser(
     prog='python -m smft_jax.ask',
-    description='Asks a model, before and after it learned.',
-  )
-  parser.add_argument('question', nargs='?', help='none: a line of input each')
-  parser.add_argument(
-    '--workdir', required=True, help='where a run of smft_jax.train wrote'
+    description='Asks a model before and after it learned.',
   )
   parser.add_argument(
-    '--lesson', action='append', default=[], help='its file; may be repeated'
+    'question', nargs='?', help='default: read one from each line of the input'
+  )
+  parser.add_argument(
+    '--workdir', required=True, help='workdir of a run of smft_jax.train'
+  )
+  parser.add_argument(
+    '--lesson', action='append', default=[], help='lesson file; repeatable'
   )
   arguments = parser.parse(argv)
   workdir = pathlib.Path(arguments.workdir)
   if arguments.question is not None and not arguments.question.strip():
     raise schema.UserError('the question is empty')
-  lessons = [
-    lesson_program.read(pathlib.Path(name)) for name in arguments.lesson
-  ]
+  lessons = [lesson_file.read(name) for name in arguments.lesson]
   experiment = workdir_lib.experiment_of(workdir)
   base = workdir_lib.base_of(experiment)
   if lessons:
     models = [with_lessons(experiment, base, lessons, arguments.lesson)]
   else:
     models = before_and_after(experiment, base, workdir)
-  asked = [arguments.question] if arguments.question else _typed()
-  for text in asked:
+  for text in [arguments.question] if arguments.question else _typed():
     for unknown in _unknown_words(base.tokenizer, text):
-      print(f'(the model has no word {unknown!r})')
+      print(f'(the model does not know the word {unknown!r})')
     print('\n'.join(lines(models, text.strip())), flush=True)
 
 
 def _typed() -> Iterable[str]:
-  """The lines of the input that are not empty, up to its end."""
+  """Yields the non-empty lines of the input."""
   while True:
     if sys.stdin.isatty():
       print('> ', end='', flush=True)
@@ -268,7 +253,7 @@ def _typed() -> Iterable[str]:
 
 
 def _unknown_words(tokenizer: tokenizers.Tokenizer, text: str) -> list[str]:
-  """Words that a word-level tokenizer cannot tell from any other."""
+  """Returns the words that a word-level tokenizer does not know."""
   unknown = tokenizer.inner.token_to_id(tokenizers.UNKNOWN)
   ids, offsets = tokenizer.encode_with_offsets(text)
   return [
@@ -290,20 +275,17 @@ def _evaluator(experiment, base, graphdef, size: int) -> evaluate.Evaluator:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _accesses(graphdef, params, tokens, mask, overlay):
-  """Slot ids and weights [B, L, A] of all memory layers."""
+  """Returns slot ids and weights [B, L, A] of all memory layers."""
   forward = nnx.capture(
     nnx.merge(graphdef, params), memory.SlotIds, memory.SlotWeights
   )
   more = {} if overlay is None else {'overlay': overlay}
   _, *sown = forward(tokens, mask, **more)
-  return [
-    jax.numpy.concatenate(jax.tree.leaves(of_a_kind), axis=-1)
-    for of_a_kind in sown
-  ]
+  return [jnp.concatenate(jax.tree.leaves(kind), axis=-1) for kind in sown]
 
 
 def _answer(text: str, slot_ids: np.ndarray, weights: np.ndarray) -> Answer:
-  """The answer read with these accesses [tokens, A]."""
+  """Sums the weights of the accesses [tokens, A] behind an answer by slot."""
   slots, place = np.unique(slot_ids, return_inverse=True)
   shares = np.bincount(place.ravel(), weights.ravel().astype(np.float64))
   order = np.argsort(-shares, kind='stable')

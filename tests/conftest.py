@@ -33,3 +33,17 @@ def quick_compilation():
   """`compilation.quick` for a whole module."""
   with compilation.quick():
     yield
+
+
+@pytest.fixture(scope='session')
+def learned_run(tmp_path_factory):
+  """A tiny run without its measurements: its workdir, experiment and base."""
+  from tests.support import tiny_run  # most tests need no run
+
+  folder = tmp_path_factory.mktemp('learned')
+  # Enough slots that its lessons choose different ones.
+  config = tiny_run.make(
+    base__cache_dir=str(folder / 'cache'), memory__num_slots=289, method__t=11
+  )
+  with compilation.quick(), jax.numpy_dtype_promotion('standard'):
+    return folder / 'run', *tiny_run.learn(folder / 'run', config)

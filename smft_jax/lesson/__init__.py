@@ -1,4 +1,7 @@
-"""Keeps what a run changed as a small file: python -m smft_jax.lesson."""
+"""Lessons: the rows of a value table that a run changed, as a small file.
+
+The functions on tables are here; the program is `python -m smft_jax.lesson`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files of lessons: safetensors, checked when they are read.
+"""Reads and writes lesson files in the safetensors format.
 
-Tensors `slots` int32 [M], `old` and `new` [M, V]; in the metadata `format`,
-`table`, `num_slots`, `base`, `runs` (JSON) and `digest`, a SHA-256 of all else.
-Reading one never runs code.
+Tensors: `slots` int32 [M], `old` and `new` [M, V]. Metadata: `format`, `table`,
+`num_slots`, `base`, `runs` (JSON) and `digest`, a SHA-256 of everything else.
+Reading a file never runs code.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import pathlib
-import uuid
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from smft_jax import schema
 from smft_jax.lesson import table as lesson_lib
+from smft_jax.store import atomic
 
 # Raise it when an older program would misread what this one writes.
 FORMAT = '1'
@@ -28,89 +29,86 @@ _METADATA = ('format', 'table', 'num_slots', 'base', 'runs', 'digest')
 
 
 def write(path: str | os.PathLike[str], lesson: lesson_lib.Lesson) -> None:
-  """Writes a lesson's file, so that it is there whole or as it was before."""
-  path = pathlib.Path(path)
-  facts, tensors = _parts(lesson)
-  facts['digest'] = _digest(facts, tensors)
-  unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
-  try:
-    with open(unfinished, 'wb') as file:
-      file.write(safetensors.numpy.save(tensors, facts))
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(unfinished, path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  """Writes a lesson file atomically."""
+  metadata, tensors = _parts(lesson)
+  metadata['digest'] = _digest(metadata, tensors)
+  atomic.write_bytes(path, safetensors.numpy.save(tensors, metadata))
 
 
 def read(path: str | os.PathLike[str]) -> lesson_lib.Lesson:
-  """Reads a lesson's file.
+  """Reads a lesson file.
 
   Raises:
-    ValueError: If it is damaged, is no lesson, or of a newer format.
+    UserError: If there is no such file.
+    ValueError: If it is damaged, not a lesson, or of a newer format.
     OSError: If it cannot be read.
   """
+  path = pathlib.Path(path)
+  if not path.exists():
+    others = [other.name for other in path.parent.glob('*.safetensors')]
+    close = schema.nearest(path.name, others)
+    hint = f'; did you mean {path.with_name(close)}?' if close else ''
+    raise schema.UserError(f'there is no lesson {path}{hint}')
   with open(path, 'rb'):
-    pass  # says what is wrong better than the library does
+    pass  # raises a clearer error than safetensors does
   try:
     with safetensors.safe_open(path, 'np') as file:
-      facts = file.metadata() or {}
+      metadata = file.metadata() or {}
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
-    raise ValueError(f'{path} is damaged or no lesson: {error}') from None
-  if facts.get('format', FORMAT) != FORMAT:
+    raise ValueError(f'{path} is damaged or not a lesson: {error}') from None
+  if metadata.get('format', FORMAT) != FORMAT:
     raise ValueError(
-      f'lesson {path} is of format {facts["format"]}, and this version of'
-      f' smft_jax reads {FORMAT}: update it'
+      f'lesson {path} has format {metadata["format"]}, but this version of'
+      f' smft_jax reads format {FORMAT}: update smft_jax'
     )
-  for what, names, found in (
-    ('tensor', _TENSORS, tensors),
-    ('metadata', _METADATA, facts),
-  ):
-    for name in names:
-      if name not in found:
-        raise ValueError(
-          f'{path} is damaged or no lesson: it lacks {what} {name!r}'
-        )
-  if facts.pop('digest') != _digest(facts, tensors):
+  lacking = [f'tensor {name!r}' for name in _TENSORS if name not in tensors]
+  lacking += [f'metadata {key!r}' for key in _METADATA if key not in metadata]
+  if lacking:
     raise ValueError(
-      f'lesson {path} is damaged: its bytes are not those written'
+      f'{path} is damaged or not a lesson: it lacks {lacking[0]}'
+    )
+  if metadata.pop('digest') != _digest(metadata, tensors):
+    raise ValueError(
+      f'lesson {path} is damaged: its content does not match its digest'
     )
   try:
     return lesson_lib.Lesson(
       **{name: tensors[name] for name in _TENSORS},
-      num_slots=int(facts['num_slots']),
-      table=facts['table'],
-      base=facts['base'],
-      runs=tuple(json.loads(facts['runs'])),
+      num_slots=int(metadata['num_slots']),
+      table=metadata['table'],
+      base=metadata['base'],
+      runs=tuple(json.loads(metadata['runs'])),
     )
   except ValueError as error:
     raise ValueError(f'lesson {path} is damaged: {error}') from None
 
 
 def digest(lesson: lesson_lib.Lesson) -> str:
-  """A SHA-256 of all that the file of a lesson holds; tells two apart."""
+  """Returns a SHA-256 of everything in the lesson's file."""
   return _digest(*_parts(lesson))
 
 
 def _parts(
   lesson: lesson_lib.Lesson,
 ) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-  """Metadata, but for the digest, and tensors."""
-  facts = {
+  """Returns the metadata, without the digest, and the tensors."""
+  metadata = {
     'format': FORMAT,
     'table': lesson.table,
     'num_slots': str(lesson.num_slots),
     'base': lesson.base,
     'runs': json.dumps(lesson.runs),
   }
-  return facts, {
+  return metadata, {
     name: np.ascontiguousarray(getattr(lesson, name)) for name in _TENSORS
   }
 
 
-def _digest(facts: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
-  found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+def _digest(
+  metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]
+) -> str:
+  found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
   for name, tensor in sorted(tensors.items()):
     found.update(f'{name} {tensor.dtype} {tensor.shape}'.encode())
     found.update(tensor.tobytes())

@@ -1,24 +1,16 @@
-"""Lessons: the rows of a value table that a run changed, to apply or take back.
+"""Computes, applies, reverts and merges lessons on arrays.
 
-  python -m smft_jax.lesson save --workdir=runs/docqa --out=people.safetensors
-  python -m smft_jax.lesson --help
+A lesson holds the slots that a run changed and their rows before and after, bit
+for bit. `apply` requires the table to hold the rows before, `revert` the rows
+after. A lesson therefore cannot be applied twice or to another base.
 
-A lesson is small, as sparse memory finetuning changes few rows: slots, the rows
-before, the rows after, all bit for bit. Applying it asks that the table holds
-the rows before, taking it back that it holds those after: a lesson cannot be
-applied twice, to another base, or be taken back where it is not.
-
-Two lessons of one base **merge** into one. A slot that only one of them changed
-gets that one's row. A slot that both changed gets both changes, old + (a - old)
-+ (b - old): each lesson moved the row by what its texts asked for, so that a
-later row in place of an earlier one would take a part of that lesson back. (The
-default run's stream in two halves of 25 documents, each from the base, 3588 of
-their 9296 and 9724 slots shared: summed, they answer 92% and 89% of their
-questions, alone 94% and 91%; with the later rows, 39% and 91%.) The order does
-not matter. `overlap` tells which slots these are.
-
-Several lessons can be read at once, without a copy of the table: `overlay`.
-Their files are those of `lesson_file`.
+`merge` combines two lessons of one base. A slot that only one lesson changed
+keeps that lesson's row; a slot that both changed gets the sum of the changes,
+old + (a - old) + (b - old), because taking either row alone would undo part of
+the other lesson. (Split the default run's stream into two halves of 25
+documents, each learned from the base: they change 9296 and 9724 slots, 3588 of
+them in common. Alone they answer 94% and 91% of their questions, summed 92% and
+89%, and with the later row 39% and 91%.)
 """
 
 from __future__ import annotations
@@ -37,19 +29,19 @@ from smft_jax.store import checksum
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Lesson:
-  """What a run changed of a value table.
+  """What a run changed in a value table.
 
   Attributes:
-    slots: int32 [M], ascending: the changed slots.
-    old: [M, V], their rows before, of the table's dtype.
+    slots: int32 [M], the changed slots, ascending.
+    old: [M, V], their rows before, in the table's dtype.
     new: [M, V], their rows after.
     num_slots: N of the table.
-    table: Name of the table in a checkpoint, such as 'pool'.
-    base: `fingerprint` of the model that it belongs to.
-    runs: What made it, as JSON: one entry, or more where lessons were merged.
+    table: Name of the table in a checkpoint, such as 'pool.value'.
+    base: `fingerprint` of the model it was made from.
+    runs: JSON records of the runs that made it; several after a merge.
 
   Raises:
-    ValueError: If these do not fit together.
+    ValueError: If the shapes, dtypes or slots are inconsistent.
   """
 
   slots: np.ndarray
@@ -67,25 +59,25 @@ class Lesson:
     if old.ndim != 2 or len(old) != len(slots):
       raise ValueError(f'old must be [{len(slots)}, V], not {_kind(old)}')
     if _kind(new) != _kind(old):
-      raise ValueError(f'new must be {_kind(old)} as old, not {_kind(new)}')
+      raise ValueError(f'new must be {_kind(old)} like old, not {_kind(new)}')
     ends = np.concatenate([[-1], slots, [self.num_slots]])
     if np.any(np.diff(ends) <= 0):
       raise ValueError(
-        f'slots must ascend and lie in 0 to {self.num_slots - 1}'
+        f'slots must be ascending and between 0 and {self.num_slots - 1}'
       )
 
   @property
   def change(self) -> np.ndarray:
-    """float64 [M, V], what is added to each row."""
+    """float64 [M, V], the difference of the rows."""
     return self.new.astype(np.float64) - self.old.astype(np.float64)
 
 
 def fingerprint(arrays: Mapping[str, jax.Array], table: str) -> str:
-  """A hash of all of a model but its value table, which lessons change.
+  """Hashes all of a model except its value table, which lessons change.
 
   Args:
-    arrays: Its parameters by name, as `checkpoint.flatten` gives them.
-    table: Name of the table among them.
+    arrays: Parameters by name, from `checkpoint.flatten`.
+    table: Name of the value table among them.
   """
   rest = {name: array for name, array in arrays.items() if name != table}
   return checksum.fingerprint(rest)
@@ -99,17 +91,17 @@ def difference(
   base: str = '',
   runs: Sequence[Mapping[str, Any]] = (),
 ) -> Lesson:
-  """The lesson that turns one value table into another, bit for bit.
+  """Returns the lesson that turns one value table into another, bit for bit.
 
   Args:
     old_values: [N, V], the table before.
     new_values: [N, V], the table after, of the same dtype.
-    table: As in `Lesson`.
-    base: As in `Lesson`.
-    runs: As in `Lesson`.
+    table: See `Lesson`.
+    base: See `Lesson`.
+    runs: See `Lesson`.
 
   Raises:
-    ValueError: If the tables are of different shapes or dtypes.
+    ValueError: If the tables differ in shape or dtype.
 
   Example:
     >>> import jax.numpy as jnp
@@ -136,17 +128,17 @@ def difference(
 
 
 def apply(values: jax.Array, lesson: Lesson) -> jax.Array:
-  """The table with a lesson in it.
+  """Applies a lesson to a table.
 
   Args:
-    values: [N, V], which holds the rows before; it is left as it is.
-    lesson: What to apply.
+    values: [N, V], with the rows before the lesson; not modified.
+    lesson: The lesson.
 
   Returns:
-    [N, V].
+    [N, V], with the rows after it.
 
   Raises:
-    ValueError: If the table is of another shape or dtype, or holds other rows.
+    ValueError: If the table has another shape or dtype, or other rows.
 
   Example:
     >>> import jax.numpy as jnp
@@ -160,10 +152,10 @@ def apply(values: jax.Array, lesson: Lesson) -> jax.Array:
 
 
 def check_rows(values: jax.Array, lesson: Lesson) -> None:
-  """Raises what `apply` does, and makes no other table."""
+  """Raises a ValueError unless `apply` would accept the table."""
   differing = _num_differing(values, lesson, lesson.old)
   if differing and not _num_differing(values, lesson, lesson.new):
-    raise ValueError('the lesson is in this table already')
+    raise ValueError('the lesson is already in this table')
   if differing:
     raise ValueError(
       f'{differing} of the {len(lesson.slots)} rows that the lesson changes are'
@@ -173,17 +165,17 @@ def check_rows(values: jax.Array, lesson: Lesson) -> None:
 
 
 def revert(values: jax.Array, lesson: Lesson) -> jax.Array:
-  """The table without a lesson that was applied.
+  """Reverts an applied lesson, bit for bit.
 
   Args:
-    values: [N, V], which holds the rows after; it is left as it is.
-    lesson: What to take back.
+    values: [N, V], with the rows after the lesson; not modified.
+    lesson: The lesson.
 
   Returns:
-    [N, V], bit for bit what the lesson was applied to.
+    [N, V], the table that the lesson was applied to.
 
   Raises:
-    ValueError: If the table is of another shape or dtype, or holds other rows.
+    ValueError: If the table has another shape or dtype, or other rows.
 
   Example:
     >>> import jax.numpy as jnp
@@ -197,33 +189,33 @@ def revert(values: jax.Array, lesson: Lesson) -> jax.Array:
     raise ValueError('the lesson is not in this table: it has the rows before')
   if differing:
     raise ValueError(
-      f'{differing} of the {len(lesson.slots)} rows that the lesson changed are'
-      ' not those it left: it is not in this table, or was merged with another;'
-      ' take back what was applied'
+      f'{differing} of the {len(lesson.slots)} rows that the lesson changed'
+      ' have other values: it is not in this table, or it was merged with'
+      ' another lesson; revert exactly what was applied'
     )
   return values.at[lesson.slots].set(lesson.old)
 
 
 def overlap(a: Lesson, b: Lesson) -> np.ndarray:
-  """The slots that both lessons change, int32, ascending."""
+  """Returns the slots that both lessons change, int32, ascending."""
   return np.intersect1d(a.slots, b.slots, assume_unique=True)
 
 
 def merge(a: Lesson, b: Lesson) -> Lesson:
-  """One lesson that does what two do.
+  """Merges two lessons into one.
 
   The change of a slot that both change is the sum of their changes, computed in
   float64 and rounded once to the table's dtype.
 
   Args:
     a: A lesson.
-    b: Another one, of the same base.
+    b: Another lesson of the same base.
 
   Returns:
-    The lesson; it is the same in whatever order, but for that of `runs`.
+    The merged lesson. Only its `runs` depend on the order.
 
   Raises:
-    ValueError: If they are of different bases or tables.
+    ValueError: If the lessons are of different bases or tables.
 
   Example:
     >>> import jax.numpy as jnp
@@ -234,32 +226,33 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
     ([1, 3], [3.0, 5.5])
   """
   check_base(b, a.base)
-  ours, theirs = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
-  if ours != theirs:
+  table_a, table_b = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
+  if table_a != table_b:
     raise ValueError(
-      f'the lessons are of different tables: {ours[0]!r} of {ours[1]} slots,'
-      f' rows {ours[2]}, and {theirs[0]!r} of {theirs[1]}, rows {theirs[2]}'
+      f'the lessons are of different tables: {table_a[0]!r} with {table_a[1]}'
+      f' slots, rows {table_a[2]}, and {table_b[0]!r} with {table_b[1]}, rows'
+      f' {table_b[2]}'
     )
-  both = overlap(a, b)
-  of_a, of_b = np.isin(a.slots, both), np.isin(b.slots, both)
-  differing = _num_unlike(a.old[of_a], b.old[of_b])
+  shared = overlap(a, b)
+  shared_a, shared_b = np.isin(a.slots, shared), np.isin(b.slots, shared)
+  differing = _num_unlike(a.old[shared_a], b.old[shared_b])
   if differing:
     raise ValueError(
       f'the lessons were made from different tables: {differing} of the'
-      f' {len(both)} rows that both change differ before them'
+      f' {len(shared)} rows that both change were not the same before'
     )
-  added = b.change[of_b]
-  added += a.change[of_a]  # first the two, so that the order does not count
-  summed = (a.old[of_a].astype(np.float64) + added).astype(a.old.dtype)
-  slots = np.concatenate([a.slots, b.slots[~of_b]])
+  added = b.change[shared_b]
+  added += a.change[shared_a]  # added first, so that the order does not matter
+  summed = (a.old[shared_a].astype(np.float64) + added).astype(a.old.dtype)
+  slots = np.concatenate([a.slots, b.slots[~shared_b]])
   new = a.new.copy()
-  new[of_a] = summed
+  new[shared_a] = summed
   order = np.argsort(slots)
   return dataclasses.replace(
     a,
     slots=slots[order],
-    old=np.concatenate([a.old, b.old[~of_b]])[order],
-    new=np.concatenate([new, b.new[~of_b]])[order],
+    old=np.concatenate([a.old, b.old[~shared_b]])[order],
+    new=np.concatenate([new, b.new[~shared_b]])[order],
     runs=(*a.runs, *b.runs),
   )
 
@@ -268,22 +261,22 @@ def check_base(lesson: Lesson, base: str) -> None:
   """Raises a ValueError unless the lesson is of this base (`fingerprint`)."""
   if lesson.base != base:
     raise ValueError(
-      f'the lesson is of another base: {_short(lesson.base)}, not'
-      f' {_short(base)}'
+      f'the lesson is of another base: {lesson.base[:12] or "none"}, not'
+      f' {base[:12] or "none"}'
     )
 
 
 def overlay(
   lessons: Sequence[Lesson], which: Sequence[int]
 ) -> overlay_lib.Overlay:
-  """Rows of several lessons, each for its rows of a batch; copies no table.
+  """Prepares reads of several lessons at once, without copying the table.
 
   Args:
-    lessons: At least one, all of the table that is read.
-    which: For each row of the batch the lesson that it reads, -1 for none.
+    lessons: At least one lesson, all of the same table.
+    which: For each row of the batch the index of its lesson, -1 for none.
 
   Returns:
-    The argument `overlay` of `transformer.Transformer`.
+    The `overlay` argument of `transformer.Transformer`.
 
   Example:
     >>> import jax.numpy as jnp
@@ -298,7 +291,7 @@ def overlay(
 
 
 def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:
-  """How many rows of a table are not these, bit for bit."""
+  """Counts the lesson's slots whose rows differ from `rows` in any bit."""
   wanted = (lesson.num_slots, rows.shape[1])
   if values.shape != wanted or values.dtype != rows.dtype:
     raise ValueError(
@@ -308,17 +301,13 @@ def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:
   return _num_unlike(layout_lib.to_numpy(values[lesson.slots]), rows)
 
 
-def _num_unlike(one: np.ndarray, other: np.ndarray) -> int:
-  """How many rows of two arrays differ in any bit."""
-  if not one.size:
+def _num_unlike(a: np.ndarray, b: np.ndarray) -> int:
+  """Counts the rows in which two arrays differ in any bit."""
+  if not a.size:
     return 0
-  bits = [np.ascontiguousarray(x).view(np.uint8) for x in (one, other)]
-  return int(np.sum(np.any(bits[0] != bits[1], axis=1)))
+  bits_a, bits_b = (np.ascontiguousarray(x).view(np.uint8) for x in (a, b))
+  return int(np.sum(np.any(bits_a != bits_b, axis=1)))
 
 
 def _kind(array: np.ndarray | jax.Array) -> str:
   return f'{array.dtype} {list(array.shape)}'
-
-
-def _short(base: str) -> str:
-  return base[:12] or 'none'

@@ -1,4 +1,4 @@
-"""Writes whole files: a file holds all that was written, or what it held before."""
+"""Writes whole files: a file is complete, or as it was before."""
 
 from __future__ import annotations
 
@@ -37,25 +37,32 @@ def to_json(value: Any) -> Any:
   raise TypeError(f'{value!r} of type {type(value).__name__} is not JSON')
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a file so that it is there whole, or as it was before.
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+  """Writes a file atomically: whole, or unchanged if it fails.
+
+  Only the main process writes.
 
   Args:
     path: the file; its folder must exist.
-    text: the content, written as UTF-8.
+    data: the content.
   """
   if not processes.is_main():
     return
   path = pathlib.Path(path)
   unfinished = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
   try:
-    with open(unfinished, 'w', encoding='utf-8') as file:
-      file.write(text)
+    with open(unfinished, 'wb') as file:
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())
     os.replace(unfinished, path)
   finally:
     unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a text file as UTF-8, like `write_bytes`."""
+  write_bytes(path, text.encode('utf-8'))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -1,9 +1,8 @@
-"""Lessons and questions from the command line, in a tiny world."""
+"""Lessons and questions from the command line, on a tiny run."""
 
 import dataclasses
 import io
 import json
-import shutil
 
 from flax import nnx
 import jax
@@ -18,11 +17,10 @@ from smft_jax.data import tokenizers
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
 from smft_jax.runs import finetune
-from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import program
 from smft_jax.store import checksum
 from smft_jax.store import manifest
-from tests.support import tiny_run
+from tests.support import train_runs
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -33,23 +31,21 @@ def quickly(quick_compilation):
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory, quickly):
+def root(tmp_path_factory, quickly, learned_run):
   """A finished run, its lesson, another of the same base, and the base."""
   folder = tmp_path_factory.mktemp('lesson')
-  tiny_run.learn(
-    folder / 'run', tiny_run.make(base__cache_dir=str(folder / 'cache'))
-  )
+  workdir, _, base = learned_run
+  (folder / 'run').symlink_to(workdir)
+  (folder / 'base').symlink_to(base.folder)
   argv = ['save', f'--workdir={folder}/run', f'--out={folder}/a.safetensors']
   assert program.run(lesson_program.main, argv) == 0
   first = lesson_file.read(folder / 'a.safetensors')
-  # As a run on other documents would: some slots of the first, some others.
+  # As if from a run on other documents, which shares some of the slots.
   second = dataclasses.replace(first, new=first.new + np.float32(0.5))
-  keep = np.arange(len(first.slots)) % 2 == 0
   second = dataclasses.replace(
-    second, **{k: getattr(second, k)[keep] for k in ('slots', 'old', 'new')}
+    second, **{k: getattr(second, k)[::2] for k in ('slots', 'old', 'new')}
   )
   lesson_file.write(folder / 'b.safetensors', second)
-  (folder / 'base').symlink_to(next(folder.glob('cache/*/params')).parent)
   return folder
 
 
@@ -58,36 +54,29 @@ def lesson(*argv):
 
 
 def checksums(model):
-  """What a model's checkpoint holds, by the name of each array."""
+  """The checksum of each array in a model's checkpoint, and its owner."""
   (step,) = (model / 'params').iterdir()
   found = manifest.read(step)
   return {k: v['checksum'] for k, v in found['arrays'].items()}, found['owner']
 
 
-def files(folder):
-  return {
-    path.relative_to(folder): path.read_bytes() if path.is_file() else b''
-    for path in folder.rglob('*')
-  }
-
-
 def test_a_lesson_is_what_the_run_changed(root, capsys):
   found = lesson_file.read(root / 'a.safetensors')
-  assert 7 <= len(found.slots) <= 6 * 7
-  assert (found.table, found.num_slots) == ('pool.value', 49)
+  assert 11 <= len(found.slots) <= 6 * 11
+  assert (found.table, found.num_slots) == ('pool.value', 289)
   (run,) = found.runs
   assert (run['steps'], run['documents']) == (6, 3)
   assert 'cache_dir' not in run['config']['base']
   assert lesson('show', root / 'a.safetensors', root / 'b.safetensors') == 0
-  told = capsys.readouterr().out
-  assert "3 documents of 'world' in 6 steps, seed 3, by sparse_memory" in told
-  assert f'{len(found.slots)} rows (' in told
-  assert str(root / 'b.safetensors') in told
+  shown = capsys.readouterr().out
+  assert "3 documents of 'world' in 6 steps, seed 3, by sparse_memory" in shown
+  assert f'{len(found.slots)} rows (' in shown
+  assert str(root / 'b.safetensors') in shown
 
 
-def test_applying_and_taking_back_leaves_the_base(root, tmp_path, capsys):
+def test_apply_and_revert_restore_the_base(root, tmp_path, capsys):
   a = root / 'a.safetensors'
-  before = files(root / 'base')
+  before = train_runs.files(root / 'base')
   applied, back = tmp_path / 'applied', tmp_path / 'back'
   assert lesson('apply', a, f'--model={root}/base', f'--out={applied}') == 0
   base_sums, base_owner = checksums(root / 'base')
@@ -99,22 +88,21 @@ def test_applying_and_taking_back_leaves_the_base(root, tmp_path, capsys):
     assert (applied / name).read_bytes() == theirs
   assert lesson('revert', a, f'--model={applied}', f'--out={back}') == 0
   assert checksums(back) == (base_sums, base_owner)
-  assert files(root / 'base') == before
+  assert train_runs.files(root / 'base') == before
   capsys.readouterr()
-  # What is not in a model is not taken out of it, nor put in twice.
-  for argv, told in (
+  for argv, message in (
     (['revert', a, f'--model={root}/base'], 'not in this table'),
-    (['apply', a, f'--model={applied}'], 'in this table already'),
-    (['revert', root / 'b.safetensors', f'--model={applied}'], 'not those it'),
+    (['apply', a, f'--model={applied}'], 'already in this table'),
+    (['revert', root / 'b.safetensors', f'--model={applied}'], 'other values'),
   ):
     assert lesson(*argv, f'--out={tmp_path}/none') == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
     assert argv[1].name in line
   assert sorted(path.name for path in tmp_path.iterdir()) == ['applied', 'back']
 
 
-def test_merging_tells_of_what_is_shared(root, tmp_path, capsys):
+def test_merged_lessons(root, tmp_path, capsys):
   a, b = root / 'a.safetensors', root / 'b.safetensors'
   out = tmp_path / 'both'
   assert lesson('merge', a, b, f'--out={out}') == 0
@@ -124,44 +112,42 @@ def test_merging_tells_of_what_is_shared(root, tmp_path, capsys):
   assert len(merged.runs) == 2
   expected = lesson_lib.merge(first, lesson_file.read(b))
   assert lesson_file.digest(merged) == lesson_file.digest(expected)
-  # The same bits as the merged file; but it was applied by other names.
+  # The same bits as the merged file, but applied under other digests.
   model = tmp_path / 'model'
   assert lesson('apply', a, b, f'--model={root}/base', f'--out={model}') == 0
   capsys.readouterr()
   argv = [f'--model={model}', f'--out={tmp_path}/back']
   assert lesson('revert', out, *argv) == 2
-  assert 'take back what was applied' in capsys.readouterr().err
+  assert 'revert exactly what was applied' in capsys.readouterr().err
   assert lesson('revert', b, a, *argv) == 0
   assert checksums(tmp_path / 'back') == checksums(root / 'base')
 
 
-def damaged(root, folder):
-  """Files that are no lessons of this base, by name."""
+def write_wrong_lessons(root, folder):
+  """Writes `cut`, a damaged file, and `other`, a lesson of another base."""
   whole = (root / 'a.safetensors').read_bytes()
   (folder / 'cut').write_bytes(whole[:-7])
-  other = dataclasses.replace(
-    lesson_file.read(root / 'a.safetensors'), base='x'
-  )
-  lesson_file.write(folder / 'other', other)
+  lesson_a = lesson_file.read(root / 'a.safetensors')
+  lesson_file.write(folder / 'other', dataclasses.replace(lesson_a, base='x'))
 
 
 @pytest.mark.parametrize(
-  ('argv', 'told'),
+  ('argv', 'message'),
   [
     ('shwo a', "'shwo' is not known; did you mean 'show'?"),
     ('show', 'the following arguments are required: files'),
     ('show ROOT/aa.safetensors', 'did you mean ROOT/a.safetensors?'),
-    ('show HERE/cut', 'HERE/cut is damaged or no lesson'),
+    ('show HERE/cut', 'HERE/cut is damaged or not a lesson'),
     ('merge ROOT/a.safetensors HERE/other --out=HERE/x', 'another base: x'),
     (
       'apply HERE/other --model=ROOT/base --out=HERE/x',
       'HERE/other: the lesson is of another base: x',
     ),
-    ('apply HERE/cut --model=ROOT/base --out=HERE/x', 'damaged or no lesson'),
+    ('apply HERE/cut --model=ROOT/base --out=HERE/x', 'damaged or not a'),
     ('apply ROOT/a.safetensors --model=ROOT --out=HERE/x', 'holds no model'),
     (
       'merge ROOT/a.safetensors ROOT/a.safetensors --out=HERE/x',
-      'is the lesson of ROOT/a.safetensors once more',
+      'is the same lesson as ROOT/a.safetensors',
     ),
     ('merge ROOT/a.safetensors --out=ROOT/b.safetensors', 'exists'),
     ('merge ROOT/a.safetensors --out=HERE/no/x', 'there is no folder HERE/no'),
@@ -172,39 +158,36 @@ def damaged(root, folder):
   ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-  argv, told, root, tmp_path, capsys
+  argv, message, root, tmp_path, capsys
 ):
-  damaged(root, tmp_path)
-  places = (('ROOT', str(root)), ('HERE', str(tmp_path)))
-  for name, place in places:
-    argv, told = argv.replace(name, place), told.replace(name, place)
-  before = files(tmp_path)
+  write_wrong_lessons(root, tmp_path)
+  for name, folder in (('ROOT', str(root)), ('HERE', str(tmp_path))):
+    argv, message = argv.replace(name, folder), message.replace(name, folder)
+  before = train_runs.files(tmp_path)
   assert lesson(*argv.split()) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert told in line
-  assert files(tmp_path) == before
+  assert message in line
+  assert train_runs.files(tmp_path) == before
 
 
-def test_only_runs_that_changed_rows_become_lessons(root, tmp_path, capsys):
-  run = tmp_path / 'run'
-  run.mkdir()
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'method': {'name': 'lora'}}, "method 'lora', which changes more"),
+    ({'method': None, 'stream': None}, 'streamed no documents'),
+    ({}, 'holds no checkpoint'),
+  ],
+)
+def test_runs_without_a_lesson(changes, message, root, tmp_path, capsys):
   config = json.loads((root / 'run' / 'config.json').read_text())
-  out = f'--out={tmp_path}/x'
-  config['config']['method'] = {'name': 'lora'}
-  (run / 'config.json').write_text(json.dumps(config))
-  assert lesson('save', f'--workdir={run}', out) == 2
-  assert "method 'lora', which changes more" in capsys.readouterr().err
-  config['config']['method'] = config['config']['stream'] = None
-  (run / 'config.json').write_text(json.dumps(config))
-  assert lesson('save', f'--workdir={run}', out) == 2
-  assert 'streamed no documents' in capsys.readouterr().err
-  shutil.copy(root / 'run' / 'config.json', run / 'config.json')
-  assert lesson('save', f'--workdir={run}', out) == 2
-  assert 'holds no checkpoint' in capsys.readouterr().err
+  config['config'] |= changes
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  assert lesson('save', f'--workdir={tmp_path}', f'--out={tmp_path}/x') == 2
+  assert message in capsys.readouterr().err
 
 
 def answers(printed):
-  """By version what it answered, and what stands below."""
+  """The answer and the lines below it, by version."""
   found = {}
   for line in printed.splitlines():
     if line.startswith('('):
@@ -217,14 +200,14 @@ def answers(printed):
   return found
 
 
-def test_a_lesson_answers_as_the_run_it_is_of(root, capsys):
+def test_a_lesson_answers_like_its_run(root, capsys):
   question = 'Where was Ada Keller born?'
   a, b = root / 'a.safetensors', root / 'b.safetensors'
   workdir = f'--workdir={root}/run'
   assert program.run(ask.main, [workdir, question]) == 0
-  told = capsys.readouterr().out
-  assert "(the model has no word 'Ada')" in told
-  by_run = answers(told)
+  printed = capsys.readouterr().out
+  assert "(the model does not know the word 'Ada')" in printed
+  by_run = answers(printed)
   argv = [workdir, f'--lesson={a}', f'--lesson={b}', question]
   assert program.run(ask.main, argv) == 0
   by_lesson = answers(capsys.readouterr().out)
@@ -252,7 +235,7 @@ def test_questions_are_read_from_the_input(root, capsys, monkeypatch):
   assert capsys.readouterr().out.count('answered') == 2
 
 
-def test_the_shares_are_of_the_reads_at_the_answer():
+def test_shares_sum_the_weights_of_each_slot():
   slot_ids = np.array([[3, 5], [3, 9]])
   weights = np.array([[0.5, 0.5], [0.75, 0.25]], np.float32)
   found = ask._answer('x', slot_ids, weights)
@@ -261,7 +244,7 @@ def test_the_shares_are_of_the_reads_at_the_answer():
 
 
 def test_a_lesson_of_another_base_is_not_asked(root, tmp_path, capsys):
-  damaged(root, tmp_path)
+  write_wrong_lessons(root, tmp_path)
   argv = [f'--workdir={root}/run', f'--lesson={tmp_path}/other', 'x?']
   assert program.run(ask.main, argv) == 2
   error = capsys.readouterr().err.splitlines()[-1]
@@ -270,27 +253,22 @@ def test_a_lesson_of_another_base_is_not_asked(root, tmp_path, capsys):
   assert 'the question is empty' in capsys.readouterr().err
 
 
-def test_a_run_as_a_hugging_face_folder(root, tmp_path, capsys):
+def test_a_run_as_a_hugging_face_folder(root, learned_run, tmp_path, capsys):
+  _, experiment, base = learned_run
   argv = [f'--workdir={root}/run', f'--out={tmp_path}/out']
   assert program.run(export.main, argv) == 0
-  assert f'{root}/run is in {tmp_path}/out' in capsys.readouterr().out
-  experiment = workdir_lib.experiment_of(root / 'run')
-  base = workdir_lib.base_of(experiment)
+  assert f'{tmp_path}/out' in capsys.readouterr().out
   state = finetune.last_state(experiment, base, root / 'run')
   found = nnx.state(hf.load_model(tmp_path / 'out'))
   assert checksum.fingerprint(found) == checksum.fingerprint(state.params)
   assert checksum.fingerprint(found) != base.fingerprint
   tokenizer = tokenizers.read(tmp_path / 'out')
   assert tokenizer.fingerprint() == base.tokenizer.fingerprint()
-  # It is there now, and stays as it is.
-  before = files(tmp_path)
+  # A second export to the same folder is refused.
+  before = train_runs.files(tmp_path)
   assert program.run(export.main, argv) == 2
   assert program.run(export.main, [f'--workdir={root}/runn', argv[1]]) == 2
-  said = [
-    line
-    for line in capsys.readouterr().err.splitlines()
-    if line.startswith('error: ')
-  ]
-  assert len(said) == 2
-  assert f'did you mean {root}/run?' in said[1]
-  assert files(tmp_path) == before
+  error = capsys.readouterr().err
+  assert error.count('error: ') == 2
+  assert f'did you mean {root}/run?' in error
+  assert train_runs.files(tmp_path) == before

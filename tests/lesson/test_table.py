@@ -1,4 +1,4 @@
-"""Lessons: exact to the bit, small, refused where they do not belong."""
+"""Lessons on arrays and in files: exact, and refused where they do not fit."""
 
 import dataclasses
 import os
@@ -21,15 +21,15 @@ def quickly(quick_compilation):
   """Compiles quickly what is run only once or twice."""
 
 
-def same_bits(one, other):
-  one, other = np.asarray(one), np.asarray(other)
-  return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+def same_bits(a, b):
+  a, b = np.asarray(a), np.asarray(b)
+  return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
 def test_apply_and_revert_are_exact(dtype):
   values = lessons.table(dtype=dtype)
-  # What compares equal, or to nothing, differs in bits all the same.
+  # -0.0 equals 0.0 and NaN equals nothing; only bits tell them apart.
   values = values.at[3].set(0.0).at[5].set(jnp.nan)
   after = values.at[3].set(-0.0).at[5, 2].set(1.5).at[N - 1].set(jnp.nan)
   lesson = lesson_lib.difference(values, after)
@@ -40,7 +40,7 @@ def test_apply_and_revert_are_exact(dtype):
   assert same_bits(lesson_lib.revert(applied, lesson), values)
 
 
-def test_a_table_of_a_million_slots_has_its_hash_again():
+def test_revert_restores_the_hash_of_a_million_slots():
   values = lessons.table(num_slots=2**20, value_dim=3)
   before = checksum.fingerprint({'pool': values})
   lesson = lessons.make(range(7, 2**20, 2099), values=values)
@@ -51,29 +51,26 @@ def test_a_table_of_a_million_slots_has_its_hash_again():
   assert checksum.fingerprint({'pool': reverted}) == before
 
 
-def test_a_lesson_is_refused_where_it_is_not_as_it_should_be():
+def test_other_tables_are_refused():
   values, lesson = lessons.table(), lessons.make([2, 3, 5])
   applied = lesson_lib.apply(values, lesson)
-  with pytest.raises(ValueError, match='in this table already'):
+  with pytest.raises(ValueError, match='already in this table'):
     lesson_lib.apply(applied, lesson)
   with pytest.raises(ValueError, match='not in this table'):
     lesson_lib.revert(values, lesson)
-  moved = applied.at[3, 0].add(1.0)
   with pytest.raises(ValueError, match='1 of the 3 rows'):
-    lesson_lib.revert(moved, lesson)
+    lesson_lib.revert(applied.at[3, 0].add(1.0), lesson)
   with pytest.raises(ValueError, match=r'3 of the 3 rows.*another base'):
     lesson_lib.apply(lessons.table(seed=9), lesson)
-  for other in (
-    lessons.table(num_slots=103),
-    lessons.table(dtype=jnp.bfloat16),
-  ):
+  half = lessons.table(dtype=jnp.bfloat16)
+  for other in (lessons.table(num_slots=103), half):
     with pytest.raises(ValueError, match='is of a table float32'):
       lesson_lib.apply(other, lesson)
   with pytest.raises(ValueError, match='before and'):
-    lesson_lib.difference(values, lessons.table(dtype=jnp.bfloat16))
+    lesson_lib.difference(values, half)
 
 
-def test_what_lies_outside_the_lesson_may_be_another_lessons():
+def test_lessons_on_different_slots_are_independent():
   first, second = lessons.make([2, 3]), lessons.make([4, 90], seed=2)
   both = lesson_lib.apply(lesson_lib.apply(lessons.table(), first), second)
   assert same_bits(
@@ -81,20 +78,17 @@ def test_what_lies_outside_the_lesson_may_be_another_lessons():
   )
 
 
-def test_nothing_changed_is_a_lesson_too(tmp_path):
-  lesson = lessons.make([])
-  lesson_file.write(tmp_path / 'a', lesson)
+def test_an_empty_lesson(tmp_path):
+  lesson_file.write(tmp_path / 'a', lessons.make([]))
   found = lesson_file.read(tmp_path / 'a')
   assert found.old.shape == (0, V)
   assert same_bits(lesson_lib.apply(lessons.table(), found), lessons.table())
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
-def test_merging_keeps_what_one_changed_and_sums_what_both_did(dtype):
-  a, b = (
-    lessons.make([1, 4, 50], dtype=dtype),
-    lessons.make([4, 7, 50, 99], 2, dtype),
-  )
+def test_merge_keeps_single_changes_and_sums_shared_ones(dtype):
+  a = lessons.make([1, 4, 50], dtype=dtype)
+  b = lessons.make([4, 7, 50, 99], 2, dtype)
   assert lesson_lib.overlap(a, b).tolist() == [4, 50]
   merged = lesson_lib.merge(a, b)
   old = lessons.table(dtype=dtype)
@@ -103,10 +97,9 @@ def test_merging_keeps_what_one_changed_and_sums_what_both_did(dtype):
   assert same_bits(merged.new[[0, 2, 4]], [a.new[0], b.new[1], b.new[3]])
   wide = [np.asarray(x, np.float64) for x in (old, a.new, b.new)]
   for place, slot, i, j in ((1, 4, 1, 0), (3, 50, 2, 2)):
-    expected = wide[1][i] + wide[2][j] - wide[0][slot]
     np.testing.assert_allclose(
       merged.new[place].astype(np.float64),
-      expected,
+      wide[1][i] + wide[2][j] - wide[0][slot],
       rtol=jnp.finfo(dtype).eps,
       atol=1e-12,
     )
@@ -119,14 +112,17 @@ def test_merging_keeps_what_one_changed_and_sums_what_both_did(dtype):
 
 def test_lessons_of_different_bases_do_not_merge():
   a, b = lessons.make([1, 4]), lessons.make([4, 7], 2)
-  with pytest.raises(ValueError, match='another base: cd, not ab'):
-    lesson_lib.merge(a, dataclasses.replace(b, base='cd'))
-  with pytest.raises(ValueError, match='different tables'):
-    lesson_lib.merge(a, dataclasses.replace(b, num_slots=N + 1))
-  with pytest.raises(ValueError, match='different tables'):
-    lesson_lib.merge(a, lessons.make([1], dtype=jnp.bfloat16))
-  with pytest.raises(ValueError, match='1 of the 1 rows that both change'):
-    lesson_lib.merge(a, lessons.make([4, 7], 2, values=lessons.table(seed=5)))
+  for other, message in (
+    (dataclasses.replace(b, base='cd'), 'another base: cd, not ab'),
+    (dataclasses.replace(b, num_slots=N + 1), 'different tables'),
+    (lessons.make([1], dtype=jnp.bfloat16), 'different tables'),
+    (
+      lessons.make([4, 7], 2, values=lessons.table(seed=5)),
+      '1 of the 1 rows that both change',
+    ),
+  ):
+    with pytest.raises(ValueError, match=message):
+      lesson_lib.merge(a, other)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +137,7 @@ def test_lessons_of_different_bases_do_not_merge():
     {'new': np.zeros((2, V), np.float16)},
   ],
 )
-def test_parts_that_do_not_fit_together_are_refused(change):
+def test_inconsistent_fields_are_refused(change):
   with pytest.raises(ValueError, match=next(iter(change))):
     dataclasses.replace(lessons.make([2, 4]), **change)
 
@@ -153,7 +149,7 @@ def test_500_rows_of_1024_take_less_than_5_MB(tmp_path):
 
 
 @pytest.mark.parametrize('dtype', [np.float32, jnp.bfloat16])
-def test_a_file_gives_the_lesson_back(dtype, tmp_path):
+def test_a_file_round_trip(dtype, tmp_path):
   lesson = lessons.make([1, 4, 50], dtype=dtype)
   lesson_file.write(tmp_path / 'a', lesson)
   found = lesson_file.read(tmp_path / 'a')
@@ -165,30 +161,31 @@ def test_a_file_gives_the_lesson_back(dtype, tmp_path):
   assert os.listdir(tmp_path) == ['a']
 
 
-def rewritten(path, change):
-  """The file with its metadata and tensors changed."""
-  with safetensors.safe_open(path, 'np') as file:
-    facts = file.metadata()
-    tensors = {name: file.get_tensor(name) for name in ('slots', 'old', 'new')}
-  change(facts, tensors)
-  path.write_bytes(safetensors.numpy.save(tensors, facts))
-
-
 @pytest.mark.parametrize(
-  ('change', 'told'),
+  ('change', 'message'),
   [
-    (lambda facts, tensors: tensors.pop('old'), "lacks tensor 'old'"),
-    (lambda facts, tensors: facts.pop('base'), "lacks metadata 'base'"),
-    (lambda facts, tensors: facts.update(format='2'), 'format 2.*reads 1'),
-    (lambda facts, tensors: facts.update(base='cd'), 'not those written'),
-    (lambda facts, tensors: facts.clear(), 'no lesson'),
+    (lambda metadata, tensors: tensors.pop('old'), "lacks tensor 'old'"),
+    (lambda metadata, tensors: metadata.pop('base'), "lacks metadata 'base'"),
+    (
+      lambda metadata, tensors: metadata.update(format='2'),
+      'format 2.*reads format 1',
+    ),
+    (
+      lambda metadata, tensors: metadata.update(base='cd'),
+      'does not match its digest',
+    ),
+    (lambda metadata, tensors: metadata.clear(), 'not a lesson'),
   ],
 )
-def test_a_file_that_is_not_as_written_is_refused(change, told, tmp_path):
+def test_an_altered_file_is_refused(change, message, tmp_path):
   path = tmp_path / 'a'
   lesson_file.write(path, lessons.make([1, 4]))
-  rewritten(path, change)
-  with pytest.raises(ValueError, match=told):
+  with safetensors.safe_open(path, 'np') as file:
+    metadata = file.metadata()
+    tensors = {name: file.get_tensor(name) for name in ('slots', 'old', 'new')}
+  change(metadata, tensors)
+  path.write_bytes(safetensors.numpy.save(tensors, metadata))
+  with pytest.raises(ValueError, match=message):
     lesson_file.read(path)
 
 
@@ -198,19 +195,17 @@ def test_a_damaged_file_is_refused(tmp_path):
   whole = path.read_bytes()
   for length in (0, 5, 40, len(whole) // 2, len(whole) - 1):
     path.write_bytes(whole[:length])
-    with pytest.raises(ValueError, match='damaged or no lesson'):
+    with pytest.raises(ValueError, match='damaged or not a lesson'):
       lesson_file.read(path)
   for place in (len(whole) - 1, len(whole) - 4 * V * 3):
     flipped = bytearray(whole)
     flipped[place] ^= 1
     path.write_bytes(flipped)
-    with pytest.raises(ValueError, match='not those written'):
+    with pytest.raises(ValueError, match='does not match its digest'):
       lesson_file.read(path)
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_one_before(
-  monkeypatch, tmp_path
-):
+def test_a_failed_write_keeps_the_old_file(monkeypatch, tmp_path):
   path = tmp_path / 'a'
   lesson_file.write(path, lessons.make([1]))
   before = path.read_bytes()
@@ -225,7 +220,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_one_before(
   assert path.read_bytes() == before
 
 
-def test_the_fingerprint_is_of_all_but_the_table():
+def test_the_fingerprint_ignores_only_the_table():
   arrays = {'pool': jnp.ones((3, 2)), 'out': jnp.ones(5)}
   found = lesson_lib.fingerprint(arrays, 'pool')
   changed = arrays | {'pool': jnp.zeros((3, 2))}
