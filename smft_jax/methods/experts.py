@@ -149,7 +149,7 @@ def add_experts(
       already.
 
   Example:
-    >>> from smft_jax import transformer
+    >>> from smft_jax.models import transformer
     >>> config = layers.TransformerConfig(
     ...     vocab_size=11, num_layers=1, model_dim=8, num_heads=2,
     ...     num_kv_heads=1, head_dim=4, ffn_dim=16)

@@ -239,3 +239,12 @@ def test_another_method_starts_from_its_own_defaults():
   assert config.method.to_dict() == {'name': 'lora', 'rank': 3}
   with pytest.raises(schema.UserError, match=r'unknown key config\.method\.t'):
     config_file.override(config, 'config.method.t', '5')
+
+
+def test_settings_that_change_no_result_are_not_compared():
+  def compared(**changes):
+    made = config_lib.from_config_dict(configs.make(**changes))
+    return config_lib.compared(made)
+
+  assert compared(stream__checkpoint_every=1, max_skipped=3) == compared()
+  assert compared(seed=1) != compared()

@@ -193,7 +193,7 @@ def test_a_tokenizer_of_more_tokens_than_the_weights_is_refused(
   save_weights(tmp_path / 'weights', tokenizer.vocab_size + rows, tokenizer)
   task = base_lib.make_task(experiment_of(root))
   if rows == 0:
-    model_lib.check(tmp_path / 'weights', task, words=True)
+    model_lib.check_weights(tmp_path / 'weights', task, words=True)
     return
   (tmp_path / 'weights').rename(tmp_path / 'small')
   assert run(root, 'new', f'--config.base.path={tmp_path}/small') == 2
@@ -207,6 +207,6 @@ def test_weights_with_memory_cannot_be_healed(root, tmp_path, tokenizer):
   hf.save_model(nnx.merge(graphdef, params), tmp_path / 'with')
   (tmp_path / 'with/tokenizer.json').write_text(tokenizer.inner.to_str())
   with pytest.raises(config_lib.UserError, match='has memory layers already'):
-    model_lib.check(
+    model_lib.check_weights(
       tmp_path / 'with', base_lib.make_task(experiment_of(root)), words=True
     )

@@ -1,7 +1,7 @@
 """A run survives what kills runs: real signals, damage, full disks, NaN.
 
 What is killed, and what goes on after that, is a process of its own
-(`tests.stopped_run`); the rest is the program called in this one.
+(`tests.support.stopped_run`); the rest is the program called in this one.
 """
 
 import errno
@@ -51,7 +51,7 @@ def start(folder, workdir, stop=NEVER, *more):
   return subprocess.Popen(
     [
       sys.executable,
-      *('-m', 'tests.stopped_run', *map(str, stop)),
+      *('-m', 'tests.support.stopped_run', *map(str, stop)),
       *command(folder, workdir, *more),
     ],
     cwd=ROOT,

@@ -64,7 +64,7 @@ def alone(tmp_path_factory, quick_compilation):
 
 def interrupted(call: int, place: str = 'smft_jax.training.step.train_step'):
   """Arguments of a process that is sent SIGTERM before a call."""
-  return ('tests.stopped_run', 'SIGTERM', place, str(call))
+  return ('tests.support.stopped_run', 'SIGTERM', place, str(call))
 
 
 def test_two_processes_stop_together_and_end_in_the_bits_of_one(
@@ -141,7 +141,7 @@ def test_one_of_two_is_killed_and_the_same_command_resumes(
   _, expected = alone
   config = many_processes.write_config(tmp_path)
   workdir = tmp_path / 'run'
-  killed = ('tests.stopped_run', 'SIGKILL', *interrupted(8)[2:])
+  killed = ('tests.support.stopped_run', 'SIGKILL', *interrupted(8)[2:])
   ended = many_processes.run(
     config,
     workdir,
@@ -167,7 +167,7 @@ def test_one_of_two_is_killed_and_the_same_command_resumes(
 def test_a_stuck_process_is_named(tmp_path):
   config = many_processes.write_config(tmp_path)
   workdir = tmp_path / 'run'
-  stuck = ('tests.stopped_run', 'SIGSTOP', *interrupted(3)[2:])
+  stuck = ('tests.support.stopped_run', 'SIGSTOP', *interrupted(3)[2:])
   started = many_processes.start(
     config,
     workdir,

@@ -1,6 +1,6 @@
 """The program, with a real signal sent to itself at a chosen moment.
 
-  python -m tests.stopped_run SIGNAL MODULE.FUNCTION CALL FLAG...
+  python -m tests.support.stopped_run SIGNAL MODULE.FUNCTION CALL FLAG...
 
 Before call CALL (from 1) of the function the process sends itself the signal;
 with CALL 0 it never does. It is otherwise `python -m smft_jax.train FLAG...`.

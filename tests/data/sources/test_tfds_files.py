@@ -200,7 +200,7 @@ def test_arrays_become_lists_of_plain_numbers():
 def test_reading_brings_in_no_tensorflow_and_importing_no_tfds(folder):
   code = f"""
 import sys
-from smft_jax.data import problems, sources, tfds_files
+from smft_jax.data.sources import problems, sources, tfds_files
 print('tensorflow_datasets' in sys.modules)
 refuse = problems.Problems('refuse')
 list(tfds_files.read_examples('wikitext2', 'test', {str(folder)!r}, refuse))
