@@ -27,6 +27,7 @@ from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import overlay as overlay_lib
 from smft_jax import product_keys
+from smft_jax import schema
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import search as sharded_search
@@ -65,72 +66,50 @@ class ReadPerturbation(nnx.Perturbation):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryConfig:
-  """Sizes of a memory layer.
+class MemorySizes:
+  """Sizes of a memory, which do not depend on the model around it.
 
   Attributes:
-    model_dim: D, size of the layer's input and output.
     num_slots: N, rows of the value table; a square, n * n.
     value_dim: V, size of one row; need not equal `model_dim`.
     num_heads: H, independent searches per token.
     k: slots each head reads; at most n.
     key_dim: K, size of one head's query; even, a half per sub-key.
-    qk_norm: Normalise query and key halves. The softmax then cannot collapse
-      by the growth of their norms, which keeps small models stable.
-    count_carrier: Hold `access_counts` beside the table, whose gradient tells
-      `optim.sparse_memory_finetuning` what was read: for trainers that hand
-      their optimizer gradients and nothing else.
-    layout: How tables, sub-keys and tokens lie on a mesh; None without one.
-    dtype: Of parameters and of the computation. Softmax, norms and sums over
-      slots are float32 whatever it is.
+    qk_norm: Normalise query and key halves, so that growing norms cannot
+      collapse the softmax; keeps small models stable.
 
   Raises:
     ValueError: For a `num_slots` that is no square, a `k` above n, an odd
-      `key_dim`, a size below 1, or one that the mesh does not divide.
+      `key_dim` or a size below 1.
   """
 
-  model_dim: int
   num_slots: int
   value_dim: int
   num_heads: int = 4
   k: int = 32
   key_dim: int = 64
   qk_norm: bool = True
-  count_carrier: bool = False
-  layout: layout_lib.Layout | None = None
-  dtype: jax.typing.DTypeLike = jnp.float32
 
-  def __post_init__(self):
-    for name in (
-      'model_dim',
-      'num_slots',
-      'value_dim',
-      'num_heads',
-      'k',
-      'key_dim',
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
+  def __post_init__(self) -> None:
+    schema.at_least(
+      1, self, 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
+    )
     n = math.isqrt(self.num_slots)
     if n * n != self.num_slots:
       raise ValueError(
-        f'num_slots must be a square, got {self.num_slots}; the nearest are '
-        f'{n * n} and {(n + 1) ** 2}.'
+        f'num_slots must be a square, got {self.num_slots}; the nearest are'
+        f' {n * n} and {(n + 1) ** 2}'
       )
     if self.k > n:
       raise ValueError(
-        f'k must be at most sqrt(num_slots) = {n}, got {self.k}: lower k or '
-        f'raise num_slots to {self.k**2}.'
+        f'k must be at most sqrt(num_slots) = {n}, got {self.k}: lower k or'
+        f' raise num_slots to {self.k**2}'
       )
     if self.key_dim % 2:
       raise ValueError(
-        'key_dim must be even, half for each sub-key, got '
-        f'{self.key_dim}; take {self.key_dim + 1}.'
+        f'key_dim must be even, half for each sub-key, got {self.key_dim};'
+        f' take {self.key_dim + 1}'
       )
-    if self.layout is not None:
-      self.layout.check(self.num_slots, self.value_dim, self.num_heads)
 
   @property
   def subkeys_per_half(self) -> int:
@@ -141,6 +120,43 @@ class MemoryConfig:
   def accesses_per_token(self) -> int:
     """A = H * k."""
     return self.num_heads * self.k
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemoryConfig(MemorySizes):
+  """Sizes and options of a memory layer.
+
+  Attributes:
+    model_dim: D, size of the layer's input and output.
+    count_carrier: Hold `access_counts` beside the table. Their gradient shows
+      `optim.sparse_memory_finetuning` what was read, in trainers that pass
+      their optimizer gradients and nothing else.
+    layout: Placement of tables, sub-keys and tokens on a mesh; None without
+      one.
+    dtype: Of parameters and computation. Softmax, norms and sums over slots
+      are always float32.
+
+  Raises:
+    ValueError: As `MemorySizes`, and for sizes that the mesh does not divide.
+
+  Example:
+    >>> config = MemoryConfig(model_dim=8, num_slots=49, value_dim=6, k=3)
+    >>> config.subkeys_per_half, config.accesses_per_token
+    (7, 12)
+  """
+
+  model_dim: int
+  count_carrier: bool = False
+  layout: layout_lib.Layout | None = None
+  dtype: jax.typing.DTypeLike = jnp.float32
+
+  def __post_init__(self) -> None:
+    # By name, so that equal dtypes make equal configs.
+    object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
+    schema.at_least(1, self, 'model_dim')
+    super().__post_init__()
+    if self.layout is not None:
+      self.layout.check(self.num_slots, self.value_dim, self.num_heads)
 
 
 def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:

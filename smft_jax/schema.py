@@ -20,14 +20,23 @@ import types
 import typing
 from typing import Any, Literal
 
-from ml_collections import config_dict
-
 
 class UserError(ValueError):
   """A mistake in a config, flag or file: one line, for the person at the keys.
 
   Programs print the line and leave with exit code 2 (`cli.run`).
   """
+
+
+class _Required:
+  """See `REQUIRED`."""
+
+  def __repr__(self) -> str:
+    return 'a value that must be given'
+
+
+# Stands for a value that a config file leaves to the command line.
+REQUIRED = _Required()
 
 
 def one_line(error: BaseException) -> str:
@@ -136,7 +145,7 @@ def build(
   """Makes the dataclass `section` out of nested mappings.
 
   Args:
-    values: a ConfigDict or a mapping; its sections are mappings themselves.
+    values: a mapping; its sections are mappings themselves.
     section: a dataclass; fields that are dataclasses are its sections.
     path: what messages call this section, 'config' for the outermost.
     known: all keys in full, for "did you mean"; the outermost finds them.
@@ -146,25 +155,24 @@ def build(
       impossible value. A ValueError of the dataclass itself gets the path in
       front of its message.
   """
-  if not is_mapping(values):
+  if not isinstance(values, Mapping):
     raise _not_a_section(path, section)
   known = known or keys(section, path, values)
   fields = {field.name: field for field in dataclasses.fields(section)}
-  hints = typing.get_type_hints(section)
+  hints = _types(section)
   given = {}
-  for key in values:
+  for key, value in values.items():
     name = f'{path}.{key}'
     if key not in fields:
       raise unknown_key(name, fields, known)
-    try:
-      value = values[key]
-    except config_dict.RequiredValueError:
-      raise UserError(f'{name} must be given: --{name}=...') from None
+    if value is REQUIRED:
+      raise UserError(f'{name} must be given: --{name}=...')
     optional = type(None) in typing.get_args(hints[key])
     is_none = value is None and optional
     inner = None
     if not is_none:
-      inner = _section_type(fields[key], hints[key], value, name)
+      inner = _chosen(fields[key], values, name)
+      inner = inner or next(iter(_sections(hints[key])), None)
     if inner is None:
       given[key] = None if is_none else coerce(value, hints[key], name)
     else:
@@ -191,20 +199,18 @@ def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
     values: the config so far; it decides sections that hang on a value in it.
   """
   found = {}
-  hints = typing.get_type_hints(section)
+  values = values if isinstance(values, Mapping) else {}
+  hints = _types(section)
   for field in dataclasses.fields(section):
-    name = f'{path}.{field.name}'
-    found[name] = hints[field.name]
-    try:
-      value = values.get(field.name) if is_mapping(values) else None
-    except config_dict.RequiredValueError:
-      value = None
+    name, hint = f'{path}.{field.name}', hints[field.name]
+    found[name] = hint
+    value = values.get(field.name)
     if field.metadata.get('choose_by') == 'kind' and value is None:
       continue  # there is no usual kind
-    inner = _section_type(field, hints[field.name], value, name)
-    if inner is not None:
+    chosen = _chosen(field, values, name)
+    for inner in (*_sections(hint), *([chosen] if chosen else [])):
       found |= keys(inner, name, value)
-    if 'choose_section' in field.metadata:
+    if 'choose_by' in field.metadata:
       # One choice cannot say which others there are.
       found[f'{name}.{field.metadata["choose_by"]}'] = str
   return found
@@ -268,21 +274,30 @@ def positive(section: Any, *names: str) -> None:
       raise UserError(f'{name} must be above 0 and finite, not {value}')
 
 
-def is_mapping(value: Any) -> bool:
-  """Whether a value is a section: a mapping, or a ConfigDict."""
-  return isinstance(value, (Mapping, config_dict.ConfigDict))
+def _types(section: type) -> dict[str, Any]:
+  """The type that each field takes in a config."""
+  hints = typing.get_type_hints(section)
+  return {
+    field.name: field.metadata.get('type', hints[field.name])
+    for field in dataclasses.fields(section)
+  }
 
 
-def _section_type(
-  field: dataclasses.Field, hint: Any, value: Any, name: str
+def _sections(hint: Any) -> list[type]:
+  """The dataclasses among a type and the members of a union."""
+  return [
+    candidate
+    for candidate in (hint, *typing.get_args(hint))
+    if isinstance(candidate, type) and dataclasses.is_dataclass(candidate)
+  ]
+
+
+def _chosen(
+  field: dataclasses.Field, values: Mapping[str, Any], name: str
 ) -> type | None:
-  """The dataclass that a field holds, or None if it holds a plain value."""
-  if 'choose_section' in field.metadata:
-    return field.metadata['choose_section'](value, name)
-  for candidate in (hint, *typing.get_args(hint)):
-    if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-      return candidate
-  return None
+  """The dataclass that the values around a field choose, if any do."""
+  choose = field.metadata.get('choose_section')
+  return choose(values, name) if choose else None
 
 
 def _has_default(field: dataclasses.Field) -> bool:

@@ -48,6 +48,7 @@ _LIGHT = {
     'optax',
   ),
   'optim': (*_HEAVY, 'flax'),
+  'schema': (*_HEAVY, 'absl', 'flax', 'jax', 'numpy', 'optax'),
   'memory models retrofit training methods lesson': _HEAVY,
 }
 # Runs in a fresh process. `optax` imports absl.flags itself, so what counts is

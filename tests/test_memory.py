@@ -437,8 +437,8 @@ def test_initial_scales():
     ({'num_slots': 48}, r'num_slots .* 48; the nearest are 36 and 49'),
     ({'k': 8}, r'k must be at most .* 7, got 8: .* num_slots to 64'),
     ({'key_dim': 7}, r'key_dim must be even, .* 7; take 8'),
-    ({'value_dim': 0}, r'value_dim must be at least 1, got 0'),
-    ({'num_slots': -4}, r'num_slots must be at least 1, got -4'),
+    ({'value_dim': 0}, r'value_dim must be at least 1, not 0'),
+    ({'num_slots': -4}, r'num_slots must be at least 1, not -4'),
   ],
 )
 def test_sizes_that_do_not_fit_are_refused_in_one_line(changes, message):

@@ -19,7 +19,9 @@ from typing import Any, Literal
 
 from ml_collections import config_dict
 
+from smft_jax import memory as memory_lib
 from smft_jax import schema
+from smft_jax.models import layers
 
 if typing.TYPE_CHECKING:
   from smft_jax.data import documents
@@ -50,75 +52,8 @@ NOT_COMPARED = (
   'config.mesh',
 )
 
-# What a config says of a model whose weights it loads; they say the rest.
-CHOSEN_WITH_WEIGHTS = ('dtype', 'memory_layers', 'memory_placement')
-
 # Methods that leave alone what lies below the memory layer.
 _REUSING_HIDDEN = ('sparse_memory', 'values_only')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-  """The decoder, and where in it the memory layers sit.
-
-  Its sizes are given, unless `config.base.path` names weights, which have them.
-  """
-
-  num_layers: int | None = None
-  model_dim: int | None = None
-  num_heads: int | None = None
-  num_kv_heads: int | None = None
-  head_dim: int | None = None
-  ffn_dim: int | None = None
-  rope_theta: float = 10000.0
-  qkv_bias: bool = False
-  qk_norm: bool = False
-  tie_embeddings: bool = True
-  dtype: Literal['float32', 'bfloat16'] = 'float32'  # of all parameters
-  # Layers count from 0; each gets a memory layer over one shared value table.
-  # With none the model is a plain decoder, for others to retrofit.
-  memory_layers: tuple[int, ...] = (2,)
-  memory_placement: Literal['replace', 'beside'] = 'replace'
-
-  def __post_init__(self) -> None:
-    schema.at_least(
-      1,
-      self,
-      'num_layers',
-      'model_dim',
-      'num_heads',
-      'num_kv_heads',
-      'head_dim',
-      'ffn_dim',
-    )
-    if (self.num_heads or 0) % (self.num_kv_heads or 1):
-      raise schema.UserError(
-        f'num_heads = {self.num_heads} must be a multiple of num_kv_heads ='
-        f' {self.num_kv_heads}'
-      )
-    for layer in self.memory_layers:
-      if self.num_layers is not None and not 0 <= layer < self.num_layers:
-        raise schema.UserError(
-          f'memory_layers holds {layer}, but with num_layers ='
-          f' {self.num_layers} the layers are 0 to {self.num_layers - 1}'
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MemorySettings:
-  """The memory layer: its value table and how a token reaches into it."""
-
-  num_slots: int
-  value_dim: int
-  num_heads: int
-  k: int
-  key_dim: int
-  qk_norm: bool = True
-
-  def __post_init__(self) -> None:
-    schema.at_least(
-      1, self, 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,9 +168,10 @@ class MeshConfig:
     schema.at_least(1, self, 'data', 'fsdp', 'memory')
 
 
-def _choose_data(values: Any, name: str) -> type:
+def _choose_data(config: Mapping[str, Any], name: str) -> type:
   """The dataclass of one kind of data, which its own module owns."""
-  if not schema.is_mapping(values) or 'kind' not in values:
+  values = config['data']
+  if not isinstance(values, Mapping) or 'kind' not in values:
     kinds = ', '.join(map(repr, _DATA_KINDS))
     raise UserError(f'{name}.kind is missing; it can be {kinds}')
   kind = schema.one_of(f'{name}.kind', values['kind'], _DATA_KINDS)
@@ -244,10 +180,28 @@ def _choose_data(values: Any, name: str) -> type:
   return getattr(importlib.import_module(module), section_name)
 
 
-def _choose_method(values: Any, name: str) -> type:
+def _choose_model(config: Mapping[str, Any], name: str) -> type:
+  """Options and sizes of a decoder; only options where it has weights."""
+  base, model = config.get('base'), config.get('model')
+  if not (isinstance(base, Mapping) and base.get('path')):
+    return layers.DecoderSizes
+  options = {f.name for f in dataclasses.fields(layers.DecoderOptions)}
+  for field in dataclasses.fields(layers.DecoderSizes):
+    key = field.name
+    if isinstance(model, Mapping) and key in model and key not in options:
+      raise schema.UserError(
+        f'{name}.{key} = {model[key]} is for a base made from scratch, and'
+        ' those of config.base.path have their own: leave it out, as in'
+        ' configs/heal.py'
+      )
+  return layers.DecoderOptions
+
+
+def _choose_method(config: Mapping[str, Any], name: str) -> type:
   """The settings of one method, which its own module owns."""
+  values = config.get('method')
   methods = importlib.import_module('smft_jax.methods').METHODS
-  given = schema.is_mapping(values) and values.get('name')
+  given = isinstance(values, Mapping) and values.get('name')
   chosen = given or 'sparse_memory'
   return methods[schema.one_of(f'{name}.name', chosen, methods)].Config
 
@@ -266,8 +220,10 @@ class Experiment:
   data: DataConfig = dataclasses.field(
     metadata={'choose_section': _choose_data, 'choose_by': 'kind'}
   )
-  model: ModelConfig
-  memory: MemorySettings
+  model: layers.DecoderSizes | layers.DecoderOptions = dataclasses.field(
+    metadata={'choose_section': _choose_model}
+  )
+  memory: memory_lib.MemorySizes
   base: BaseConfig
   background: BackgroundConfig | None = None
   stream: StreamConfig | None = None
@@ -312,23 +268,9 @@ class Experiment:
       self._check_reuse()
 
   def _check_sizes(self) -> None:
-    """Checks that sizes are given once, and memory where it is needed."""
-    path = self.base.path
-    for field in dataclasses.fields(self.model):
-      if field.name in CHOSEN_WITH_WEIGHTS:
-        continue
-      name = f'config.model.{field.name}'
-      value = getattr(self.model, field.name)
-      if not path and value is None:
-        raise schema.UserError(f'{name} is missing')
-      if path and value != field.default:
-        raise schema.UserError(
-          f'{name} = {value} is for a base made from scratch, and those of'
-          f' config.base.path have their own: leave it out, as in'
-          ' configs/heal.py'
-        )
+    """Checks that the tokenizer has one source and the memory is there."""
     tokenizer = getattr(self.data, 'tokenizer', '')
-    if path and tokenizer:
+    if self.base.path and tokenizer:
       raise schema.UserError(
         f'config.data.tokenizer = {tokenizer!r} is for a base made'
         ' from scratch; the weights of config.base.path come with their own'
@@ -391,7 +333,23 @@ def from_config_dict(
     ...   print(error)
     unknown key config.modle; did you mean config.model?
   """
-  return schema.build(config, Experiment, 'config')
+  return schema.build(to_plain(config), Experiment, 'config')
+
+
+def to_plain(config: Any) -> Any:
+  """Nested plain dicts in place of a ConfigDict and its sections.
+
+  A placeholder without its required value becomes `schema.REQUIRED`.
+  """
+  if not isinstance(config, (Mapping, config_dict.ConfigDict)):
+    return config
+  plain = {}
+  for key in config:
+    try:
+      plain[key] = to_plain(config[key])
+    except config_dict.RequiredValueError:
+      plain[key] = schema.REQUIRED
+  return plain
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:

@@ -202,7 +202,8 @@ def _hint(config: config_dict.ConfigDict, name: str) -> Any:
   Raises:
     UserError: if there is no such key.
   """
-  known = schema.keys(config_lib.Experiment, 'config', config)
+  values = config_lib.to_plain(config)
+  known = schema.keys(config_lib.Experiment, 'config', values)
   if name not in known:
     section = name.rpartition('.')[0]
     siblings = [

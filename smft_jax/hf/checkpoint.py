@@ -20,7 +20,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any, Literal
+from typing import Any
 
 from flax import nnx
 import jax
@@ -31,7 +31,6 @@ import safetensors.numpy
 
 from smft_jax import memory as memory_lib
 from smft_jax import schema
-from smft_jax.config import experiment as config_lib
 from smft_jax.hf import config as hf_config
 from smft_jax.hf import files as hf_files
 from smft_jax.hf import tensors as hf_tensors
@@ -64,12 +63,10 @@ _WHAT = 'a Hugging Face checkpoint'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Memory:
-  """Of a `TransformerConfig`, what config.json cannot say."""
+class _Memory(layers.DecoderOptions):
+  """The part of a `TransformerConfig` that config.json does not hold."""
 
-  memory: config_lib.MemorySettings
-  memory_layers: tuple[int, ...]
-  memory_placement: Literal['replace', 'beside']
+  memory: memory_lib.MemorySizes
 
 
 def load_model(
@@ -294,7 +291,7 @@ def _write(
 
 def _memory_of(config: layers.TransformerConfig) -> dict[str, Any]:
   """What `load_config` makes the memory of."""
-  names = [f.name for f in dataclasses.fields(config_lib.MemorySettings)]
+  names = [f.name for f in dataclasses.fields(memory_lib.MemorySizes)]
   return {
     'memory': {name: getattr(config.memory, name) for name in names},
     'memory_layers': config.memory_layers,

@@ -151,25 +151,24 @@ def parse(
   heads = get('num_attention_heads')
   derived = family.head_dim or get('hidden_size') // max(heads, 1)
   theta, scaling = _rope(settings, file)
+  sizes = dict(
+    vocab_size=get('vocab_size'),
+    num_layers=get('num_hidden_layers'),
+    model_dim=get('hidden_size'),
+    num_heads=heads,
+    num_kv_heads=get('num_key_value_heads', int, family.kv_heads or heads),
+    head_dim=get('head_dim', int, derived),
+    ffn_dim=get('intermediate_size'),
+    rope_theta=theta,
+    rope_scaling=scaling,
+    norm_eps=get('rms_norm_eps', float, 1e-6),
+    qkv_bias=family.qkv_bias,
+    qk_norm=family.qk_norm,
+    tie_embeddings=get('tie_word_embeddings', bool, False),
+    dtype=dtype,
+  )
   try:
-    return layers.TransformerConfig(
-      vocab_size=get('vocab_size'),
-      num_layers=get('num_hidden_layers'),
-      model_dim=get('hidden_size'),
-      num_heads=heads,
-      num_kv_heads=get('num_key_value_heads', int, family.kv_heads or heads),
-      head_dim=get('head_dim', int, derived),
-      ffn_dim=get('intermediate_size'),
-      rope_theta=theta,
-      rope_scaling=scaling,
-      norm_eps=get('rms_norm_eps', float, 1e-6),
-      qkv_bias=family.qkv_bias,
-      qk_norm=family.qk_norm,
-      tie_embeddings=get('tie_word_embeddings', bool, False),
-      dtype=dtype,
-    )
-  except schema.UserError:
-    raise
+    return layers.TransformerConfig(**sizes)
   except ValueError as error:
     raise schema.UserError(f'{file}: {error}') from None
 
@@ -217,7 +216,7 @@ def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
     'rope_scaling': scaling,
     'rms_norm_eps': config.norm_eps,
     'tie_word_embeddings': config.tie_embeddings,
-    'torch_dtype': str(jnp.dtype(config.dtype)),
+    'torch_dtype': config.dtype,
   }
 
 

@@ -8,21 +8,50 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
 from smft_jax import memory as memory_lib
+from smft_jax import schema
 from smft_jax.models import rotary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig:
-  """Sizes and options of a decoder.
+class DecoderOptions:
+  """Options of every decoder, made from scratch or loaded.
 
   Attributes:
-    vocab_size: T, tokens.
+    dtype: Of parameters and computation; norms and softmax are float32.
+    memory_layers: Blocks with memory, counted from 0; they share one value
+      table.
+    memory_placement: 'replace' the FFN of those blocks, or stand 'beside' it
+      with an output gate that starts at zero.
+  """
+
+  dtype: jax.typing.DTypeLike = dataclasses.field(
+    default='float32', metadata={'type': Literal['float32', 'bfloat16']}
+  )
+  memory_layers: tuple[int, ...] = ()
+  memory_placement: Literal['replace', 'beside'] = 'replace'
+
+  def __post_init__(self) -> None:
+    # By name, so that equal dtypes make equal configs.
+    object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
+    if self.memory_placement not in ('replace', 'beside'):
+      raise ValueError(
+        "memory_placement must be 'replace' or 'beside', got"
+        f' {self.memory_placement!r}'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecoderSizes(DecoderOptions):
+  """Sizes and options of a decoder, which do not depend on its vocabulary.
+
+  Attributes:
     num_layers: Blocks.
     model_dim: D.
     num_heads: H, query heads.
@@ -30,22 +59,16 @@ class TransformerConfig:
     head_dim: K, size of one head; even, for the rotation.
     ffn_dim: F, inner size of the SwiGLU.
     rope_theta: Base of the rotary frequencies.
-    rope_scaling: How they are stretched, as of Llama 3.1; None leaves them.
+    rope_scaling: Llama 3.1's scaling of the rotary frequencies, or None.
     norm_eps: Added to the mean square in RMSNorm.
     qkv_bias: Biases on the query, key and value projections (Qwen2).
     qk_norm: RMSNorm on each head's query and key (Qwen3).
     tie_embeddings: Logits from the embedding table.
-    memory: The memory layers' sizes; None for a plain decoder.
-    memory_layers: Blocks with memory, counted from 0; they share one pool.
-    memory_placement: 'replace' the FFN of those blocks or stand 'beside' it,
-      with an output gate that is zero at first.
-    dtype: Of parameters and computation; norms and softmax are float32.
 
   Raises:
     ValueError: For sizes that do not fit together.
   """
 
-  vocab_size: int
   num_layers: int
   model_dim: int
   num_heads: int
@@ -58,54 +81,55 @@ class TransformerConfig:
   qkv_bias: bool = False
   qk_norm: bool = False
   tie_embeddings: bool = True
-  memory: memory_lib.MemoryConfig | None = None
-  memory_layers: tuple[int, ...] = ()
-  memory_placement: str = 'replace'
-  dtype: jax.typing.DTypeLike = jnp.float32
 
-  def __post_init__(self):
-    for name in (
-      'vocab_size',
-      'num_layers',
-      'model_dim',
-      'num_heads',
-      'num_kv_heads',
-      'head_dim',
-      'ffn_dim',
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    schema.at_least(1, self, 'num_layers', 'model_dim', 'num_heads')
+    schema.at_least(1, self, 'num_kv_heads', 'head_dim', 'ffn_dim')
     if self.num_heads % self.num_kv_heads:
       raise ValueError(
-        f'num_kv_heads must divide num_heads = {self.num_heads}, got '
-        f'{self.num_kv_heads}.'
+        f'num_kv_heads must divide num_heads = {self.num_heads}, got'
+        f' {self.num_kv_heads}'
       )
     if self.head_dim % 2:
       raise ValueError(
-        'head_dim must be even for rotary positions, got '
-        f'{self.head_dim}; take {self.head_dim + 1}.'
-      )
-    if self.memory_placement not in ('replace', 'beside'):
-      raise ValueError(
-        "memory_placement must be 'replace' or 'beside', got "
-        f'{self.memory_placement!r}.'
+        'head_dim must be even for rotary positions, got'
+        f' {self.head_dim}; take {self.head_dim + 1}'
       )
     for layer in self.memory_layers:
       if not 0 <= layer < self.num_layers:
         raise ValueError(
-          f'memory_layers: there is no block {layer}; blocks are 0 to '
-          f'{self.num_layers - 1}.'
+          f'memory_layers has {layer}, but there is no block {layer}; blocks'
+          f' are 0 to {self.num_layers - 1}'
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig(DecoderSizes):
+  """A whole decoder: its sizes, its vocabulary and its memory.
+
+  Attributes:
+    vocab_size: T, tokens.
+    memory: The memory layers' sizes; None for a plain decoder.
+
+  Raises:
+    ValueError: For sizes that do not fit together.
+  """
+
+  vocab_size: int
+  memory: memory_lib.MemoryConfig | None = None
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    schema.at_least(1, self, 'vocab_size')
     if bool(self.memory_layers) != (self.memory is not None):
       raise ValueError(
-        'memory and memory_layers go together: give both or neither.'
+        'memory and memory_layers go together: give both or neither'
       )
     if self.memory and self.memory.model_dim != self.model_dim:
       raise ValueError(
-        f'memory.model_dim must be model_dim = {self.model_dim}, got '
-        f'{self.memory.model_dim}.'
+        f'memory.model_dim must be model_dim = {self.model_dim}, got'
+        f' {self.memory.model_dim}'
       )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import hashlib
 import pathlib
 
@@ -52,30 +51,22 @@ def config_of(
     vocab_size: Of the tokenizer; weights that are loaded have one of their own.
     devices: Those of a mesh.
   """
-  chosen = dataclasses.asdict(experiment.model)
   layout = _layout(experiment, devices)
+  model = experiment.model
+  settings = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
   if experiment.base.path:
     weights = hf.load_config(experiment.base.path)
-    model_dim = weights.model_dim
-    names = config_lib.CHOSEN_WITH_WEIGHTS
-    make = functools.partial(
-      dataclasses.replace, weights, **{name: chosen[name] for name in names}
-    )
+    settings = vars(weights) | settings
   else:
-    model_dim = chosen['model_dim']
-    make = functools.partial(
-      layers.TransformerConfig, vocab_size=vocab_size, **chosen
-    )
-  if not chosen['memory_layers']:
-    return make()
-  return make(
-    memory=memory.MemoryConfig(
-      model_dim=model_dim,
-      dtype=chosen['dtype'],
+    settings['vocab_size'] = vocab_size
+  if model.memory_layers:
+    settings['memory'] = memory.MemoryConfig(
+      model_dim=settings['model_dim'],
+      dtype=model.dtype,
       layout=layout,
       **dataclasses.asdict(experiment.memory),
     )
-  )
+  return layers.TransformerConfig(**settings)
 
 
 def _layout(

@@ -98,7 +98,7 @@ def expand(
         ' own'
       )
     of = f'point {name!r}'
-    if not schema.is_mapping(overrides):
+    if not isinstance(overrides, Mapping):
       raise schema.UserError(
         f"{of}: overrides must be a dict such as {{'seed': 1}}, not"
         f' {overrides!r}'

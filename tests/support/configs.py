@@ -10,7 +10,8 @@ CONFIG = {
     'model_dim': 34,
     'num_heads': 2,
     'num_kv_heads': 1,
-    'head_dim': 17,
+    'head_dim': 18,
+    'memory_layers': (2,),
     'ffn_dim': 53,
   },
   'memory': {
