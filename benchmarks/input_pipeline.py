@@ -209,8 +209,8 @@ def cases(
     )
 
     def make(step: int) -> batches.Batch:
-      texts.tokens(texts.rows_at(step))  # a run counts them, too
-      return texts.at(step)
+      texts.num_tokens(step)  # a run counts them, too
+      return texts.batch(step)
 
     method = base_lib.pretraining_method(experiment)
     return Case(name, make, lambda: first_state(method))

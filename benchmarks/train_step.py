@@ -86,14 +86,10 @@ class Setting:
     ]
     # As the stream pads: all documents to the length of the longest row.
     length = batches.bucket_length(max(r.longest for r in rows), 4)
-    self.batch = batches.batch_at(
-      rows[0],
-      0,
-      stream.batch_size,
-      experiment.seed,
-      length,
-      tokenizer.pad_id,
+    drawn = batches.row_indices(
+      len(rows[0]), 0, stream.batch_size, experiment.seed
     )
+    self.batch = batches.pad(rows[0].take(drawn), length, tokenizer.pad_id)
     self._config = model_lib.config_of(experiment, tokenizer.vocab_size)
     documents = background.num_batches * background.batch_size
     # Made up: the cost of ranking does not hang on what the counts are.

@@ -1,8 +1,7 @@
-"""Rows of token ids to batches: numpy, and no state.
+"""Pads rows of token ids to batches, in numpy and without state.
 
-Rows are padded, not packed, because access counts are per text (for
-pretraining, which counts none, see `packing`). A batch is a pure function of
-the step, so that a resumed run sees what it would have seen.
+Rows are padded, not packed, because slot accesses are counted per text. Only
+pretraining, which counts none, packs its rows, see `packing`.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ class Batch(NamedTuple):
 
   Attributes:
     tokens: int32 [B, L].
-    mask: bool [B, L]; True where there is a token, False at padding.
+    mask: bool [B, L]; True at tokens, False at padding.
     loss_weights: float32 [B, L]; weight of the loss of predicting
-      `tokens[:, i]` from what comes before it; 0 at the first token and at
+      `tokens[:, i]` from the tokens before it; 0 at the first token and at
       padding.
     ranked: bool [B, L]; True at the tokens whose accesses rank slots; None
-      where those are all of `mask`.
-    segments: int32 [B, L]; which text of its row a token is of, from 1, and 0
-      at padding; None where a row has one text.
+      if it equals `mask`.
+    segments: int32 [B, L]; number of a token's text within its row, from 1; 0
+      at padding; None if each row holds one text.
   """
 
   tokens: np.ndarray
@@ -43,15 +42,12 @@ def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:
   Args:
     rows: B rows.
     length: L, at least the longest row.
-    pad_id: Token that fills the padding.
+    pad_id: The padding token.
 
   Raises:
-    ValueError: A row is longer than `length`: nothing is ever cut.
+    ValueError: A row is longer than `length`; rows are never cut.
   """
-  if rows.longest > length:
-    raise ValueError(
-      f'a row of {rows.longest} tokens does not fit length {length}'
-    )
+  rows.check_length(length)
   mask = np.arange(length) < rows.lengths[:, None]
   tokens = np.full(mask.shape, pad_id, np.int32)
   tokens[mask] = rows.tokens
@@ -64,57 +60,29 @@ def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:
   return Batch(tokens, mask, loss_weights, segments=segments)
 
 
-def batch_at(
-  rows: encoding.Encoded,
-  step: int,
-  batch_size: int,
-  seed: int,
-  length: int,
-  pad_id: int,
-  here: np.ndarray | None = None,
-) -> Batch:
-  """The batch of one step: epochs end to end, each in an order of its own.
+def row_indices(
+  num_rows: int, step: int, batch_size: int, seed: int
+) -> np.ndarray:
+  """Draws the rows of a step's batch: shuffled epochs, end to end.
+
+  The result depends on the arguments alone, so a resumed run sees the same
+  batches. The last batch of an epoch is completed from the next epoch.
 
   Args:
-    rows: What to draw from, at least one row.
-    step: Which batch, from 0.
-    batch_size: B; may exceed the number of rows.
-    seed: What the orders are made from.
-    length: L, at least the longest row.
-    pad_id: Token that fills the padding.
-    here: Which of its B rows to make, see `feed.rows_here`; None makes all.
-
-  Returns:
-    A batch that depends on the arguments alone. The last batch of an epoch is
-    filled up from the next one.
-
-  Raises:
-    ValueError: There are no rows, or the step or the size is out of range.
-  """
-  order = rows_at(len(rows), step, batch_size, seed)
-  if here is not None:
-    order = order[here]
-  return pad(rows.take(order), length, pad_id)
-
-
-def rows_at(num_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
-  """Which rows `batch_at` takes for a step.
-
-  Args:
-    num_rows: How many there are.
-    step: As for `batch_at`.
-    batch_size: As for `batch_at`.
-    seed: As for `batch_at`.
+    num_rows: Number of rows to draw from, at least 1.
+    step: Step, from 0.
+    batch_size: B; may exceed `num_rows`.
+    seed: Seed of the orders.
 
   Returns:
     Integers [B] in [0, num_rows).
 
   Raises:
-    ValueError: As `batch_at` does.
+    ValueError: There are no rows, or the step or the size is out of range.
 
   Example:
-    >>> sorted(rows_at(3, 0, 2, seed=5)) == sorted(rows_at(3, 0, 2, seed=5))
-    True
+    >>> sorted(np.concatenate([row_indices(4, i, 2, seed=5) for i in (0, 1)]))
+    [0, 1, 2, 3]
   """
   if not num_rows:
     raise ValueError('no rows to make a batch of')
@@ -130,14 +98,14 @@ def rows_at(num_rows: int, step: int, batch_size: int, seed: int) -> np.ndarray:
   return order[start : start + batch_size]
 
 
-# Each batch asks for the order of its epoch, which takes long for many rows.
+# Every batch needs the order of its epoch, which is slow for many rows.
 @functools.lru_cache(maxsize=4)
 def _epoch(num_rows: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng([seed, epoch]).permutation(num_rows)
 
 
 def bucket_length(longest: int, multiple: int = 8) -> int:
-  """`longest` rounded up, so that few different lengths are compiled.
+  """Rounds `longest` up, so that few different lengths are compiled.
 
   Example:
     >>> bucket_length(17), bucket_length(24)

@@ -1,6 +1,6 @@
-"""Texts to rows of token ids: numpy, and no state.
+"""Encodes texts as rows of token ids, in numpy and without state.
 
-A row is a beginning-of-sequence token and then part or all of one text.
+A row is a beginning-of-sequence token, then part or all of one text.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Encoded:
 
   Attributes:
     tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
-    loss_weights: float32 [total], as in `Batch`.
+    loss_weights: float32 [total], as in `batches.Batch`.
     starts: int64 [rows + 1].
-    sources: int64 [rows]; index of the text that the row is part of, or begins
-      with.
-    segments: int32 [total], as in `Batch`.
+    sources: int64 [rows]; index of the text that a row belongs to, or of the
+      first one if it is packed.
+    segments: int32 [total], as in `batches.Batch`.
   """
 
   tokens: np.ndarray
@@ -44,11 +44,18 @@ class Encoded:
 
   @property
   def longest(self) -> int:
-    """Length of the longest row; 0 when there is none."""
+    """Length of the longest row; 0 without rows."""
     return int(self.lengths.max(initial=0))
 
+  def check_length(self, length: int) -> None:
+    """Raises ValueError if a row is longer than `length`."""
+    if self.longest > length:
+      raise ValueError(
+        f'a row of {self.longest} tokens does not fit length {length}'
+      )
+
   def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
-    """The rows with these indices, in this order, repeats allowed."""
+    """Returns the rows with these indices in this order; they may repeat."""
     rows = np.asarray(rows, np.int64)
     parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
     taken = _encoded(
@@ -72,17 +79,17 @@ def tokenize(
 ) -> Encoded:
   """Encodes texts as rows: beginning, tokens of the text, end.
 
-  A text too long for a row becomes several rows of about equal length, each
-  with a beginning and only the last with an end, so every token of the text is
-  predicted exactly once.
+  A text too long for a row becomes several rows of about equal length. Each has
+  a beginning and only the last an end, so every token of the text is predicted
+  exactly once.
 
   Args:
-    texts: What to encode.
-    tokenizer: Whose ids to use.
+    texts: Texts to encode.
+    tokenizer: Tokenizer whose ids to use.
     max_length: Most tokens in a row, at least 2.
     context_weight: Loss weight of the tokens outside the answer.
-    answer_weight: Loss weight of the answer's tokens and of the one after it,
-      which ends it. A text without an answer has weight 1 throughout.
+    answer_weight: Loss weight of the answer's tokens and of the one after them,
+      which ends the answer. A text without an answer has weight 1 throughout.
 
   Returns:
     At least one row per text, in the order of the texts.
@@ -99,12 +106,10 @@ def tokenize(
   """
   if max_length < 2:
     raise ValueError(f'max_length must be at least 2, not {max_length}')
-  for name, weight in (
-    ('context_weight', context_weight),
-    ('answer_weight', answer_weight),
-  ):
+  weights = {'context_weight': context_weight, 'answer_weight': answer_weight}
+  for name, weight in weights.items():
     if not weight >= 0:
-      raise ValueError(f'{name} must not be negative, and is {weight}')
+      raise ValueError(f'{name} must be at least 0, not {weight}')
   bos, eos = tokenizer.bos_id, tokenizer.eos_id
   row_tokens: list[np.ndarray] = []
   row_weights: list[np.ndarray] = []
@@ -114,9 +119,9 @@ def tokenize(
     zip(texts, encodings, strict=True)
   ):
     tokens = np.array([*ids, eos], np.int32)
-    weights = np.ones(len(tokens), np.float32)
+    weighted = np.ones(len(tokens), np.float32)
     if text.answer is not None:
-      weights = np.where(
+      weighted = np.where(
         _in_answer(text.answer, offsets), answer_weight, context_weight
       )
     pieces = -(-len(tokens) // (max_length - 1))
@@ -125,7 +130,7 @@ def tokenize(
         piece * len(tokens) // pieces, (piece + 1) * len(tokens) // pieces
       )
       row_tokens.append(np.append(np.int32(bos), tokens[part]))
-      row_weights.append(np.append(np.float32(0.0), weights[part]))
+      row_weights.append(np.append(np.float32(0.0), weighted[part]))
       sources.append(source)
   return _encoded(row_tokens, row_weights, sources)
 
@@ -137,20 +142,20 @@ def tokenize_answers(
   max_length: int,
   end: bool,
 ) -> Encoded:
-  """Encodes texts whose answers alone have a loss: one row each.
+  """Encodes texts, one row each, with a loss on their answers only.
 
-  A text too long for a row loses the tokens at its start, never a part of its
-  answer: the row is a beginning and then its last `max_length - 1` tokens.
+  A text too long for a row loses tokens at its start, never part of its answer:
+  the row is a beginning and the last `max_length - 1` tokens.
 
   Args:
-    texts: What to encode, each with an answer.
-    tokenizer: Whose ids to use.
+    texts: Texts to encode, each with an answer.
+    tokenizer: Tokenizer whose ids to use.
     max_length: Most tokens in a row, at least 2.
-    end: Whether rows have an end, which counts with an answer that it follows.
+    end: Whether to append an end; it counts if it follows the answer.
 
   Returns:
     Exactly one row per text. Loss weights are 1 at the tokens of the answer
-    and at the one after it, and 0 elsewhere.
+    and at the one after them, and 0 elsewhere.
 
   Raises:
     UserError: `max_length` leaves no room for an answer.
@@ -174,7 +179,7 @@ def tokenize_answers(
     if counted[:first].any():
       least = length - int(np.argmax(counted)) + 1
       raise schema.UserError(
-        f'max_length = {max_length} must be at least {least}, to hold the'
+        f'max_length = {max_length} must be at least {least} to hold the'
         f' answer {text.text[slice(*text.answer)][:40]!r}'
       )
     row_tokens.append(np.append(np.int32(tokenizer.bos_id), tokens[first:]))
@@ -185,7 +190,7 @@ def tokenize_answers(
 def tokenize_prompts(
   prompts: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> Encoded:
-  """Encodes prompts to be continued: a beginning, no end, no loss.
+  """Encodes prompts to continue: a beginning, no end, no loss.
 
   Returns:
     Exactly one row per prompt.
@@ -200,9 +205,9 @@ def tokenize_prompts(
 def _in_answer(
   answer: task.Span, offsets: Sequence[tuple[int, int]]
 ) -> np.ndarray:
-  """Which tokens are of the answer or next after it, with an end as the last.
+  """Marks the answer's tokens and the next one; the last entry is the end.
 
-  A token that is partly answer is of the answer.
+  A token that overlaps the answer belongs to it.
   """
   start, end = answer
   inside = np.array([s < end and e > start for s, e in offsets] + [False])

@@ -1,7 +1,7 @@
-"""Several short rows end to end in one, so that less of a batch is padding.
+"""Packs several short rows into one, so that less of a batch is padding.
 
-For pretraining only: in fact learning a row stays one text, as its accesses
-are counted by text.
+For pretraining only. When facts are learned, slot accesses are counted per
+text, so a row stays one text.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from smft_jax.data import encoding
 
 
 def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
-  """Puts rows end to end into about as few as their lengths allow.
+  """Joins rows end to end into about as few as their lengths allow.
 
   Best fit: each row, in an order drawn from the seed, goes where it leaves the
-  least room, and where it fits nowhere it begins a new one.
+  least room. A row that fits nowhere begins a new one.
 
   Args:
     rows: Rows of one text each.
     length: Most tokens in a packed row, at least the longest row.
-    seed: What the order is made from.
+    seed: Seed of the order.
 
   Returns:
-    All of the rows, each whole and once, as the `segments` of longer ones.
+    Every row exactly once, whole, as the `segments` of longer rows.
 
   Raises:
-    ValueError: A row is longer than `length`: nothing is ever cut.
+    ValueError: A row is longer than `length`; rows are never cut.
 
   Example:
     >>> rows = encoding.Encoded(
@@ -41,10 +41,7 @@ def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
     >>> packed.tokens.tolist(), packed.segments.tolist()
     ([5, 6, 7, 5, 8], [1, 1, 1, 2, 2])
   """
-  if rows.longest > length:
-    raise ValueError(
-      f'a row of {rows.longest} tokens does not fit length {length}'
-    )
+  rows.check_length(length)
   order = np.random.default_rng(seed).permutation(len(rows))
   packed = _best_fit(rows.lengths[order].tolist(), length)
   counts = np.array([len(members) for members in packed], np.int64)
@@ -62,7 +59,7 @@ def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
 
 
 def _best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-  """Which of the lengths go together, in the order in which they came."""
+  """Groups the indices of lengths that share a row, in order of arrival."""
   packed: list[list[int]] = []
   with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
   rooms = 0  # bit r is set where `with_room[r]` is not empty

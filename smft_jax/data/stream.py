@@ -1,7 +1,6 @@
-"""Batches that many processes make together: each only its own rows.
+"""Batches of a step, of which each process makes its own rows.
 
-A batch is a pure function of the step, so that each process knows which rows
-make it without a word to the others.
+A batch is a pure function of the step, so processes need not communicate.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 
 
-def rows_here(layout: layout_lib.Layout | None, batch_size: int) -> np.ndarray:
-  """Which rows of a batch the devices of this process take, in order.
+def local_rows(layout: layout_lib.Layout | None, batch_size: int) -> np.ndarray:
+  """Returns the rows of a batch that this process's devices hold.
 
   Args:
-    layout: The mesh; None takes all rows.
+    layout: The mesh; without one, every row is local.
     batch_size: B.
 
   Returns:
-    Integers in [0, B).
+    Ascending integers in [0, B).
   """
   every = np.arange(batch_size)
   if layout is None:
@@ -39,44 +38,44 @@ def rows_here(layout: layout_lib.Layout | None, batch_size: int) -> np.ndarray:
 def assemble(
   layout: layout_lib.Layout | None, batch: Any, batch_size: int
 ) -> Any:
-  """Batches of which each process has the rows of `rows_here`, as one.
+  """Joins the local rows of all processes into global arrays.
 
   Args:
     layout: The mesh.
-    batch: A tree of numpy arrays [rows here, ...].
-    batch_size: B, rows in all processes together.
+    batch: A tree of numpy arrays [local rows, ...], see `local_rows`.
+    batch_size: B, the rows of all processes together.
 
   Returns:
-    The tree, its arrays [B, ...] on the mesh; as it was where this is the only
-    process.
+    The tree with arrays [B, ...] on the mesh. A single process gets `batch`
+    back unchanged.
   """
   processes.tick()
   if layout is None or processes.count() == 1:
     return batch
-  here = rows_here(layout, batch_size)
+  local = local_rows(layout, batch_size)
   placed = layout.sharding(layout.batch((batch_size,)))
 
-  def whole(rows):
-    def rows_of(index):
+  def join(rows):
+    def shard(index):
       wanted = np.arange(batch_size)[index[0]]
-      return rows[np.searchsorted(here, wanted)]
+      return rows[np.searchsorted(local, wanted)]
 
     shape = (batch_size, *rows.shape[1:])
-    return jax.make_array_from_callback(shape, placed, rows_of)
+    return jax.make_array_from_callback(shape, placed, shard)
 
-  return jax.tree.map(whole, batch)
+  return jax.tree.map(join, batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batches:
-  """Batches of rows without end, epochs in orders of their own.
+  """An endless series of padded batches, drawn by `batches.row_indices`.
 
   Attributes:
-    rows: What to draw from.
-    batch_size: Rows of a batch.
-    seed: What the orders are made from.
-    pad_id: Token that fills the padding.
-    layout: The mesh whose replicas split a batch; None without one.
+    rows: Rows to draw from.
+    batch_size: Rows in a batch.
+    seed: Seed of the orders of the epochs.
+    pad_id: The padding token.
+    layout: The mesh whose replicas share a batch; None without one.
   """
 
   rows: encoding.Encoded
@@ -85,24 +84,20 @@ class Batches:
   pad_id: int
   layout: layout_lib.Layout | None = None
 
-  def at(self, step: int) -> batches.Batch:
-    """The batch of a step. Each process makes its own part of it."""
-    length = batches.bucket_length(self.rows.longest, 4)
-    part = batches.batch_at(
-      self.rows,
-      step,
-      self.batch_size,
-      self.seed,
-      length,
+  def batch(self, step: int) -> batches.Batch:
+    """Makes the batch of a step. Each process makes its own part."""
+    local = local_rows(self.layout, self.batch_size)
+    part = batches.pad(
+      self.rows.take(self.row_indices(step)[local]),
+      batches.bucket_length(self.rows.longest, 4),
       self.pad_id,
-      here=rows_here(self.layout, self.batch_size),
     )
     return assemble(self.layout, part, self.batch_size)
 
-  def rows_at(self, step: int) -> np.ndarray:
-    """Which rows the batch of a step has, int [B]."""
-    return batches.rows_at(len(self.rows), step, self.batch_size, self.seed)
+  def num_tokens(self, step: int) -> int:
+    """Counts the tokens of a step's batch, in all processes together."""
+    return int(np.sum(self.rows.lengths[self.row_indices(step)]))
 
-  def tokens(self, chosen: np.ndarray) -> int:
-    """Tokens in these rows."""
-    return int(np.sum(self.rows.lengths[chosen]))
+  def row_indices(self, step: int) -> np.ndarray:
+    """Returns the rows of a step's batch, int [B]."""
+    return batches.row_indices(len(self.rows), step, self.batch_size, self.seed)

@@ -16,13 +16,10 @@ from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.runtime import processes
 
-# Raise it where `encoding.tokenize` changes: rows that are stored do not.
-_TOKENS_FORMAT = 1
-
-# What is stored of rows.
+# The fields of `Encoded` that are stored.
 _ARRAYS = ('tokens', 'loss_weights', 'starts', 'sources')
 
-# What reading a damaged archive may raise.
+# Errors that reading a damaged archive may raise.
 _DAMAGE = (
   OSError,
   KeyError,
@@ -39,22 +36,23 @@ def tokenized(
   tokenizer: tokenizers.Tokenizer,
   max_length: int,
 ) -> encoding.Encoded:
-  """Texts as rows with weights of 1, from a base's folder or made for it.
+  """Reads the rows of texts from a folder, or encodes and stores them.
 
-  The file is named by a hash of all that the rows depend on. It is no harm if a
-  process does not see what process 0 wrote: it makes the same rows.
+  The file is named by a hash of the texts, the tokenizer and the length. Only
+  process 0 writes it; a process that does not see the file makes the same rows.
 
   Args:
-    folder: The base's, where the rows are kept.
-    texts: What to encode.
+    folder: The base's folder.
+    texts: Texts to encode.
     tokenizer: As for `encoding.tokenize`.
     max_length: As for `encoding.tokenize`.
 
   Returns:
-    What `encoding.tokenize` gives.
+    The rows of `encoding.tokenize`, all loss weights 1.
   """
-  parts = [_TOKENS_FORMAT, tokenizer.fingerprint(), max_length]
-  contents = json.dumps([*parts, *(text.text for text in texts)])
+  contents = json.dumps(
+    [tokenizer.fingerprint(), max_length, *(text.text for text in texts)]
+  )
   digest = hashlib.sha256(contents.encode()).hexdigest()
   path = folder / f'tokens-{digest[:16]}.npz'
   rows = _load_rows(path)
@@ -67,7 +65,7 @@ def tokenized(
 
 
 def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
-  """The rows of a file; None if it is not there, or damaged."""
+  """Reads rows; None if the file is missing or damaged."""
   if not path.exists():
     return None
   try:
@@ -79,11 +77,11 @@ def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
 
 
 def _save_rows(path: pathlib.Path, rows: encoding.Encoded) -> None:
-  """Writes a file so that it is there whole or not at all."""
+  """Writes the file completely or not at all."""
   partial = path.with_name(path.name + '.partial')
   try:
     with partial.open('wb') as file:
       np.savez(file, **{name: getattr(rows, name) for name in _ARRAYS})
     partial.replace(path)
-  finally:  # as where the disk is full
+  finally:  # such as a full disk
     partial.unlink(missing_ok=True)

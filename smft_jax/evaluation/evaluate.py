@@ -175,7 +175,7 @@ class Evaluator:
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     for here, count, length in self._batches(rows, layout):
       batch = batches.pad(rows.take(here), length, self.tokenizer.pad_id)
-      mine = stream_lib.rows_here(layout, self.batch_size)
+      mine = stream_lib.local_rows(layout, self.batch_size)
       batch.loss_weights[mine >= count] = 0.0
       yield stream_lib.assemble(layout, batch, self.batch_size), count
 
@@ -191,7 +191,7 @@ class Evaluator:
     for start in preemption.until_requested(starts):
       index = np.arange(start, min(start + self.batch_size, len(rows)))
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
-      here = stream_lib.rows_here(layout, self.batch_size)
+      here = stream_lib.local_rows(layout, self.batch_size)
       yield filled[here], len(index), length
 
 

@@ -95,13 +95,13 @@ def background(
       counted = background_lib.count(
         base.graphdef,
         base.params,
-        [corpus.at(step)],
+        [corpus.batch(step)],
         document=settings.document,
       )
       if statistics is not None:  # whole numbers, so that no order counts
         counted = jax.tree.map(jnp.add, statistics, counted)
       statistics = counted
-      bar.update(step + 1, tokens=corpus.tokens(corpus.rows_at(step)))
+      bar.update(step + 1, tokens=corpus.num_tokens(step))
       if preemption.requested() and step + 1 < settings.num_batches:
         _save(
           _unfinished(path, step + 1),

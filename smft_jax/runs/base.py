@@ -226,10 +226,10 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
   ) as bar:
     for step in range(start, settings.steps):
       with bar.waiting():
-        batch, chosen = texts.at(step), texts.rows_at(step)
+        batch, chosen = texts.batch(step), texts.row_indices(step)
       state, values = step_lib.train_step(state, batch)
       watch.look(values, f'step {step + 1}, {divergence.rows_named(chosen)}')
-      bar.update(step + 1, tokens=texts.tokens(chosen), loss=values['loss'])
+      bar.update(step + 1, tokens=texts.num_tokens(step), loss=values['loss'])
       done = step + 1
       input_wait_s = round(waited_s + bar.waited_s, 3)
       if done % _RECORD_EVERY == 0 or done == settings.steps:

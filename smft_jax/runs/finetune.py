@@ -304,7 +304,7 @@ def _prepared(
       seed=seed,
       pad_id=base.tokenizer.pad_id,
     )
-    found = map(texts.at, itertools.count())
+    found = map(texts.batch, itertools.count())
     extras = method.begin(graphdef, params, preemption.until_requested(found))
   return graphdef, params, extras
 

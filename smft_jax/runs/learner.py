@@ -152,14 +152,14 @@ class Learner:
     whole = self._settings.batch_size
     size = whole - self._replayed
     # Each process makes its own part: first the document's, then what is old.
-    here = stream_lib.rows_here(self._layout, whole)
-    chosen = batches.rows_at(len(rows), step, size, self._seed + index)
+    here = stream_lib.local_rows(self._layout, whole)
+    chosen = batches.row_indices(len(rows), step, size, self._seed + index)
     tokens = int(np.sum(rows.lengths[chosen]))
     part = rows.take(chosen[here[here < size]])
     batch = batches.pad(part, self._length, self._pad_id)
     if self._replayed:
       done = index * self._settings.steps_per_document + step
-      again = batches.rows_at(
+      again = batches.row_indices(
         len(self._old), done, self._replayed, self._seed + len(self._rows)
       )
       tokens += int(np.sum(self._old.lengths[again]))

@@ -1,4 +1,4 @@
-"""Tests of smft_jax.data.batches."""
+"""Rows of token ids, padding, and the batches of steps."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from smft_jax import schema
 from smft_jax.data import batches
 from smft_jax.data import encoding
+from smft_jax.data import stream
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -137,8 +138,6 @@ def test_no_texts_give_no_rows(tokenizer):
   assert len(rows) == 0
   assert rows.longest == 0
   assert rows.tokens.dtype == np.int32
-  with pytest.raises(ValueError, match='no rows'):
-    batches.batch_at(rows, 0, 2, 0, 8, 0)
 
 
 def test_prompts_have_a_beginning_and_no_end(tokenizer):
@@ -180,12 +179,16 @@ def test_rows_are_taken_in_any_order_with_repeats(rows):
 
 
 def _drawn(rows, steps, batch_size, seed=5):
-  """Which rows the batches of these steps hold, told by their lengths."""
+  """The rows of these steps' batches, recognised by their lengths."""
   drawn = []
+  made = stream.Batches(rows=rows, batch_size=batch_size, seed=seed, pad_id=0)
   for step in steps:
-    batch = batches.batch_at(rows, step, batch_size, seed, 16, 0)
+    batch = made.batch(step)
     assert batch.tokens.shape == (batch_size, 16)
-    drawn += (batch.mask.sum(axis=1) - 3).tolist()
+    assert made.num_tokens(step) == batch.mask.sum()
+    found = (batch.mask.sum(axis=1) - 3).tolist()
+    assert made.row_indices(step).tolist() == found
+    drawn += found
   return drawn
 
 
@@ -206,10 +209,15 @@ def test_batches_depend_on_the_step_alone(rows):
   assert forth != _drawn(rows, range(7), 4, seed=6)
 
 
-@pytest.mark.parametrize(('step', 'batch_size'), [(-1, 2), (0, 0)])
-def test_steps_and_sizes_out_of_range_are_refused(rows, step, batch_size):
-  with pytest.raises(ValueError, match='at least'):
-    batches.batch_at(rows, step, batch_size, 0, 16, 0)
+@pytest.mark.parametrize(
+  ('num_rows', 'step', 'batch_size', 'message'),
+  [(11, -1, 2, 'at least'), (11, 0, 0, 'at least'), (0, 0, 2, 'no rows')],
+)
+def test_steps_and_sizes_out_of_range_are_refused(
+  num_rows, step, batch_size, message
+):
+  with pytest.raises(ValueError, match=message):
+    batches.row_indices(num_rows, step, batch_size, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -330,14 +330,14 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run(root, capsys):
 def test_pretraining_that_never_has_a_finite_loss_is_no_base(
   root, tmp_path, monkeypatch, capsys
 ):
-  batch_at = stream_lib.Batches.at
+  make_batch = stream_lib.Batches.batch
 
   def spoiled(self, step):
-    batch = batch_at(self, step)
+    batch = make_batch(self, step)
     batch.loss_weights[...] = np.inf
     return batch
 
-  monkeypatch.setattr(stream_lib.Batches, 'at', spoiled)
+  monkeypatch.setattr(stream_lib.Batches, 'batch', spoiled)
   more = ['--config.stream=none', f'--config.base.cache_dir={tmp_path}']
   for _ in range(2):  # and the same command says so again
     assert run(root, 'no-base', *more) == 1

@@ -322,7 +322,7 @@ def test_who_is_behind_is_told_by_ticks_and_by_silence():
 
 
 def test_a_process_makes_the_rows_of_its_devices():
-  assert stream_lib.rows_here(None, 3).tolist() == [0, 1, 2]
+  assert stream_lib.local_rows(None, 3).tolist() == [0, 1, 2]
   assert processes.count() == 1
   assert processes.is_main()
   assert processes.exchange('nothing', 5) == [5]
