@@ -22,6 +22,7 @@ from smft_jax.compile import __main__ as compile_lib
 from smft_jax.compile import compiled
 from smft_jax.compile import shapes
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.runtime import program
 from smft_jax.training import step as step_lib
 
@@ -69,7 +70,7 @@ def resized(data: int, memory: int, slots: int) -> config_lib.Experiment:
     experiment,
     **sizes,
     memory=dataclasses.replace(experiment.memory, num_slots=slots),
-    mesh=config_lib.MeshConfig(data=data, memory=memory),
+    mesh=sections.MeshConfig(data=data, memory=memory),
   )
 
 

@@ -1,12 +1,12 @@
-"""Checks nested settings against frozen dataclasses, by looking at them.
+"""Checks nested settings against frozen dataclasses.
 
-The dataclasses are the only description of a config: names, types and defaults
-are read off their fields. What is wrong is said in one line that names the key
-in full and the nearest right thing.
+A dataclass is the only description of a section: names, types and defaults come
+from its fields, meanings from the `Attributes:` of its docstring. A mistake is
+one line that names the key in full and the nearest right thing.
 
-Which dataclass a section is may hang on a key in it, such as `kind`: its field
-then has `choose_section` in its metadata, a function of the section's values
-and name, and that key as `choose_by`.
+A field's metadata may hold `type`, the type that a config may give it, and
+`choose_section`, which returns the field's dataclass from the values around it
+and the field's name. `choose_by` then names the key that decides.
 """
 
 from __future__ import annotations
@@ -22,36 +22,33 @@ from typing import Any, Literal
 
 
 class UserError(ValueError):
-  """A mistake in a config, flag or file: one line, for the person at the keys.
+  """A mistake in a config, flag or file, described in one line.
 
-  Programs print the line and leave with exit code 2 (`cli.run`).
+  Programs print the line and exit with code 2 (`runtime.program`).
   """
 
 
 class _Required:
-  """See `REQUIRED`."""
-
   def __repr__(self) -> str:
     return 'a value that must be given'
 
 
-# Stands for a value that a config file leaves to the command line.
+# A value that a config file leaves to the command line.
 REQUIRED = _Required()
 
 
 def one_line(error: BaseException) -> str:
-  """An error's message without line breaks; its type if it has none."""
+  """Returns an error's message without line breaks, or its type if empty."""
   return ' '.join(str(error).split()) or type(error).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-  """The choice that a person most likely meant, or None if none is close.
+  """Returns the choice that was most likely meant, or None if none is close.
 
   Example:
     >>> nearest('tfidf', ['tf', 'tf_idf', 'kl'])
     'tf_idf'
   """
-  choices = list(choices)
   folded = {choice.lower(): choice for choice in choices}
   close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
   return folded[close[0]] if close else None
@@ -61,12 +58,12 @@ def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
   """Returns `value` if it is one of `choices`.
 
   Args:
-    name: what is being chosen, as the message should call it.
-    value: what was chosen.
-    choices: what there is.
+    name: What the message calls the setting.
+    value: The value to check.
+    choices: The known values.
 
   Raises:
-    UserError: if it is not; the line names the nearest choice, or all of them.
+    UserError: If it is not; the line names the nearest choice, or all of them.
 
   Example:
     >>> try:
@@ -88,16 +85,16 @@ def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def coerce(value: Any, hint: Any, name: str) -> Any:
-  """Turns one value into the type `hint`, or says why it cannot.
+  """Converts a value to the type `hint`.
 
   Args:
-    value: what the config or the command line holds.
+    value: A value from a config or the command line.
     hint: int, float, bool, str, a Literal, a tuple[x, ...], or one of these
       or None.
-    name: the key in full, for the message.
+    name: The key in full, for the message.
 
   Raises:
-    UserError: if the value is of another type.
+    UserError: If the value has another type.
 
   Example:
     >>> coerce(1e3, int, 'config.base.steps')
@@ -118,7 +115,7 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
       raise _wrong_type(name, value, 'a list')
     items = list(value) if isinstance(value, Sequence) else [value]
     return tuple(coerce(item, arguments[0], name) for item in items)
-  # bool is a kind of int in Python; a switch is not a count.
+  # bool is a subclass of int, but True is not a count.
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if hint is int:
     if not is_number or not math.isfinite(value) or value != int(value):
@@ -142,16 +139,16 @@ def build(
   path: str,
   known: Iterable[str] = (),
 ) -> Any:
-  """Makes the dataclass `section` out of nested mappings.
+  """Builds the dataclass `section` from nested mappings.
 
   Args:
-    values: a mapping; its sections are mappings themselves.
-    section: a dataclass; fields that are dataclasses are its sections.
-    path: what messages call this section, 'config' for the outermost.
-    known: all keys in full, for "did you mean"; the outermost finds them.
+    values: A mapping; its sections are mappings themselves.
+    section: A dataclass; fields that are dataclasses are its sections.
+    path: The section's name in messages; 'config' for the outermost.
+    known: All keys in full, for "did you mean"; the outermost call finds them.
 
   Raises:
-    UserError: for a key that is unknown, missing, of a wrong type or of an
+    UserError: For a key that is unknown, missing, of the wrong type or has an
       impossible value. A ValueError of the dataclass itself gets the path in
       front of its message.
   """
@@ -167,18 +164,17 @@ def build(
       raise unknown_key(name, fields, known)
     if value is REQUIRED:
       raise UserError(f'{name} must be given: --{name}=...')
-    optional = type(None) in typing.get_args(hints[key])
-    is_none = value is None and optional
     inner = None
-    if not is_none:
+    if value is not None or type(None) not in typing.get_args(hints[key]):
       inner = _chosen(fields[key], values, name)
       inner = inner or next(iter(_sections(hints[key])), None)
     if inner is None:
-      given[key] = None if is_none else coerce(value, hints[key], name)
+      given[key] = coerce(value, hints[key], name)
     else:
       given[key] = build(value, inner, name, known)
   for key, field in fields.items():
-    if key not in given and not _has_default(field):
+    missing = default_of(field) is dataclasses.MISSING
+    if missing and key not in given:
       raise UserError(f'{path}.{key} is missing')
   try:
     return section(**given)
@@ -191,12 +187,12 @@ def build(
 
 
 def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
-  """Every key that a config may hold, in full, with its type.
+  """Returns the type of every key that a config may hold, by its full name.
 
   Args:
-    section: the dataclass of the whole config.
-    path: what it is called, 'config'.
-    values: the config so far; it decides sections that hang on a value in it.
+    section: The dataclass of the whole config.
+    path: Its name, 'config'.
+    values: The config so far; it decides which sections there are.
   """
   found = {}
   values = values if isinstance(values, Mapping) else {}
@@ -206,28 +202,35 @@ def keys(section: type, path: str, values: Any = None) -> dict[str, Any]:
     found[name] = hint
     value = values.get(field.name)
     if field.metadata.get('choose_by') == 'kind' and value is None:
-      continue  # there is no usual kind
+      continue  # no kind is the default
     chosen = _chosen(field, values, name)
     for inner in (*_sections(hint), *([chosen] if chosen else [])):
       found |= keys(inner, name, value)
     if 'choose_by' in field.metadata:
-      # One choice cannot say which others there are.
+      # The chosen section's own type allows only the choice made.
       found[f'{name}.{field.metadata["choose_by"]}'] = str
   return found
+
+
+def default_of(field: dataclasses.Field) -> Any:
+  """Returns a field's default, or dataclasses.MISSING."""
+  if field.default_factory is not dataclasses.MISSING:
+    return field.default_factory()
+  return field.default
 
 
 def unknown_key(
   name: str, siblings: Iterable[str], known: Iterable[str]
 ) -> UserError:
-  """The error for a key that no section has, with the key that was meant.
+  """Returns the error for an unknown key, with the key that was meant.
 
   Args:
-    name: the unknown key in full, 'config.method.num_slots'.
-    siblings: the keys known in its section.
-    known: all keys there are, in full.
+    name: The unknown key in full, 'config.method.num_slots'.
+    siblings: The keys of its section.
+    known: All keys in full.
   """
   section, _, key = name.rpartition('.')
-  # The right key in the wrong section is a likelier mistake than a bad typo.
+  # The right key in the wrong section is likelier than a bad typo.
   for other in known:
     if other.rpartition('.')[2] == key:
       return UserError(f'unknown key {name}; did you mean {other}?')
@@ -254,7 +257,7 @@ def differences(
     if isinstance(a, Mapping) and isinstance(b, Mapping):
       found += differences(a, b, name)
     elif a != b:
-      found.append(f'{name} = {_brief(a)}, not {_brief(b)}')
+      found.append(f'{name} = {brief(a)}, not {brief(b)}')
   return found
 
 
@@ -274,8 +277,14 @@ def positive(section: Any, *names: str) -> None:
       raise UserError(f'{name} must be above 0 and finite, not {value}')
 
 
+def brief(value: Any) -> str:
+  """Returns a value's repr on one line, cut at 60 characters."""
+  text = ' '.join(repr(value).split())
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
 def _types(section: type) -> dict[str, Any]:
-  """The type that each field takes in a config."""
+  """Returns the type that a config may give each field."""
   hints = typing.get_type_hints(section)
   return {
     field.name: field.metadata.get('type', hints[field.name])
@@ -284,7 +293,7 @@ def _types(section: type) -> dict[str, Any]:
 
 
 def _sections(hint: Any) -> list[type]:
-  """The dataclasses among a type and the members of a union."""
+  """Returns the dataclasses among a type and the members of a union."""
   return [
     candidate
     for candidate in (hint, *typing.get_args(hint))
@@ -295,18 +304,13 @@ def _sections(hint: Any) -> list[type]:
 def _chosen(
   field: dataclasses.Field, values: Mapping[str, Any], name: str
 ) -> type | None:
-  """The dataclass that the values around a field choose, if any do."""
+  """Returns the dataclass that the values around a field choose, if any."""
   choose = field.metadata.get('choose_section')
   return choose(values, name) if choose else None
 
 
-def _has_default(field: dataclasses.Field) -> bool:
-  missing = dataclasses.MISSING
-  return field.default is not missing or field.default_factory is not missing
-
-
 def _wrong_type(name: str, value: Any, wanted: str) -> UserError:
-  return UserError(f'{name} must be {wanted}, not {_brief(value)}')
+  return UserError(f'{name} must be {wanted}, not {brief(value)}')
 
 
 def _not_a_section(name: str, section: Any) -> UserError:
@@ -314,8 +318,3 @@ def _not_a_section(name: str, section: Any) -> UserError:
   return UserError(
     f'{name} is a section: set the keys in it, such as {name}.{example}'
   )
-
-
-def _brief(value: Any) -> str:
-  text = ' '.join(repr(value).split())
-  return text if len(text) <= 60 else f'{text[:57]}...'

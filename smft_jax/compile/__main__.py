@@ -34,6 +34,7 @@ from smft_jax.compile import shapes
 from smft_jax.compile import traffic
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
@@ -121,7 +122,7 @@ def report(
     UserError: As `shapes.step`.
   """
   state, batch, hidden = shapes.step(experiment, devices)
-  mesh = experiment.mesh or config_lib.MeshConfig()
+  mesh = experiment.mesh or sections.MeshConfig()
   if experiment.mesh is None:
     state, batch, hidden = compiled.on_device(
       devices[0], (state, batch, hidden)
@@ -239,7 +240,7 @@ def _check_all_are_used(
   devices: Sequence[jax.Device],
 ) -> None:
   """Raises a UserError for a mesh that does not take all chips of a TPU."""
-  mesh = experiment.mesh or config_lib.MeshConfig()
+  mesh = experiment.mesh or sections.MeshConfig()
   taken = mesh.data * mesh.fsdp * mesh.memory
   if taken == len(devices):
     return
@@ -260,7 +261,7 @@ def _most_replicas(
   experiment: config_lib.Experiment, devices: Sequence[jax.Device]
 ) -> int:
   """Along `data`, with the others along `memory`; 0 if no such mesh is one."""
-  mesh = experiment.mesh or config_lib.MeshConfig()
+  mesh = experiment.mesh or sections.MeshConfig()
   for replicas in range(len(devices), 0, -1):
     parts, rest = divmod(len(devices), replicas)
     if rest:

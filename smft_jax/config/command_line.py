@@ -1,11 +1,11 @@
-"""The command line of every program: config file, overrides, workdir, errors.
+"""The command line of every program that takes a config.
 
     python -m smft_jax.train --config=FILE.py[:variant] [--workdir=DIR]
         [--config.section.key=value ...]
 
-It reads like `ml_collections.config_flags`, with three differences. A mistake
-is one line that names the nearest right thing. A setting that the config file
-leaves at its default can be overridden too. And 1e3 is a whole number.
+Like `ml_collections.config_flags`, with three differences: a mistake is one
+line that names the nearest right thing, settings that the config file leaves at
+their defaults can be overridden, and 1e3 is a whole number.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 from ml_collections import config_dict
 
 from smft_jax import schema
+from smft_jax.config import describe
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Flag:
-  """A flag of one program, beside the ones all share.
+  """A flag of one program.
 
   Attributes:
-    default: its value when not given; a string unless it is a number or a
-      bool, which also decides how the text is read.
-    help: one line for `--help`.
+    default: Value if the flag is not given. Its type, a string, number or bool,
+      decides how the text is read.
+    help: One line for `--help`.
   """
 
   default: Any
@@ -43,13 +44,13 @@ class Invocation:
   """A parsed command line.
 
   Attributes:
-    config: what the config file built, overrides applied; not checked yet
-      (`config.from_config_dict` does that).
-    config_file: the file and variant as given.
-    workdir: where the run writes; named after the config and its overrides
-      unless given.
-    argv: the command line, without the program's name.
-    flags: values of the program's own flags.
+    config: The config file's config with overrides applied, not yet checked;
+      see `config.experiment.from_config_dict`.
+    config_file: The file and variant as given.
+    workdir: Folder that the run writes into; named after the config and its
+      overrides unless given.
+    argv: The command line, without the program's name.
+    flags: Values of the program's own flags.
   """
 
   config: config_dict.ConfigDict
@@ -59,24 +60,30 @@ class Invocation:
   flags: Mapping[str, Any]
 
 
+_PRINT_CONFIG = Flag(
+  default=False, help='print every setting with its meaning, and exit'
+)
+
+
 def parse(
   argv: Sequence[str],
   flags: Mapping[str, Flag] | None = None,
   note: str = '',
 ) -> Invocation:
-  """Reads a command line and the config file it names.
+  """Reads a command line and the config file that it names.
 
   Args:
-    argv: the arguments, without the program's name.
-    flags: the program's own flags by name, beside `config` and `workdir`.
-    note: a line that ends what `--help` prints.
+    argv: The arguments, without the program's name.
+    flags: The program's own flags by name.
+    note: A line for the end of `--help`.
 
   Raises:
-    UserError: for anything that cannot be understood, in one line.
-    SystemExit: after printing the usage, if `--help` is among the arguments.
+    UserError: For anything that cannot be understood, in one line.
+    SystemExit: After printing, for `--help` and `--print_config`.
   """
-  flags = dict(flags or {})
-  given, overrides = {}, []
+  flags = {**(flags or {}), 'print_config': _PRINT_CONFIG}
+  given: dict[str, Any] = {name: flag.default for name, flag in flags.items()}
+  overrides = []
   arguments = list(argv)
   while arguments:
     argument = arguments.pop(0)
@@ -90,7 +97,7 @@ def parse(
     if not is_override and name not in ('config', 'workdir', *flags):
       raise _unknown_flag(name, flags)
     if not equals:
-      # A switch needs no value; all else may have it as the next argument.
+      # Only a switch needs no value; others may have it as the next argument.
       is_switch = name in flags and isinstance(flags[name].default, bool)
       if not is_switch and arguments and not arguments[0].startswith('--'):
         text = arguments.pop(0)
@@ -108,12 +115,12 @@ def parse(
       )
     else:
       given[name] = text
-  if 'config' not in given:
-    there = config_file.at_hand(pathlib.Path('configs'))
-    raise schema.UserError(f'--config=FILE.py is missing{there}')
-  named = given.pop('config')
+  named = given.pop('config', None)
+  if named is None:
+    known = config_file.known_files(pathlib.Path('configs'))
+    raise schema.UserError(f'--config=FILE.py is missing{known}')
   config = config_file.load(named)
-  # The method first: what else is said of it is meant for that one.
+  # The method first: other settings of the method are meant for that one.
   overrides.sort(key=lambda override: override[0] != config_file.METHOD_NAME)
   for name, text in overrides:
     config_file.override(config, name, text)
@@ -122,17 +129,20 @@ def parse(
     workdir = _default_workdir(named, overrides)
   elif not workdir:
     raise schema.UserError('--workdir is empty; leave it out for the default')
+  if given.pop('print_config'):
+    print(describe.describe(config_lib.from_config_dict(config)))
+    raise SystemExit(0)
   return Invocation(
     config=config,
     config_file=named,
     workdir=pathlib.Path(workdir).expanduser(),
     argv=tuple(argv),
-    flags={name: flag.default for name, flag in flags.items()} | given,
+    flags=given,
   )
 
 
 def _default_workdir(config_file: str, overrides: Sequence) -> str:
-  """runs/docqa-squad,seed=1: a run of its own for each set of overrides."""
+  """Returns a folder for each set of overrides: runs/docqa-squad,seed=1."""
   name, _, variant = config_file.partition('.py:')
   parts = [pathlib.Path(name).stem + (f'-{variant}' if variant else '')]
   parts += sorted(
@@ -141,14 +151,14 @@ def _default_workdir(config_file: str, overrides: Sequence) -> str:
     if not key.startswith(config_lib.NOT_COMPARED)
   )
   folder = re.sub(r'[^\w.=,+-]', '_', ','.join(parts))
-  if len(folder) > 120:  # file systems end a name at 255 bytes
+  if len(folder) > 120:  # file systems limit a name to 255 bytes
     digest = hashlib.sha256(folder.encode()).hexdigest()[:8]
     folder = f'{folder[:100]}-{digest}'
   return str(pathlib.Path('runs') / folder)
 
 
 def _stray(argument: str, flags: Mapping[str, Flag]) -> schema.UserError:
-  """The error for an argument without dashes."""
+  """Returns the error for an argument without dashes."""
   name = argument.partition('=')[0]
   if name in ('config', 'workdir', *flags) or name.startswith('config.'):
     return schema.UserError(
@@ -164,7 +174,7 @@ def _stray(argument: str, flags: Mapping[str, Flag]) -> schema.UserError:
 
 
 def _unknown_flag(name: str, flags: Mapping[str, Flag]) -> schema.UserError:
-  """The error for a flag nobody declared, or a config key without 'config.'."""
+  """Returns the error for an unknown flag, or a key without 'config.'."""
   keys = list(schema.keys(config_lib.Experiment, 'config'))
   for key in keys:
     if name in (key.removeprefix('config.'), key.rpartition('.')[2]):
@@ -176,15 +186,17 @@ def _unknown_flag(name: str, flags: Mapping[str, Flag]) -> schema.UserError:
 
 
 def _usage(flags: Mapping[str, Flag]) -> str:
-  """What `--help` prints."""
+  """Returns the text of `--help`."""
   rows = [
-    ('--config=FILE.py[:variant]', 'the config file, required'),
+    ('--config=FILE.py[:variant]', 'config file, required'),
     ('--config.section.key=value', 'override one setting; may be repeated'),
-    ('--workdir=DIR', 'where to write; default runs/<config>,<overrides>'),
-    *((f'--{name}={f.default}', f.help) for name, f in flags.items()),
-    ('--traceback', 'show where in the code an error arose'),
+    ('--workdir=DIR', 'output folder; default runs/<config>,<overrides>'),
   ]
+  for name, flag in flags.items():
+    value = '' if flag.default is False else f'={flag.default}'
+    rows.append((f'--{name}{value}', flag.help))
+  rows.append(('--traceback', 'show where in the code an error arose'))
   width = max(len(left) for left, _ in rows)
   lines = [f'  {left:<{width}}  {right}' for left, right in rows]
-  files = config_file.at_hand(pathlib.Path('configs'))
+  files = config_file.known_files(pathlib.Path('configs'))
   return '\n'.join(['usage:', *lines, *([files[2:]] if files else [])])

@@ -1,11 +1,8 @@
-"""What a run does, as frozen dataclasses, and the door that checks it.
+"""Turns a config file's ConfigDict into frozen dataclasses, and checks it.
 
-A config file builds a `ml_collections.ConfigDict`; `from_config_dict` turns it
-once into an `Experiment`. Behind that door nothing sees a ConfigDict: sections
-are plain frozen dataclasses, so a typing mistake cannot travel.
-
-To add a setting, add a field: its name, type and default are then known here,
-on the command line (`smft_jax.config.command_line`) and in `config.json`.
+`from_config_dict` is called once, at the start of a program; nothing after it
+sees a ConfigDict. To add a setting, add a field and describe it under
+`Attributes`: the command line, `--print_config` and config.json follow.
 """
 
 from __future__ import annotations
@@ -15,12 +12,13 @@ import dataclasses
 import importlib
 import json
 import typing
-from typing import Any, Literal
+from typing import Any
 
 from ml_collections import config_dict
 
 from smft_jax import memory as memory_lib
 from smft_jax import schema
+from smft_jax.config import sections
 from smft_jax.models import layers
 
 if typing.TYPE_CHECKING:
@@ -43,145 +41,33 @@ _DATA_KINDS = {
 
 UserError = schema.UserError
 
-# Settings that do not change what a run computes: where things lie, how often
-# it is saved, when it gives up.
+# Settings that do not change what a run computes.
 NOT_COMPARED = (
   'config.base.cache_dir',
   'config.stream.checkpoint_every',
   'config.max_skipped',
   'config.mesh',
+  'config.tensorboard',
 )
 
 # Methods that leave alone what lies below the memory layer.
 _REUSING_HIDDEN = ('sparse_memory', 'values_only')
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BaseConfig:
-  """How the base model is pretrained. It is cached and made again on change.
-
-  With a `path` the base is healed instead: weights that were trained without
-  memory are loaded, get memory layers, and only these train.
-  """
-
-  path: str = ''  # a Hugging Face folder: config, tokenizer, safetensors
-  steps: int
-  batch_size: int
-  learning_rate: float
-  value_learning_rate: float
-  weight_decay: float = 0.0
-  warmup_steps: int = 0
-  max_length: int
-  packed: bool = False  # short texts share rows of max_length
-  checkpoint_every: int = 500
-  cache_dir: str = ''  # '' means ~/.cache/smft_jax
-
-  def __post_init__(self) -> None:
-    schema.at_least(1, self, 'steps', 'batch_size', 'checkpoint_every')
-    schema.at_least(2, self, 'max_length')
-    schema.at_least(0, self, 'weight_decay', 'warmup_steps')
-    schema.positive(self, 'learning_rate', 'value_learning_rate')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BackgroundConfig:
-  """The background corpus, over which document frequencies are counted."""
-
-  num_batches: int
-  batch_size: int
-  document: Literal['sequence', 'batch'] = 'sequence'
-  # 'pretraining', 'stream' (the documents to learn) or a text set of the task.
-  corpus: str = 'pretraining'
-
-  def __post_init__(self) -> None:
-    schema.at_least(1, self, 'num_batches', 'batch_size')
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-  """The target stream: each document is seen once, in order."""
-
-  steps_per_document: int
-  batch_size: int
-  context_weight: float = 1.0
-  answer_weight: float = 1.0
-  max_documents: int | None = None  # None streams all of them
-  # Most tokens in a row; longer texts are split. None: config.base.max_length.
-  max_length: int | None = None
-  # Compute what lies below the memory once per document: faster where steps see
-  # a row again, for the memory of a document's hidden states.
-  reuse_hidden: bool = False
-  # Documents between checkpoints, beside those before each evaluation.
-  checkpoint_every: int | None = None
-
-  def __post_init__(self) -> None:
-    schema.at_least(
-      1,
-      self,
-      'steps_per_document',
-      'batch_size',
-      'max_documents',
-      'checkpoint_every',
-    )
-    schema.at_least(2, self, 'max_length')
-    schema.at_least(0, self, 'context_weight', 'answer_weight')
-    if not self.context_weight and not self.answer_weight:
-      raise schema.UserError(
-        'context_weight and answer_weight are both 0, so nothing would be'
-        ' learned'
-      )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-  """What is measured, and how often along the stream."""
-
-  every_documents: int
-  batch_size: int
-  max_entries: int | None = None  # per evaluation set; None takes all
-  max_answer_tokens: int = 16
-  metric: Literal['recall', 'f1', 'nll'] = 'recall'  # of question sets
-  text_metric: Literal['nll', 'perplexity'] = 'nll'  # of text sets
-
-  def __post_init__(self) -> None:
-    schema.at_least(
-      1,
-      self,
-      'every_documents',
-      'batch_size',
-      'max_entries',
-      'max_answer_tokens',
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-  """The devices of a run: see `smft_jax.sharded.layout`."""
-
-  data: int = 1  # replicas, which split batches
-  fsdp: int = 1  # replicas that also split the dense weights
-  memory: int = 1  # parts of the value table and of the sub-keys
-  split: Literal['rows', 'dims'] = 'rows'  # of the table
-  subkeys: Literal['subkeys', 'heads'] = 'subkeys'
-
-  def __post_init__(self) -> None:
-    schema.at_least(1, self, 'data', 'fsdp', 'memory')
-
-
 def _choose_data(config: Mapping[str, Any], name: str) -> type:
-  """The dataclass of one kind of data, which its own module owns."""
+  """Returns the dataclass of one kind of data."""
   values = config['data']
   if not isinstance(values, Mapping) or 'kind' not in values:
     kinds = ', '.join(map(repr, _DATA_KINDS))
     raise UserError(f'{name}.kind is missing; it can be {kinds}')
   kind = schema.one_of(f'{name}.kind', values['kind'], _DATA_KINDS)
-  # Imported only here: a run needs one kind, and their imports are not light.
+  # A run needs one kind, and their imports are heavy.
   module, section_name = _DATA_KINDS[kind]
   return getattr(importlib.import_module(module), section_name)
 
 
 def _choose_model(config: Mapping[str, Any], name: str) -> type:
-  """Options and sizes of a decoder; only options where it has weights."""
+  """Returns the decoder's dataclass: without sizes if weights bring them."""
   base, model = config.get('base'), config.get('model')
   if not (isinstance(base, Mapping) and base.get('path')):
     return layers.DecoderSizes
@@ -198,7 +84,7 @@ def _choose_model(config: Mapping[str, Any], name: str) -> type:
 
 
 def _choose_method(config: Mapping[str, Any], name: str) -> type:
-  """The settings of one method, which its own module owns."""
+  """Returns the Config of one method."""
   values = config.get('method')
   methods = importlib.import_module('smft_jax.methods').METHODS
   given = isinstance(values, Mapping) and values.get('name')
@@ -210,10 +96,23 @@ def _choose_method(config: Mapping[str, Any], name: str) -> type:
 class Experiment:
   """Everything a run does.
 
-  Without a `stream` the run makes and measures its base model, no more.
+  Attributes:
+    seed: Seed of all random draws.
+    data: The texts, questions and documents.
+    model: The decoder, and the blocks that have memory.
+    memory: The memory layers' value table and search.
+    base: Pretraining or healing of the base model.
+    background: The background corpus; None counts none.
+    stream: The documents to learn; None only makes and measures the base.
+    method: How to finetune on the stream.
+    evaluation: What to measure, and how often.
+    mesh: Use of many devices; None takes one.
+    max_skipped: Steps in a row without a finite loss and gradient after which a
+      run stops.
+    tensorboard: Write metrics for TensorBoard into WORKDIR/tensorboard too.
 
   Raises:
-    UserError: where two sections contradict each other.
+    UserError: If two sections contradict each other.
   """
 
   seed: int = 0
@@ -224,17 +123,17 @@ class Experiment:
     metadata={'choose_section': _choose_model}
   )
   memory: memory_lib.MemorySizes
-  base: BaseConfig
-  background: BackgroundConfig | None = None
-  stream: StreamConfig | None = None
+  base: sections.BaseConfig
+  background: sections.BackgroundConfig | None = None
+  stream: sections.StreamConfig | None = None
   method: MethodConfig | None = dataclasses.field(
     default=None,
     metadata={'choose_section': _choose_method, 'choose_by': 'name'},
   )
-  evaluation: EvaluationConfig
-  mesh: MeshConfig | None = None  # None takes one device
-  # Steps in a row without a finite loss and gradient at which a run stops.
+  evaluation: sections.EvaluationConfig
+  mesh: sections.MeshConfig | None = None
   max_skipped: int = 10
+  tensorboard: bool = False
 
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
@@ -315,16 +214,16 @@ def from_config_dict(
   """Checks a config and freezes it.
 
   Args:
-    config: a ConfigDict, or nested plain dicts such as `to_dict` returns.
+    config: A ConfigDict, or nested dicts as `to_dict` returns them.
 
   Returns:
-    The experiment. A float without a fraction (1e3) is taken where a whole
-    number is asked for, a whole number where a float is.
+    The experiment. Whole floats (1e3) are accepted as integers, and integers
+    as floats.
 
   Raises:
-    UserError: for a key that is unknown, missing, of a wrong type or of an
-      impossible value. The message is one line and names the key in full, with
-      the nearest known one.
+    UserError: For a key that is unknown, missing, of the wrong type or has an
+      impossible value. One line, with the key in full and the nearest known
+      key.
 
   Example:
     >>> try:
@@ -337,9 +236,9 @@ def from_config_dict(
 
 
 def to_plain(config: Any) -> Any:
-  """Nested plain dicts in place of a ConfigDict and its sections.
+  """Returns a ConfigDict and its sections as nested dicts.
 
-  A placeholder without its required value becomes `schema.REQUIRED`.
+  A placeholder whose required value is missing becomes `schema.REQUIRED`.
   """
   if not isinstance(config, (Mapping, config_dict.ConfigDict)):
     return config
@@ -353,16 +252,15 @@ def to_plain(config: Any) -> Any:
 
 
 def to_dict(experiment: Experiment) -> dict[str, Any]:
-  """The whole config, defaults included, as JSON knows it.
+  """Returns the whole config, defaults included, as JSON holds it.
 
   `from_config_dict(to_dict(experiment)) == experiment`.
   """
-  # One trip through JSON, so that it equals what config.json will be read as.
   return json.loads(json.dumps(dataclasses.asdict(experiment)))
 
 
 def compared(experiment: Experiment) -> dict[str, Any]:
-  """The settings that change what a run computes, as `to_dict` has them."""
+  """Returns `to_dict` without the settings that do not change a result."""
   config = to_dict(experiment)
   for name in NOT_COMPARED:
     *sections, key = name.split('.')[1:]
@@ -376,11 +274,11 @@ def compared(experiment: Experiment) -> dict[str, Any]:
 def differences(
   theirs: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> list[str]:
-  """Names the settings in which two runs differ, of those that count.
+  """Names the settings in which two runs differ, if they change a result.
 
   Args:
-    theirs: what `to_dict` returned.
-    ours: the same.
+    theirs: A config, from `to_dict`.
+    ours: Another one.
   """
   return [
     line

@@ -1,8 +1,8 @@
-"""Config files: finding one, running it, overriding what it set.
+"""Runs config files and overrides their settings.
 
-A config file defines `get_config()`, or `get_config(variant)`, returning a
+A config file defines `get_config()` or `get_config(variant)`, which returns a
 ConfigDict. It may list its `VARIANTS`, so that a mistyped one is recognised,
-and define `sweep(add)`, or `sweep(add, variant)`, see `sweep_plan`.
+and define `sweep(add)` or `sweep(add, variant)`, see `sweep.plan`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load(config_file: str) -> config_dict.ConfigDict:
       `get_config`. A file that lists its `VARIANTS` has it checked.
 
   Raises:
-    UserError: if the file, its `get_config` or the variant is not there.
+    UserError: If the file, its `get_config` or the variant does not exist.
   """
   path, variant, scope = _read(config_file)
   get_config = scope.get('get_config')
@@ -58,21 +58,21 @@ def sweep(config_file: str, add: Callable[..., None]) -> dict[str, Any]:
   """Runs `sweep` of a config file, which calls `add` for every point.
 
   Args:
-    config_file: as in `load`; a `sweep` of two parameters gets the variant.
-    add: what it calls, see `sweep_plan.expand`.
+    config_file: As in `load`; a `sweep` of two parameters gets the variant.
+    add: Function that takes a point, see `sweep.plan.expand`.
 
   Returns:
-    REPORT of the config file, what its report should say; {} without one.
+    The config file's REPORT, settings of its report; {} without one.
 
   Raises:
-    UserError: if the file has no `sweep`, or that fails.
+    UserError: If the file has no `sweep`, or it fails.
   """
   path, variant, scope = _read(config_file)
   function = scope.get('sweep')
   if not callable(function):
     raise schema.UserError(
       f'config file {path} has no sweep(add), so there are no points to run;'
-      ' a single run is what smft_jax.train is for'
+      ' use smft_jax.train for a single run'
     )
   arguments = (add,) if variant is None else (add, variant)
   if not _takes(function, arguments):
@@ -93,7 +93,7 @@ def sweep(config_file: str, add: Callable[..., None]) -> dict[str, Any]:
 
 
 def override(config: config_dict.ConfigDict, name: str, text: str) -> None:
-  """`set_value`, of a value as typed on the command line."""
+  """Calls `set_value` with a value typed on the command line."""
   hint = _hint(config, name)
   set_value(config, name, read_text(text, hint))
 
@@ -101,17 +101,17 @@ def override(config: config_dict.ConfigDict, name: str, text: str) -> None:
 def set_value(config: config_dict.ConfigDict, name: str, value: Any) -> None:
   """Sets one key of a config, in place.
 
-  References to the key (`get_ref`) follow. A key or section that the config
-  file leaves at its default can be set too. Another method starts from its own
-  defaults, as one's rates mean nothing to the other.
+  References to the key (`get_ref`) follow. Keys and sections that the config
+  file leaves at their defaults can be set too. Another method starts from its
+  own defaults, as one method's rates mean nothing to another.
 
   Args:
-    config: what the config file built.
-    name: the key in full, 'config.method.t'.
-    value: its value.
+    config: The config file's config.
+    name: The key in full, 'config.method.t'.
+    value: Its new value.
 
   Raises:
-    UserError: for a key that is unknown or a value of a wrong type.
+    UserError: For an unknown key or a value of the wrong type.
   """
   value = schema.coerce(value, _hint(config, name), name)
   path = name.split('.')[1:]
@@ -128,7 +128,7 @@ def set_value(config: config_dict.ConfigDict, name: str, value: Any) -> None:
 
 
 def read_text(text: str, hint: Any) -> Any:
-  """Reads a value as typed on a command line; strings need no quotes.
+  """Reads a value typed on a command line; strings need no quotes.
 
   Example:
     >>> read_text('1e3', int), read_text('sgd', str), read_text('1,2', tuple)
@@ -145,19 +145,19 @@ def read_text(text: str, hint: Any) -> Any:
     return text
 
 
-def at_hand(folder: pathlib.Path) -> str:
-  """Names the config files of a folder, for the end of an error line."""
+def known_files(folder: pathlib.Path) -> str:
+  """Lists the config files of a folder, for the end of an error line."""
   files = sorted(str(f) for f in folder.glob('*.py') if f.stem != '__init__')
   return f'; there is {", ".join(files)}' if files else ''
 
 
 def _read(config_file: str) -> tuple[pathlib.Path, str | None, dict[str, Any]]:
-  """Runs a config file: its path, the variant asked for, what it defines."""
+  """Runs a config file; returns its path, the variant and its globals."""
   name, colon, variant = config_file.partition('.py:')
   path = pathlib.Path(name + '.py' if colon else name)
   if not path.is_file():
     raise _missing(path)
-  # Not imported, so that no stale bytecode can stand in for an edited file.
+  # Not imported, so that stale bytecode cannot replace an edited file.
   scope: dict[str, Any] = {'__name__': path.stem, '__file__': str(path)}
   try:
     exec(compile(path.read_bytes(), str(path), 'exec'), scope)
@@ -173,7 +173,7 @@ def _read(config_file: str) -> tuple[pathlib.Path, str | None, dict[str, Any]]:
 
 
 def _takes(function: Callable, arguments: Sequence) -> bool:
-  """Whether a function can be called with these."""
+  """Whether a function can be called with these arguments."""
   try:
     inspect.signature(function).bind(*arguments)
   except TypeError:
@@ -184,7 +184,7 @@ def _takes(function: Callable, arguments: Sequence) -> bool:
 def _call(
   path: pathlib.Path, name: str, function: Callable, arguments: Sequence
 ) -> Any:
-  """Calls what a config file defines; its errors become one line."""
+  """Calls a config file's function; its errors become one line."""
   try:
     return function(*arguments)
   except schema.UserError:
@@ -197,10 +197,10 @@ def _call(
 
 
 def _hint(config: config_dict.ConfigDict, name: str) -> Any:
-  """The type of a key.
+  """Returns the type of a key.
 
   Raises:
-    UserError: if there is no such key.
+    UserError: If the key does not exist.
   """
   values = config_lib.to_plain(config)
   known = schema.keys(config_lib.Experiment, 'config', values)
@@ -216,25 +216,25 @@ def _hint(config: config_dict.ConfigDict, name: str) -> Any:
 
 
 def _missing(path: pathlib.Path) -> schema.UserError:
-  """The error for a config file that is not there, with the nearest one."""
+  """Returns the error for a missing config file, with the nearest one."""
   folder = path.parent
   if path.is_dir():
-    return schema.UserError(f'{path} is a folder{at_hand(path)}')
+    return schema.UserError(f'{path} is a folder{known_files(path)}')
   if not folder.is_dir():
-    beside = folder.parent if folder.parent.is_dir() else pathlib.Path()
-    folders = [f.name for f in beside.iterdir() if f.is_dir()]
+    parent = folder.parent if folder.parent.is_dir() else pathlib.Path()
+    folders = [f.name for f in parent.iterdir() if f.is_dir()]
     close = schema.nearest(folder.name, folders)
-    hint = f'; did you mean {beside / close}?' if close else ''
+    hint = f'; did you mean {parent / close}?' if close else ''
     return schema.UserError(f'config folder {folder} does not exist{hint}')
   close = schema.nearest(path.name, [f.name for f in folder.glob('*.py')])
-  hint = f'; did you mean {folder / close}?' if close else at_hand(folder)
+  hint = f'; did you mean {folder / close}?' if close else known_files(folder)
   return schema.UserError(f'config file {path} does not exist{hint}')
 
 
 def _line_number(path: pathlib.Path, error: Exception) -> str:
-  """Where in the config file an error arose."""
+  """Returns the line of the config file in which an error arose."""
   if isinstance(error, SyntaxError):
-    return ''  # its message tells already
+    return ''  # its message names the line
   frames = traceback.extract_tb(error.__traceback__)
   lines = [f.lineno for f in frames if pathlib.Path(f.filename) == path]
   return f' (line {lines[-1]})' if lines else ''

@@ -18,7 +18,11 @@ from smft_jax.training import method as method_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-  """In-context reading; there is nothing to set."""
+  """In-context reading; there is nothing to set.
+
+  Attributes:
+    name: Tells methods apart in a config.
+  """
 
   name: Literal['in_context'] = 'in_context'
 

@@ -24,7 +24,7 @@ class DecoderOptions:
   """Options of every decoder, made from scratch or loaded.
 
   Attributes:
-    dtype: Of parameters and computation; norms and softmax are float32.
+    dtype: Dtype of parameters and computation; norms and softmax are float32.
     memory_layers: Blocks with memory, counted from 0; they share one value
       table.
     memory_placement: 'replace' the FFN of those blocks, or stand 'beside' it
@@ -52,18 +52,18 @@ class DecoderSizes(DecoderOptions):
   """Sizes and options of a decoder, which do not depend on its vocabulary.
 
   Attributes:
-    num_layers: Blocks.
-    model_dim: D.
+    num_layers: Number of blocks.
+    model_dim: D, size of the hidden states.
     num_heads: H, query heads.
     num_kv_heads: G, key-value heads; divides `num_heads`.
     head_dim: K, size of one head; even, for the rotation.
     ffn_dim: F, inner size of the SwiGLU.
     rope_theta: Base of the rotary frequencies.
     rope_scaling: Llama 3.1's scaling of the rotary frequencies, or None.
-    norm_eps: Added to the mean square in RMSNorm.
-    qkv_bias: Biases on the query, key and value projections (Qwen2).
-    qk_norm: RMSNorm on each head's query and key (Qwen3).
-    tie_embeddings: Logits from the embedding table.
+    norm_eps: Constant added to the mean square in RMSNorm.
+    qkv_bias: Use biases on the query, key and value projections (Qwen2).
+    qk_norm: Use RMSNorm on each head's query and key (Qwen3).
+    tie_embeddings: Compute logits from the embedding table.
 
   Raises:
     ValueError: For sizes that do not fit together.

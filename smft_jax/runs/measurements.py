@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import task as task_lib
 from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
@@ -202,7 +203,7 @@ def of_base(
 @functools.lru_cache(maxsize=1)
 def _of_base(
   base: base_lib.Base,
-  settings: config_lib.EvaluationConfig,
+  settings: sections.EvaluationConfig,
   max_documents: int | None,
   max_length: int,
   seed: int,

@@ -1,4 +1,4 @@
-"""The decoder that a config describes, and how it lies on a mesh."""
+"""Builds the decoder of a config, on one device or on a mesh."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from smft_jax import hf
 from smft_jax import memory
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.models import layers
@@ -26,7 +27,7 @@ def check(
   experiment: config_lib.Experiment,
   devices: Sequence[jax.Device] | None = None,
 ) -> None:
-  """Checks that the model can be built, on these devices or on all.
+  """Checks that the model can be built on these devices; None takes all.
 
   Raises:
     UserError: If it cannot.
@@ -34,7 +35,7 @@ def check(
   try:
     config_of(experiment, 2, devices)
   except ValueError as error:
-    raise config_lib.UserError(
+    raise schema.UserError(
       f'config.model, config.memory or config.mesh does not fit: {error}'
     ) from error
 
@@ -44,19 +45,18 @@ def config_of(
   vocab_size: int,
   devices: Sequence[jax.Device] | None = None,
 ) -> layers.TransformerConfig:
-  """The decoder that the config describes, on these devices or on all.
+  """Returns the sizes of the decoder that a config describes.
 
   Args:
     experiment: The config.
-    vocab_size: Of the tokenizer; weights that are loaded have one of their own.
-    devices: Those of a mesh.
+    vocab_size: Tokens of the tokenizer; not used if weights are loaded.
+    devices: Devices of the mesh; None takes all.
   """
   layout = _layout(experiment, devices)
   model = experiment.model
   settings = {f.name: getattr(model, f.name) for f in dataclasses.fields(model)}
   if experiment.base.path:
-    weights = hf.load_config(experiment.base.path)
-    settings = vars(weights) | settings
+    settings = vars(hf.load_config(experiment.base.path)) | settings
   else:
     settings['vocab_size'] = vocab_size
   if model.memory_layers:
@@ -72,27 +72,25 @@ def config_of(
 def _layout(
   experiment: config_lib.Experiment, devices: Sequence[jax.Device] | None
 ) -> layout_lib.Layout | None:
-  """How the model lies on the mesh that the config asks for."""
-  wanted = experiment.mesh
+  """Returns the layout on the config's mesh; None without one."""
+  mesh = experiment.mesh
   if processes.count() > 1:
-    _check_all_are_used(wanted, jax.device_count())
-  if wanted is None:
+    _check_all_are_used(mesh, jax.device_count())
+  if mesh is None:
     return None
-  mesh = layout_lib.make_mesh(
-    wanted.data, wanted.fsdp, wanted.memory, devices=devices
+  made = layout_lib.make_mesh(
+    mesh.data, mesh.fsdp, mesh.memory, devices=devices
   )
-  return layout_lib.make_layout(mesh, wanted.split, wanted.subkeys)
+  return layout_lib.make_layout(made, mesh.split, mesh.subkeys)
 
 
-def _check_all_are_used(
-  wanted: config_lib.MeshConfig | None, devices: int
-) -> None:
+def _check_all_are_used(mesh: sections.MeshConfig | None, devices: int) -> None:
   """Raises a UserError if a process would have nothing to do."""
-  taken = wanted.data * wanted.fsdp * wanted.memory if wanted else 1
-  if taken != devices:
-    raise config_lib.UserError(
-      f'config.mesh takes {taken} of the {devices} devices of'
-      f' {processes.count()} processes, which must take all: for one,'
+  used = mesh.data * mesh.fsdp * mesh.memory if mesh else 1
+  if used != devices:
+    raise schema.UserError(
+      f'config.mesh takes {used} of the {devices} devices of'
+      f' {processes.count()} processes, but must take all: for instance'
       f' --config.mesh.data={devices}'
     )
 
@@ -100,15 +98,15 @@ def _check_all_are_used(
 def before_healing(
   path: str, config: layers.TransformerConfig, seed: int
 ) -> tuple[nnx.GraphDef, nnx.State]:
-  """The model of a folder as it came, on the mesh of the one made of it.
+  """Loads the weights of a folder, with a memory that adds nothing yet.
 
   Args:
-    path: The folder.
-    config: Of the model with memory.
-    seed: What the memory's parameters are drawn from.
+    path: The Hugging Face folder.
+    config: Sizes of the model with memory, which is placed beside the FFNs.
+    seed: Seed of the memory's parameters.
 
   Returns:
-    The model, its memory beside the FFNs and not heard yet, and its Variables.
+    The model and its Variables, on the mesh of `config`.
   """
   config = dataclasses.replace(config, memory_placement='beside')
   graphdef, fresh = transformer.make(config, seed)
@@ -116,7 +114,7 @@ def before_healing(
 
 
 def digest(path: str) -> str:
-  """A hash of all that a base takes from a folder."""
+  """Returns a hash of the files of a folder that a base is made from."""
   folder = pathlib.Path(path)
   files = [*folder.glob('*.json'), *folder.glob('*.safetensors')]
   found = hashlib.sha256()
@@ -128,28 +126,27 @@ def digest(path: str) -> str:
 
 
 def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
-  """Checks that a folder can be used, as far as that shows without its weights.
+  """Checks that a folder can be healed, without reading its weights.
 
   Args:
-    path: The folder.
-    task: The data of the run.
-    words: Whether its texts are made of few words, all of which the tokenizer
-      must know.
+    path: The Hugging Face folder.
+    task: The run's data.
+    words: Whether the tokenizer must be able to spell every word of the texts.
 
   Raises:
-    UserError: If it cannot: the line names the file.
+    UserError: If it cannot; the line names the file.
   """
   config = hf.load_config(path)
   if config.memory is not None:
     raise schema.UserError(
       f'config.base.path: {path} has memory layers already, in'
-      ' memory.safetensors; what can be healed is a model without'
+      ' memory.safetensors; only a model without memory can be healed'
     )
   rows, found = config.vocab_size, tokenizers.read(pathlib.Path(path))
   ids = found.inner.get_vocab(with_added_tokens=True).values()
   if max(ids) >= rows:
     raise schema.UserError(
-      f'{path}: tokenizer.json has ids up to {max(ids)}, and config.json'
+      f'{path}: tokenizer.json has ids up to {max(ids)}, but config.json has'
       f' vocab_size = {rows}: it is the tokenizer of another vocabulary'
     )
   if not words:

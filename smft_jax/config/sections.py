@@ -1,0 +1,152 @@
+"""Sections of a config that belong to no other part of the library."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from smft_jax import schema
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+  """How the base model is pretrained, or healed.
+
+  Attributes:
+    path: Hugging Face folder to heal, or '' to pretrain from scratch. Weights
+      that are healed get memory layers, and only these train.
+    steps: Training steps.
+    batch_size: Rows in a batch.
+    learning_rate: Peak rate of all parameters but the value table.
+    value_learning_rate: Peak rate of the value table.
+    weight_decay: AdamW's decay of matrices; the value table does not decay.
+    warmup_steps: Steps of linear warmup.
+    max_length: Tokens in a row; longer texts are split.
+    packed: Put several short texts into one row.
+    checkpoint_every: Steps between checkpoints.
+    cache_dir: Folder of finished bases; '' means ~/.cache/smft_jax.
+  """
+
+  path: str = ''
+  steps: int
+  batch_size: int
+  learning_rate: float
+  value_learning_rate: float
+  weight_decay: float = 0.0
+  warmup_steps: int = 0
+  max_length: int
+  packed: bool = False
+  checkpoint_every: int = 500
+  cache_dir: str = ''
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'steps', 'batch_size', 'checkpoint_every')
+    schema.at_least(2, self, 'max_length')
+    schema.at_least(0, self, 'weight_decay', 'warmup_steps')
+    schema.positive(self, 'learning_rate', 'value_learning_rate')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BackgroundConfig:
+  """The background corpus, whose document frequencies rank slots.
+
+  Attributes:
+    num_batches: Batches to count.
+    batch_size: Rows in a batch.
+    document: Unit of the document frequency: a 'sequence' or a 'batch'.
+    corpus: 'pretraining', 'stream' (the documents to learn), or the name of one
+      of the task's text sets.
+  """
+
+  num_batches: int
+  batch_size: int
+  document: Literal['sequence', 'batch'] = 'sequence'
+  corpus: str = 'pretraining'
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'num_batches', 'batch_size')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+  """The target stream: each document is learned once, in order.
+
+  Attributes:
+    steps_per_document: Training steps on each document.
+    batch_size: Rows in a batch.
+    context_weight: Loss weight of tokens that are not part of an answer.
+    answer_weight: Loss weight of answer tokens.
+    max_documents: Documents to learn; None learns all of them.
+    max_length: Tokens in a row; None takes `config.base.max_length`.
+    reuse_hidden: Compute what is below the memory once per document. Faster
+      where steps repeat rows, at the cost of storing hidden states.
+    checkpoint_every: Documents between checkpoints, in addition to those at
+      each evaluation.
+  """
+
+  steps_per_document: int
+  batch_size: int
+  context_weight: float = 1.0
+  answer_weight: float = 1.0
+  max_documents: int | None = None
+  max_length: int | None = None
+  reuse_hidden: bool = False
+  checkpoint_every: int | None = None
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'steps_per_document', 'batch_size')
+    schema.at_least(1, self, 'max_documents', 'checkpoint_every')
+    schema.at_least(2, self, 'max_length')
+    schema.at_least(0, self, 'context_weight', 'answer_weight')
+    if not self.context_weight and not self.answer_weight:
+      raise schema.UserError(
+        'context_weight and answer_weight are both 0, so nothing would be'
+        ' learned'
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+  """What is measured along the stream, and how often.
+
+  Attributes:
+    every_documents: Documents between evaluations.
+    batch_size: Rows in a batch.
+    max_entries: Entries used of each evaluation set; None uses all.
+    max_answer_tokens: Tokens to decode for an answer.
+    metric: Headline metric of question sets.
+    text_metric: Headline metric of text sets.
+  """
+
+  every_documents: int
+  batch_size: int
+  max_entries: int | None = None
+  max_answer_tokens: int = 16
+  metric: Literal['recall', 'f1', 'nll'] = 'recall'
+  text_metric: Literal['nll', 'perplexity'] = 'nll'
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'every_documents', 'batch_size')
+    schema.at_least(1, self, 'max_entries', 'max_answer_tokens')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """The devices of a run; see `smft_jax.sharded.layout`.
+
+  Attributes:
+    data: Replicas, which split each batch.
+    fsdp: Replicas that also split the dense weights.
+    memory: Parts of the value table and of the sub-keys.
+    split: Split the value table by 'rows' or by value 'dims'.
+    subkeys: Split the sub-keys by 'subkeys' or by 'heads'.
+  """
+
+  data: int = 1
+  fsdp: int = 1
+  memory: int = 1
+  split: Literal['rows', 'dims'] = 'rows'
+  subkeys: Literal['subkeys', 'heads'] = 'subkeys'
+
+  def __post_init__(self) -> None:
+    schema.at_least(1, self, 'data', 'fsdp', 'memory')
