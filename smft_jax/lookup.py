@@ -1,12 +1,12 @@
-"""Weighted reads of value-table rows, and the gradients they need.
+"""Weighted reads of value-table rows, and their gradients.
 
 A read touches A rows per token, so the obvious `values[slot_ids]` makes an
 array [..., A, V]: a gigabyte for a modest batch. Everything here loops over
-the A accesses instead and keeps [tokens, V], which on a CPU is also several
-times faster, forward and backward.
+accesses and keeps [tokens, V], which on a CPU is also several times faster,
+forward and backward.
 
 Shape letters: N slots, V value dim, A accesses of a token (heads x k), T
-tokens (all leading dims flattened), t selected slots.
+tokens (all leading dims flattened), M = T x A, t selected slots, h hits.
 """
 
 from __future__ import annotations
@@ -20,22 +20,19 @@ import jax.numpy as jnp
 from smft_jax import blocks
 
 # Accesses summed per loop turn in the forward read: XLA fuses them into one
-# pass over the accumulator. 4 took 1.8 times as long where measured, 16 as long
-# as 8.
+# pass over the accumulator. 4 took 1.8 times as long, 16 as long as 8.
 _UNROLL = 8
 
-# Numbers read for one block of tokens on a CPU: few enough to stay in a core's
-# caches while the accesses are summed up.
+# Numbers read for one block of tokens on a CPU; they fit in a core's caches.
 _CPU_BLOCK = 2**17
 
-# A row gradient is a scatter of the accesses that hit a selected slot, or a
-# product with a [t, T] matrix of weights, which costs t multiplications a token
-# instead of at most A additions out of order. They took the same time at
-# t = 8 A to 16 A with many hits.
+# Up to this many selected slots per access, `row_gradient` multiplies by a
+# [t, T] matrix of weights instead of scattering the hits. With many hits the
+# two took the same time at 5 to 16.
 _MATRIX_SLOTS_PER_ACCESS = 8
 
 # Hits scattered per loop turn.
-_HITS = 1024
+_HITS = 4096
 
 
 def wide_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
@@ -44,7 +41,7 @@ def wide_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def _rows(values_NxV: jax.Array, slot_ids_T: jax.Array) -> jax.Array:
-  """Gathers rows without the bounds check: slot ids are ours."""
+  """Gathers rows without a bounds check."""
   return values_NxV.at[slot_ids_T].get(mode='promise_in_bounds')
 
 
@@ -76,20 +73,20 @@ def read_rows(
 
   Accumulates in float32 (float64 for a float64 table) and never makes the
   [..., A, V] array of gathered rows. The gradient with respect to `values` is
-  a dense [N, V] array; where only some rows are to change, take the gradient
-  of the read instead and pass it to `row_gradient`.
+  a dense [N, V] array. To change a few rows only, take the gradient with
+  respect to the read instead and pass it to `row_gradient`.
 
   Args:
     values: Value table, floats [N, V].
-    slot_ids: Integers [..., A] in [0, N); they are not checked, and an id out
-      of range reads an unspecified row. An id may occur more than once.
+    slot_ids: Integers [..., A] in [0, N), not checked: an id out of range
+      reads an unspecified row. An id may occur more than once.
     weights: Floats [..., A].
 
   Returns:
     Floats [..., V] in the dtype of `values`.
 
   Raises:
-    ValueError: If the shapes do not fit together or slot_ids are no integers.
+    ValueError: If shapes do not match or `slot_ids` are not integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -113,9 +110,7 @@ def read_rows(
 
 
 @jax.custom_vjp
-def _read(
-  values_NxV: jax.Array, slot_ids_TxA: jax.Array, weights_TxA: jax.Array
-) -> jax.Array:
+def _read(values_NxV, slot_ids_TxA, weights_TxA):
   return read_tokens(values_NxV, slot_ids_TxA, weights_TxA, values_NxV.dtype)
 
 
@@ -125,7 +120,7 @@ def read_tokens(
   weights_TxA: jax.Array,
   dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
-  """The read without its gradient, [T, V], in a dtype of choice."""
+  """Reads as `read_rows` does, [T, V], in `dtype`; has no gradient."""
   return _by_platform(
     functools.partial(_read_block, values_NxV, dtype),
     values_NxV.shape[1],
@@ -137,7 +132,7 @@ def read_tokens(
 def _by_platform(
   function: Callable[..., jax.Array], value_dim: int, *tokens: jax.Array
 ) -> jax.Array:
-  """Applies a function of tokens: in blocks on a CPU, else to all at once."""
+  """Applies a function to tokens, in blocks on a CPU, else to all at once."""
   size = max(1, _CPU_BLOCK // value_dim)
   return jax.lax.platform_dependent(
     *tokens,
@@ -146,12 +141,7 @@ def _by_platform(
   )
 
 
-def _read_block(
-  values_NxV: jax.Array,
-  dtype: jax.typing.DTypeLike,
-  slot_ids_TxA: jax.Array,
-  weights_TxA: jax.Array,
-) -> jax.Array:
+def _read_block(values_NxV, dtype, slot_ids_TxA, weights_TxA):
   wide = wide_dtype(values_NxV.dtype)
 
   def add_access(read_TxV, access):
@@ -175,9 +165,9 @@ def _read_forward(values_NxV, slot_ids_TxA, weights_TxA):
 
 
 def _read_backward(residuals, gradient_TxV):
-  # Differentiating the scan would carry and re-add a dense [N, V] gradient at
-  # every access. The two loops stay apart so that an unused one is dropped:
-  # with frozen values no [N, V] array is left in the compiled step.
+  # Differentiating the scan would carry a dense [N, V] gradient through every
+  # access. The loops are separate so that XLA drops an unused one: with frozen
+  # values the compiled step has no [N, V] array.
   values_NxV, slot_ids_TxA, weights_TxA = residuals
   gradient_TxV = gradient_TxV.astype(wide_dtype(values_NxV.dtype))
   values_gradient_NxV = scatter_rows(
@@ -194,7 +184,7 @@ def _read_backward(residuals, gradient_TxV):
 def dot_tokens(
   values_NxV: jax.Array, slot_ids_TxA: jax.Array, gradient_TxV: jax.Array
 ) -> jax.Array:
-  """Products of every row read with its token's gradient, [T, A]."""
+  """Multiplies every row read by its token's gradient, [T, A]."""
   return _by_platform(
     functools.partial(_dot_block, values_NxV),
     values_NxV.shape[1],
@@ -203,9 +193,7 @@ def dot_tokens(
   )
 
 
-def _dot_block(
-  values_NxV: jax.Array, slot_ids_TxA: jax.Array, gradient_TxV: jax.Array
-) -> jax.Array:
+def _dot_block(values_NxV, slot_ids_TxA, gradient_TxV):
   def dot_access(_, slot_ids_T):
     rows_TxV = _rows(values_NxV, slot_ids_T).astype(gradient_TxV.dtype)
     return None, jnp.einsum('tv,tv->t', rows_TxV, gradient_TxV)
@@ -223,59 +211,42 @@ def scatter_rows(
   weights_TxA: jax.Array,
   num_rows: int,
 ) -> jax.Array:
-  """Adds weight * gradient to row `rows[t, a]`; row num_rows is dropped."""
+  """Adds weight * gradient to row `rows[t, a]`; drops rows >= num_rows.
 
-  def add_access(sums, access):
-    rows_T, weights_T = access
-    added_TxV = weights_T[:, None] * gradient_TxV
-    return sums.at[rows_T].add(added_TxV, mode='drop'), None
-
-  weights_AxT = weights_TxA.T.astype(gradient_TxV.dtype)
-  zeros = jnp.zeros((num_rows, gradient_TxV.shape[1]), gradient_TxV.dtype)
-  return jax.lax.scan(add_access, zeros, (rows_TxA.T, weights_AxT))[0]
-
-
-def _scatter_hits(
-  gradient_TxV: jax.Array,
-  rows_TxA: jax.Array,
-  weights_TxA: jax.Array,
-  num_rows: int,
-) -> jax.Array:
-  """What `scatter_rows` does, in time by the accesses that are not dropped."""
-  num_tokens, num_accesses = rows_TxA.shape
-  num_all = num_tokens * num_accesses
-  # In the order of `scatter_rows`, so that sums have the same bits.
+  Adds in a fixed order, access by access. Its time is that of the hits, the
+  accesses that are not dropped.
+  """
+  num_tokens, value_dim = gradient_TxV.shape
+  sums_RxV = jnp.zeros((num_rows, value_dim), gradient_TxV.dtype)
+  num_all = rows_TxA.size
+  if not num_all:
+    return sums_RxV
   rows_M, weights_M = rows_TxA.T.reshape(-1), weights_TxA.T.reshape(-1)
   hit_M = rows_M < num_rows
   rank_M = jnp.cumsum(hit_M, dtype=jnp.int32) - 1
+  # The hits in front, filled up with accesses that are out of range.
   hits = jnp.full((num_all + _HITS,), num_all, jnp.int32)
-  hits = hits.at[jnp.where(hit_M, rank_M, num_all + _HITS)].set(
+  hits = hits.at[jnp.where(hit_M, rank_M, hits.size)].set(
     jnp.arange(num_all, dtype=jnp.int32), mode='drop'
   )
 
   def add_hits(state):
-    start, sums = state
+    start, sums_RxV = state
     hits_h = jax.lax.dynamic_slice_in_dim(hits, start, _HITS)
     rows_h = rows_M.at[hits_h].get(mode='fill', fill_value=num_rows)
     weights_h = weights_M.at[hits_h].get(mode='fill', fill_value=0)
     added_hxV = _rows(gradient_TxV, hits_h % num_tokens)
     added_hxV *= weights_h[:, None].astype(gradient_TxV.dtype)
-    return start + _HITS, sums.at[rows_h].add(added_hxV, mode='drop')
+    return start + _HITS, sums_RxV.at[rows_h].add(added_hxV, mode='drop')
 
-  zeros = jnp.zeros((num_rows, gradient_TxV.shape[1]), gradient_TxV.dtype)
   num_hits = rank_M[-1] + 1
   return jax.lax.while_loop(
-    lambda state: state[0] < num_hits, add_hits, (jnp.int32(0), zeros)
+    lambda state: state[0] < num_hits, add_hits, (jnp.int32(0), sums_RxV)
   )[1]
 
 
-def _multiply_rows(
-  gradient_TxV: jax.Array,
-  rows_TxA: jax.Array,
-  weights_TxA: jax.Array,
-  num_rows: int,
-) -> jax.Array:
-  """What `scatter_rows` does, by a matrix product."""
+def _multiply_rows(gradient_TxV, rows_TxA, weights_TxA, num_rows):
+  """`scatter_rows` by a matrix product."""
   num_tokens = rows_TxA.shape[0]
   tokens_Tx1 = jnp.arange(num_tokens, dtype=rows_TxA.dtype)[:, None]
   zeros = jnp.zeros((num_rows, num_tokens), gradient_TxV.dtype)
@@ -297,21 +268,21 @@ def row_gradient(
 
   .. math:: g_j = \sum_{a : s_a = slot_j} w_a \frac{dL}{dy}
 
-  Equal to `dense_gradient[slots]`, with no [N, V] array made: time and memory
-  do not depend on the number of slots.
+  Equal to `dense_gradient[slots]` without an [N, V] array: time and memory do
+  not depend on N.
 
   Args:
     read_gradient: Gradient of the loss with respect to the read, [..., V].
-    slot_ids: Integers [..., A], as they were read.
-    weights: Floats [..., A], as they were read.
-    slots: Integers [t], distinct but for unused places, as `ranking.top_slots`
-      gives them. A place whose slot was not read gets zeros.
+    slot_ids: Integers [..., A] that were read.
+    weights: Floats [..., A] they were read with.
+    slots: Integers [t] from `ranking.top_slots`, distinct except for unused
+      places. A slot that was not read gets zeros.
 
   Returns:
     Floats [t, V], float32 (float64 if `read_gradient` is).
 
   Raises:
-    ValueError: If the shapes do not fit together or slot_ids are no integers.
+    ValueError: If shapes do not match or `slot_ids` are not integers.
 
   Example:
     >>> import jax.numpy as jnp
@@ -333,21 +304,18 @@ def row_gradient(
     raise ValueError(
       f'slots must be integers [t], got {slots.dtype} {slots.shape}.'
     )
-  num_accesses, value_dim = slot_ids.shape[-1], read_gradient.shape[-1]
-  t = slots.shape[0]
-  by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses or not slot_ids.size
-  return (_multiply_rows if by_matrix else _scatter_hits)(
-    read_gradient.reshape(-1, value_dim).astype(
-      wide_dtype(read_gradient.dtype)
-    ),
-    _places(slot_ids.reshape(-1, num_accesses), slots),
-    weights.reshape(-1, num_accesses),
-    t,
-  )
+  num_accesses, t = slot_ids.shape[-1], slots.shape[0]
+  gradient_TxV = read_gradient.reshape(-1, read_gradient.shape[-1])
+  gradient_TxV = gradient_TxV.astype(wide_dtype(gradient_TxV.dtype))
+  rows_TxA = _places(slot_ids.reshape(-1, num_accesses), slots)
+  weights_TxA = weights.reshape(-1, num_accesses)
+  by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses
+  add_up = _multiply_rows if by_matrix else scatter_rows
+  return add_up(gradient_TxV, rows_TxA, weights_TxA, t)
 
 
 def _places(slot_ids_TxA: jax.Array, slots_t: jax.Array) -> jax.Array:
-  """For every access its index in `slots`, or t if it is not there."""
+  """Returns every access's index in `slots`, or t if it has none."""
   order_t = jnp.argsort(slots_t)
   sorted_t = slots_t[order_t].astype(slot_ids_TxA.dtype)
   last = slots_t.shape[0] - 1

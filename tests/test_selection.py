@@ -26,10 +26,11 @@ def test_accessed_slots_are_the_counts_that_are_not_zero(mask_dims):
   assert (slots.dtype, listed.dtype) == (jnp.int32, jnp.float32)
   found = np.flatnonzero(counts)
   assert 0 < len(found) < 23
-  listed = dict(zip(slots.tolist(), listed.tolist(), strict=True))
-  assert listed.pop(23) == 0
-  assert listed == {slot: counts[slot] for slot in found.tolist()}
-  assert int(jnp.sum(slots < 23)) == len(found)
+  used = np.asarray(slots) < 23
+  np.testing.assert_array_equal(slots[used], found)
+  np.testing.assert_array_equal(listed[used], counts[found])
+  assert set(slots[~used].tolist()) == {23}
+  assert not np.any(listed[~used])
 
 
 def test_no_accessed_slot_where_all_is_padding():
@@ -38,19 +39,6 @@ def test_no_accessed_slot_where_all_is_padding():
   )
   assert slots.tolist() == [7] * 6
   assert not np.any(counts)
-
-
-def test_colliding_slots_are_told_apart(monkeypatch):
-  # Places for a sixth of the slots: it takes many rounds.
-  monkeypatch.setattr(selection, '_PLACES_PER_ACCESS', 1)
-  rng = np.random.default_rng(3)
-  slot_ids = jnp.asarray(rng.permutation(np.arange(600) % 500), jnp.int32)
-  slots, listed = selection.accessed_slots(slot_ids[:83, None] * 7, 3500)
-  counts = ranking.count_accesses(slot_ids[:83, None] * 7, 3500)
-  found = np.flatnonzero(counts).tolist()
-  assert sorted(slots.tolist())[: len(found)] == found
-  for slot, count in zip(slots.tolist(), listed.tolist(), strict=True):
-    assert count == (counts[slot] if slot < 3500 else 0)
 
 
 @pytest.mark.parametrize('name', sorted(ranking.RANKINGS))
