@@ -1,8 +1,8 @@
-"""Which slots to update: access counts, background frequency, scores, top-t.
+"""Decides which slots to update: counts, document frequency, scores, top-t.
 
-A slot should change when this batch uses it much and the rest of the world
-seldom does. The counts say the first, the document frequencies over a
-background corpus the second, and a ranking joins the two into one score.
+A slot should change if this batch uses it often and other text rarely does.
+Access counts measure the first, document frequencies over a background corpus
+the second, and a ranking combines the two into one score.
 
 Shape letters: N slots, B background documents, A accesses of a token.
 """
@@ -17,37 +17,23 @@ import jax.numpy as jnp
 
 from smft_jax import blocks
 
-Ranking = Callable[[jax.Array, jax.Array, 'int | jax.Array'], jax.Array]
+Number = int | jax.Array
+Ranking = Callable[[jax.Array, jax.Array, Number], jax.Array]
 
 
 def counted_ids(
   slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Slot ids with everything that must not count moved out of range.
+  """Replaces the ids of padding, and negative ids, by N.
 
-  Args:
-    slot_ids: As for `count_accesses`.
-    num_slots: N.
-    mask: As for `count_accesses`.
-
-  Returns:
-    Integers of the shape of `slot_ids`; padding and negative ids became N.
-
-  Raises:
-    ValueError: As `count_accesses` does.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> ranking.counted_ids(jnp.array([[4, -1], [2, 3]]), 5,
-    ...                     mask=jnp.array([True, False])).tolist()
-    [[4, 5], [5, 5]]
+  Arguments and errors are those of `count_accesses`. Returns integers of the
+  shape of `slot_ids`.
   """
   if num_slots < 1:
     raise ValueError(f'num_slots must be at least 1, got {num_slots}.')
   if not jnp.issubdtype(slot_ids.dtype, jnp.integer):
     raise ValueError(f'slot_ids must be integers, got {slot_ids.dtype}.')
-  # A negative id would count from the end of the table.
+  # JAX would index from the end of the table with a negative id.
   counted = slot_ids >= 0
   if mask is not None:
     if mask.shape != slot_ids.shape[: mask.ndim] or mask.ndim >= slot_ids.ndim:
@@ -55,8 +41,8 @@ def counted_ids(
         f'mask {mask.shape} must match the leading dims of slot_ids '
         f'{slot_ids.shape}.'
       )
-    trailing = tuple(range(mask.ndim, slot_ids.ndim))
-    counted &= jnp.expand_dims(mask.astype(bool), trailing)
+    ones = (1,) * (slot_ids.ndim - mask.ndim)
+    counted &= mask.astype(bool).reshape(*mask.shape, *ones)
   return jnp.where(counted, slot_ids, num_slots)
 
 
@@ -66,31 +52,28 @@ def count_accesses(
   """Counts how often each slot was accessed: c(i).
 
   Every occurrence counts, over all tokens, heads and k, whatever its weight.
-  The sum is taken in int32 and so is exact; float32 holds it exactly up to
-  2**24 accesses of one slot. Counts of replicas and micro-batches are to be
-  added before ranking.
+  Counts are exact up to 2**24 accesses of one slot. Add up the counts of
+  replicas and micro-batches before ranking.
 
   Args:
     slot_ids: Integers [..., A]. Ids outside [0, num_slots) are not counted.
     num_slots: N.
-    mask: Booleans with the shape of leading dims of `slot_ids`, such as
+    mask: Booleans with the shape of leading dims of `slot_ids`, for example
       [batch, length] for [batch, length, heads, k]; False = padding.
 
   Returns:
     float32 [N].
 
   Raises:
-    ValueError: If num_slots < 1, slot_ids are no integers or the mask does not
-      fit them.
+    ValueError: If num_slots < 1, `slot_ids` are not integers or the mask does
+      not match them.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import ranking
-    >>> slot_ids = jnp.array([[0, 2], [2, 1]])
+    >>> slot_ids, mask = jnp.array([[0, 2], [2, 1]]), jnp.array([True, False])
     >>> ranking.count_accesses(slot_ids, 4).tolist()
     [1.0, 1.0, 2.0, 0.0]
-    >>> ranking.count_accesses(
-    ...     slot_ids, 4, mask=jnp.array([True, False])).tolist()
+    >>> ranking.count_accesses(slot_ids, 4, mask).tolist()
     [1.0, 0.0, 1.0, 0.0]
   """
   ids = counted_ids(slot_ids, num_slots, mask).reshape(-1)
@@ -101,27 +84,25 @@ def count_accesses(
 def document_frequency(
   slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Counts in how many documents each slot was accessed at least once: df(i).
+  """Counts the documents in which each slot was accessed: df(i).
 
-  What a document is, the caller says by the leading axis: a sequence, or a
-  whole batch as in the paper. Frequencies of several calls add up.
+  The leading axis is documents: one per sequence, or one per batch as in the
+  paper. Frequencies of several calls add up.
 
   Args:
     slot_ids: Integers [documents, ..., A]. Ids outside [0, num_slots) are not
       counted.
     num_slots: N.
-    mask: Booleans with the shape of leading dims of `slot_ids`; False =
-      padding.
+    mask: As for `count_accesses`.
 
   Returns:
     float32 [N], at most the number of documents.
 
   Raises:
-    ValueError: If num_slots < 1, slot_ids are no integers or have no document
-      axis, or the mask does not fit them.
+    ValueError: As `count_accesses` does, and if `slot_ids` have no document
+      axis.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import ranking
     >>> slot_ids = jnp.array([[[0, 2], [2, 1]], [[2, 2], [2, 2]]])
     >>> ranking.document_frequency(slot_ids, 4).tolist()
@@ -147,13 +128,13 @@ def document_frequency(
 
 
 def inverse_document_frequency(
-  document_frequency: jax.Array, num_documents: int | jax.Array
+  document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
-  r"""Weighs slots by how seldom the background corpus uses them.
+  r"""Weighs slots by how rarely the background corpus uses them.
 
   .. math:: idf(i) = \log \frac{|B| + 1}{df(i) + 1}
 
-  Zero for a slot that every background document uses.
+  Zero for a slot that every background document uses (arXiv:2510.15103).
 
   Args:
     document_frequency: Numbers [N].
@@ -163,40 +144,29 @@ def inverse_document_frequency(
     float32 [N].
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> idf = ranking.inverse_document_frequency(jnp.array([0, 3, 7]), 7)
+    >>> idf = inverse_document_frequency(jnp.array([0, 3, 7]), 7)
     >>> [round(x, 3) for x in idf.tolist()]
     [2.079, 0.693, 0.0]
-
-  References:
-    Lin et al., Continual Learning via Sparse Memory Finetuning,
-    arXiv:2510.15103.
   """
   documents = jnp.asarray(num_documents, jnp.float32)
   frequency_N = jnp.asarray(document_frequency, jnp.float32)
   return jnp.log((documents + 1) / (frequency_N + 1))
 
 
-def _shares(counts_N: jax.Array) -> jax.Array:
-  """counts / sum(counts), and zeros where nothing was accessed."""
-  counts_N = jnp.asarray(counts_N, jnp.float32)
-  total = jnp.sum(counts_N)
-  return counts_N / jnp.where(total > 0, total, 1)
-
-
-def _check_matching(counts: jax.Array, document_frequency: jax.Array) -> None:
+def _shares(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
+  """counts / sum(counts); zeros where nothing was accessed."""
   if counts.ndim != 1 or counts.shape != document_frequency.shape:
     raise ValueError(
       'counts and document_frequency must both be [num_slots], got '
       f'{counts.shape} and {document_frequency.shape}.'
     )
+  counts_N = jnp.asarray(counts, jnp.float32)
+  total = jnp.sum(counts_N)
+  return counts_N / jnp.where(total > 0, total, 1)
 
 
 def tf_idf(
-  counts: jax.Array,
-  document_frequency: jax.Array,
-  num_documents: int | jax.Array,
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
   r"""Scores slots as the paper does.
 
@@ -214,7 +184,6 @@ def tf_idf(
     ValueError: If `counts` and `document_frequency` are not both [N].
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import ranking
     >>> scores = ranking.tf_idf(
     ...     jnp.array([3.0, 1.0, 0.0]), jnp.array([7.0, 0.0, 0.0]), 7)
@@ -225,92 +194,72 @@ def tf_idf(
     Lin et al., Continual Learning via Sparse Memory Finetuning,
     arXiv:2510.15103.
   """
-  _check_matching(counts, document_frequency)
   idf_N = inverse_document_frequency(document_frequency, num_documents)
-  return _shares(counts) * idf_N
+  return _shares(counts, document_frequency) * idf_N
 
 
 def tf_idf_cubed(
-  counts: jax.Array,
-  document_frequency: jax.Array,
-  num_documents: int | jax.Array,
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
   r"""Scores slots by :math:`c(i) / \sum_j c(j) \cdot idf(i)^3`.
 
-  The cube makes a slot that the background uses much costlier still, so more
-  of what was known is kept. Not from the paper. Arguments, result and errors
-  as for `tf_idf`.
+  Penalizes slots that the background uses more than `tf_idf` does, and so
+  keeps more of what the model knew. Not from the paper. Arguments, result and
+  errors are those of `tf_idf`.
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> scores = ranking.tf_idf_cubed(
+    >>> scores = tf_idf_cubed(
     ...     jnp.array([3.0, 1.0]), jnp.array([3.0, 0.0]), 7)
     >>> [round(x, 3) for x in scores.tolist()]
     [0.25, 2.248]
   """
-  _check_matching(counts, document_frequency)
   idf_N = inverse_document_frequency(document_frequency, num_documents)
-  return _shares(counts) * idf_N**3
+  return _shares(counts, document_frequency) * idf_N**3
 
 
 def tf(
-  counts: jax.Array,
-  document_frequency: jax.Array,
-  num_documents: int | jax.Array,
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
   """Scores slots by their share of the accesses; ignores the background.
 
-  The paper's ablation. Arguments, result and errors as for `tf_idf`.
+  An ablation of the paper. Arguments, result and errors are those of `tf_idf`.
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> ranking.tf(jnp.array([3.0, 1.0]), jnp.array([7.0, 0.0]), 7).tolist()
+    >>> tf(jnp.array([3.0, 1.0]), jnp.array([7.0, 0.0]), 7).tolist()
     [0.75, 0.25]
   """
   del num_documents
-  _check_matching(counts, document_frequency)
-  return _shares(counts)
+  return _shares(counts, document_frequency)
 
 
 def all_accessed(
-  counts: jax.Array,
-  document_frequency: jax.Array,
-  num_documents: int | jax.Array,
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
-  """Scores 1 for every accessed slot; to be used with t = N.
+  """Scores every accessed slot 1; use it with t = N.
 
-  With a smaller t, the lowest ids win the tie. The paper's ablation.
-  Arguments, result and errors as for `tf_idf`.
+  With a smaller t the lowest ids win the tie. An ablation of the paper.
+  Arguments, result and errors are those of `tf_idf`.
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> ranking.all_accessed(jnp.array([3.0, 0.0]), jnp.zeros(2), 7).tolist()
+    >>> all_accessed(jnp.array([3.0, 0.0]), jnp.zeros(2), 7).tolist()
     [1.0, 0.0]
   """
   del num_documents
-  _check_matching(counts, document_frequency)
-  return (counts > 0).astype(jnp.float32)
+  return (_shares(counts, document_frequency) > 0).astype(jnp.float32)
 
 
 def kl(
-  counts: jax.Array,
-  document_frequency: jax.Array,
-  num_documents: int | jax.Array,
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
-  r"""Scores slots by their part of the divergence from the background.
+  r"""Scores slots by their term of the KL divergence from the background.
 
   .. math:: s(i) = P(i) \log \frac{P(i)}{Q(i)}
 
-  with P the share of the accesses of this batch and Q(i) the share of
-  df(i) + 1 in its sum. Arguments, result and errors as for `tf_idf`.
+  P is a slot's share of the accesses of this batch, Q its share of df + 1.
+  Arguments, result and errors are those of `tf_idf`.
 
   Example:
-    >>> import jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> scores = ranking.kl(
+    >>> scores = kl(
     ...     jnp.array([1.0, 3.0, 0.0]), jnp.array([4.0, 0.0, 0.0]), 4)
     >>> [round(x, 3) for x in scores.tolist()]
     [-0.262, 1.244, 0.0]
@@ -319,27 +268,20 @@ def kl(
     arXiv:2604.05248, with df in place of the background's access counts.
   """
   del num_documents
-  _check_matching(counts, document_frequency)
-  p_N = _shares(counts)
-  q_N = _shares(jnp.asarray(document_frequency, jnp.float32) + 1)
-  # log(1) where P = 0, so that no NaN arises.
+  p_N = _shares(counts, document_frequency)
+  q_N = _shares(jnp.asarray(document_frequency, jnp.float32) + 1, counts)
+  # log(1) where P = 0, to avoid NaN.
   return p_N * jnp.log(jnp.where(p_N > 0, p_N / q_N, 1))
 
 
 RANKINGS: Mapping[str, Ranking] = types.MappingProxyType(
-  {
-    'tf_idf': tf_idf,
-    'tf_idf_cubed': tf_idf_cubed,
-    'tf': tf,
-    'all_accessed': all_accessed,
-    'kl': kl,
-  }
+  {f.__name__: f for f in (tf_idf, tf_idf_cubed, tf, all_accessed, kl)}
 )
 """Rankings by name: (counts, document_frequency, num_documents) -> scores."""
 
 
 def random_scores(key: jax.Array, counts: jax.Array) -> jax.Array:
-  """Scores accessed slots at random, uniform in (0, 1]; the others 0.
+  """Scores accessed slots at random, uniformly in (0, 1], and others 0.
 
   Args:
     key: PRNG key.
@@ -349,9 +291,7 @@ def random_scores(key: jax.Array, counts: jax.Array) -> jax.Array:
     float32 [N].
 
   Example:
-    >>> import jax, jax.numpy as jnp
-    >>> from smft_jax import ranking
-    >>> scores = ranking.random_scores(jax.random.key(0), jnp.array([2, 0, 1]))
+    >>> scores = random_scores(jax.random.key(0), jnp.array([2, 0, 1]))
     >>> (scores > 0).tolist()
     [True, False, True]
   """
@@ -362,26 +302,25 @@ def random_scores(key: jax.Array, counts: jax.Array) -> jax.Array:
 def top_slots(scores: jax.Array, t: int) -> jax.Array:
   """Selects the t slots of highest score.
 
-  Only a score above 0 qualifies, so fewer than t slots may be selected: never
-  one that was not accessed, nor one whose score is NaN or negative. Ties, which
-  are common, go to the lower id.
+  Only scores above 0 qualify, so fewer than t slots may be selected: never one
+  that was not accessed, or whose score is NaN or negative. Ties, which are
+  common, go to the lower id.
 
   Args:
     scores: Floats [N].
     t: Number of places, in [1, N].
 
   Returns:
-    int32 [t], best first; unused places hold N, which is out of range and is
-    dropped by scatters with mode='drop'.
+    int32 [t], best first. Unused places hold N, which is out of range: scatters
+    with mode='drop' skip it.
 
   Raises:
-    ValueError: If scores are not [N], or t is not in [1, N].
+    ValueError: If scores are not [N] or t is not in [1, N].
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import ranking
-    >>> ranking.top_slots(
-    ...     jnp.array([0.1, jnp.nan, 0.7, 0.0, 0.7]), 4).tolist()
+    >>> scores = jnp.array([0.1, jnp.nan, 0.7, 0.0, 0.7])
+    >>> ranking.top_slots(scores, 4).tolist()
     [2, 4, 0, 5]
   """
   if scores.ndim != 1:
@@ -394,16 +333,7 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
 def check_t(t: int, num_slots: int | None = None) -> None:
   """Raises a one-line ValueError unless 1 <= t <= num_slots.
 
-  Args:
-    t: Number of slots to select.
-    num_slots: N; None checks the lower end only.
-
-  Example:
-    >>> from smft_jax import ranking
-    >>> ranking.check_t(500, num_slots=256)
-    Traceback (most recent call last):
-    ...
-    ValueError: t = 500 is more than the 256 slots there are: lower t to 256.
+  None for `num_slots` checks the lower bound only.
   """
   if t < 1:
     raise ValueError(f't = {t} selects no slots: it must be at least 1.')
