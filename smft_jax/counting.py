@@ -1,37 +1,44 @@
-"""Access counts that travel as the gradient of a parameter.
+"""Carries access counts to an optimizer in the gradient of a parameter.
 
-For trainers that hand their optimizer gradients and nothing else: see
+For trainers that pass their optimizer nothing but gradients: see
 `optim.sparse_memory_finetuning`.
 
-Counts travel as three digits of base 256. Every digit is a bfloat16, which has
-eight bits, so that counts pass exactly through a trainer that casts parameters
-or gradients to it; a count of 257 would become 256. They are put together
-linearly, so that sums and means of gradients are sums and means of counts.
+A count is three digits of base 256. Every digit fits a bfloat16, which has
+eight bits, so counts pass exactly through a trainer that casts parameters or
+gradients to it; a count of 257 would become 256. Counts are linear in the
+digits, so sums and means of gradients are sums and means of counts.
 
 Shape letters: N slots, V value dim, A accesses of a token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-# What one access adds to the gradient of a count carrier. A power of two, so
-# that counts pass through exactly, and so small that a trainer's global-norm
-# clipping does not notice the carrier.
+# What one access adds to the gradient of a count carrier: a power of two, to
+# keep counts exact, and small enough to leave a trainer's global norm alone.
 COUNT_SCALE = 2.0**-60
 
 DIGITS = 3
 
+Path = tuple[Any, ...]
+"""A key path from `jax.tree.leaves_with_path`."""
+
+Matcher = Callable[[Path], bool]
+
 
 def make_carrier(num_slots: int) -> jax.Array:
-  """A count carrier for a table of `num_slots` rows.
+  """Makes a count carrier for a table of `num_slots` rows.
 
   Args:
     num_slots: N.
 
   Returns:
-    Zeros, float32 [3, N]; they stay zeros.
+    Zeros, float32 [3, N]; training never changes them.
 
   Example:
     >>> make_carrier(5).shape
@@ -41,11 +48,10 @@ def make_carrier(num_slots: int) -> jax.Array:
 
 
 def carried_counts(gradient: jax.Array) -> jax.Array:
-  """Access counts, out of the gradient of a carrier.
+  """Extracts access counts from the gradient of a carrier.
 
-  Exact up to 2**24 accesses of a slot, in bfloat16 too; where a trainer adds
-  or scales gradients in bfloat16, each of these rounds by at most 1 part in
-  256.
+  Exact up to 2**24 accesses of a slot, in bfloat16 too. Each time a trainer
+  adds or scales gradients in bfloat16, they round by at most 1 part in 256.
 
   Args:
     gradient: Floats [3, N], float32 or bfloat16.
@@ -54,7 +60,7 @@ def carried_counts(gradient: jax.Array) -> jax.Array:
     float32 [N]: the counts, times whatever the trainer scaled gradients by.
 
   Raises:
-    ValueError: If it is no gradient of a carrier, or in a type too narrow.
+    ValueError: If the shape or dtype is not that of a carrier's gradient.
 
   Example:
     >>> gradient = make_carrier(4).at[:2, 3].set(COUNT_SCALE)
@@ -67,13 +73,13 @@ def carried_counts(gradient: jax.Array) -> jax.Array:
 
 
 def _check(name: str, array: jax.Array) -> None:
-  """Raises a ValueError for what cannot carry counts."""
+  """Raises a ValueError for an array that cannot carry counts."""
   if array.ndim != 2 or array.shape[0] != DIGITS:
     raise ValueError(
       f'{name} must have shape ({DIGITS}, N), as counting.make_carrier makes '
       f'it, got {array.shape}.'
     )
-  # The scale is 0 in float16: nothing would be counted.
+  # In float16 COUNT_SCALE is 0.
   if array.dtype not in (jnp.float32, jnp.bfloat16):
     raise ValueError(
       f'{name} must be float32 or bfloat16, got {array.dtype}: leave count '
@@ -89,31 +95,30 @@ def count_carrier(
 ) -> jax.Array:
   """Returns `reads`, and makes the gradient of `carrier` the access counts.
 
-  Trainers that pass nothing but gradients to their optimizer cannot tell it
-  which slots were accessed. A trainable `carrier` next to the value table can:
-  its value never matters, and its gradient holds the number of accesses of
-  every slot times `COUNT_SCALE`, whatever the loss. Gradients being summed, so
-  are counts: over layers that share a table, micro-batches and replicas.
+  A trainer that passes its optimizer nothing but gradients cannot tell it which
+  slots were accessed. A trainable `carrier` next to the value table can: its
+  value never matters, and its gradient is the number of accesses of every slot
+  times `COUNT_SCALE`, whatever the loss. Counts are summed as gradients are:
+  over layers that share a table, micro-batches and replicas.
   `optim.sparse_memory_finetuning` reads them.
 
   Args:
-    carrier: From `make_carrier`, [3, N], beside the value table in the
+    carrier: From `make_carrier`, [3, N], next to the value table in the
       parameter tree.
     slot_ids: Integers [..., A] in [0, N).
-    reads: What `read_rows` gave for `slot_ids`, floats [..., V].
+    reads: What `read_rows` returned for `slot_ids`, floats [..., V].
     mask: Booleans [...]; False = padding, not counted. None counts the tokens
-      on which the loss depends, that is those whose gradient is not all zero:
-      this leaves out padding at the end of a causal sequence.
+      that the loss depends on, those whose gradient is not all zero: this
+      leaves out padding at the end of a causal sequence.
 
   Returns:
     `reads`, unchanged.
 
   Raises:
-    ValueError: If the carrier is not [3, N] of float32 or bfloat16, or the
-      shapes do not fit together.
+    ValueError: If the carrier is not [3, N] of float32 or bfloat16, or shapes
+      do not match.
 
   Example:
-    >>> import jax, jax.numpy as jnp
     >>> from smft_jax import counting
     >>> def loss(carrier, reads):
     ...   slot_ids = jnp.array([[0, 2], [2, 3]])
@@ -159,3 +164,49 @@ def _carry_backward(residuals, gradient):
 
 
 _carry.defvjp(_carry_forward, _carry_backward)
+
+
+def _named(name: str) -> Matcher:
+  """Matches paths whose last key is `name`, looking through NNX variables."""
+
+  def is_named(path: Path) -> bool:
+    names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+    if names[-1:] in (['value'], ['raw_value']) and names[-2:-1] == [name]:
+      names.pop()
+    return names[-1:] == [name]
+
+  return is_named
+
+
+is_values = _named('values')
+is_carrier = _named('access_counts')
+
+
+def pair_carriers(
+  leaves: Mapping[Path, Any],
+  is_values: Matcher = is_values,
+  is_carrier: Matcher = is_carrier,
+) -> dict[Path, Path]:
+  """Maps the path of each value table to that of its carrier, in tree order.
+
+  Raises:
+    ValueError: If there is no table, there are not as many carriers, or a
+      carrier's shape does not match its table.
+  """
+  tables = [path for path in leaves if is_values(path)]
+  carriers = [path for path in leaves if is_carrier(path)]
+  if not tables or len(tables) != len(carriers):
+    raise ValueError(
+      f'found {len(tables)} value tables and {len(carriers)} count carriers, '
+      'need one carrier for each table: see is_values and is_carrier.'
+    )
+  pairs = dict(zip(tables, carriers, strict=True))
+  for table, carrier in pairs.items():
+    expected = (DIGITS, *jnp.shape(leaves[table])[:1])
+    if jnp.shape(leaves[carrier]) != expected:
+      raise ValueError(
+        f'{jax.tree_util.keystr(carrier)} must have shape {expected} to count '
+        f'the accesses of {jax.tree_util.keystr(table)}, got '
+        f'{jnp.shape(leaves[carrier])}: see make_carrier.'
+      )
+  return pairs

@@ -1,13 +1,13 @@
-"""Exact search for the best of n * n keys among 2 * n sub-keys.
+"""Finds the best of n * n product keys exactly, from 2 * n sub-keys.
 
-A slot's key is the concatenation of one sub-key of the first half and one of
-the second, so its score is the sum of two dot products and the k best slots
-are among the k x k sums of the k best sub-keys of each half (product-key
-memory, arXiv:1907.05242).
+A slot's key concatenates one sub-key of the first half and one of the second,
+so its score is the sum of two dot products, and the k best slots are among the
+k x k sums of the k best sub-keys of each half (product-key memory,
+arXiv:1907.05242).
 
 Shape letters: H heads, K key dim, C = K / 2, n sub-keys in a half, N = n * n
 slots, k slots kept, c candidates for them, T tokens (all leading dims), B
-tokens of a block, R rows (a token, head and half each).
+tokens of a block, R rows (one for each token, head and half).
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ import numpy as np
 from smft_jax import blocks
 
 TopK = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
-"""(rows [R, n], k) -> the k highest of each row and their places, [R, k]."""
+"""(rows [R, n], k) -> the k highest of each row and their indices, [R, k]."""
 
 Merge = Callable[[TopK, jax.Array, jax.Array], tuple[jax.Array, jax.Array, int]]
-"""(top_k, best half scores [R, j], ids [R, j]) -> the k best among those of all
-shards, their ids among all sub-keys, and how many sub-keys there are."""
+"""(top_k, best half scores [R, j], ids [R, j]) -> the k best of all shards,
+their ids among all sub-keys, and the number of all sub-keys."""
 
 Halve = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(slot ids [B, H, k], gradients of their scores) -> the sub-keys of either
-half that won, and the gradients of their scores, both [B, H, 2, k]."""
+"""(slot ids [B, H, k], gradients of their scores) -> the winning sub-keys of
+each half, and the gradients of their half scores, both [B, H, 2, k]."""
 
-# Half scores in one block of tokens. On a CPU a block should stay in the
-# caches and below the size from which every allocation faults its pages in
-# anew; elsewhere it only bounds the memory (1 GB in float32).
+# Half scores in one block of tokens. On a CPU a block should fit in the caches,
+# and be too small for its allocation to fault in fresh pages each time;
+# elsewhere it only bounds the memory (1 GB in float32).
 _CPU_BLOCK = 2**21
 _BLOCK = 2**28
 
-# XLA:CPU's top-k runs on one thread, but independent ones run side by side if
+# XLA:CPU's top-k runs on one thread, but independent ones run in parallel if
 # more than 8 are ready at once.
 _CPU_PARTS = 16
 _CPU_PART_ROWS = 128
@@ -54,18 +54,16 @@ def product_key_topk(
 
   .. math:: s_i = q_1 \cdot c_{1, i_1} + q_2 \cdot c_{2, i_2}
 
-  and the result holds the k slots of highest score: exact, not approximate,
-  because a slot whose half is not among that half's k best is beaten by k
-  others. No 1 / sqrt(K) factor is applied. Of slots with equal scores, any may
-  be kept, the same ones each time.
+  The search is exact: a slot whose half is not among that half's k best is
+  beaten by k others. There is no 1 / sqrt(K) factor. Ties are broken
+  arbitrarily but deterministically.
 
   Differentiable with respect to `queries` and `subkeys` through `scores`, in
-  reverse mode. Long sequences are searched in blocks of tokens, so that memory
-  stays bounded.
+  reverse mode. Searches long sequences in blocks of tokens to bound memory.
 
   Args:
     queries: Floats [..., H, K].
-    subkeys: Floats [H, 2, n, K / 2], own per head and half.
+    subkeys: Floats [H, 2, n, K / 2].
     k: Number of slots to keep, at most n.
 
   Returns:
@@ -73,10 +71,9 @@ def product_key_topk(
     [..., H, k] in the promoted dtype of the inputs, best first.
 
   Raises:
-    ValueError: If the shapes do not fit together or k is not in [1, n].
+    ValueError: If shapes do not match or k is not in [1, n].
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import product_keys
     >>> subkeys = jnp.array([[[[1.0], [2.0]], [[0.0], [5.0]]]])  # H=1, n=2
     >>> slot_ids, scores = product_keys.product_key_topk(
@@ -100,7 +97,7 @@ def product_key_topk(
 
 
 def check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
-  """Raises a one-line ValueError for shapes that do not fit together."""
+  """Raises the ValueError of `product_key_topk`."""
   if subkeys.ndim != 4 or subkeys.shape[1] != 2:
     raise ValueError(
       'subkeys must have shape [heads, 2, n, key_dim / 2], got '
@@ -114,7 +111,7 @@ def check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
     )
   if not 1 <= k <= n:
     raise ValueError(
-      f'k = {k} must lie between 1 and the {n} sub-keys of a half: lower k '
+      f'k = {k} must be between 1 and the {n} sub-keys of a half: lower k '
       'or use more slots.'
     )
 
@@ -130,21 +127,19 @@ def search_tokens(
   k: int,
   merge: Merge | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """The search without its gradient, among all sub-keys or those of a shard.
+  """Searches all sub-keys, or those of a shard; has no gradient.
 
   Args:
     queries_TxHx2xC: Queries in halves.
     subkeys_Hx2xnxC: All sub-keys, or those of this shard.
     k: As for `product_key_topk`.
-    merge: With a shard's sub-keys, takes the best half scores of all shards
-      together; see
-      `sharded_search`.
+    merge: With a shard's sub-keys, merges the best half scores of all shards.
 
   Returns:
     Slot ids and scores, [T, H, k].
   """
 
-  def on(block_scores: int, top_k: TopK):
+  def make_search(block_scores: int, top_k: TopK):
     def search(queries_TxHx2xC, subkeys_Hx2xnxC):
       block = functools.partial(_search_block, subkeys_Hx2xnxC, k, top_k, merge)
       size = _block_size(subkeys_Hx2xnxC, block_scores)
@@ -155,8 +150,8 @@ def search_tokens(
   return jax.lax.platform_dependent(
     queries_TxHx2xC,
     subkeys_Hx2xnxC,
-    cpu=on(_CPU_BLOCK, _cpu_top_k),
-    default=on(_BLOCK, jax.lax.top_k),
+    cpu=make_search(_CPU_BLOCK, _cpu_top_k),
+    default=make_search(_BLOCK, jax.lax.top_k),
   )
 
 
@@ -170,8 +165,8 @@ def _search_block(subkeys_Hx2xnxC, k, top_k, merge, queries_BxHx2xC):
   if merge is not None:
     best_Rxk, ids_Rxk, n = merge(top_k, best_Rxk, ids_Rxk)
   best_2xRxk, ids_2xRxk = (x.reshape(2, -1, k) for x in (best_Rxk, ids_Rxk))
-  # Sum (a, b) of the sorted halves is beaten by the (a + 1) * (b + 1) - 1 sums
-  # above it, so of the k * k sums only about k * log(k) can be among the best.
+  # The sum of the a-th and b-th best halves is beaten by (a + 1) * (b + 1) - 1
+  # others, so only about k * log(k) of the k * k sums can be among the k best.
   firsts_c, seconds_c = np.array(
     [(a, b) for a in range(k) for b in range(k // (a + 1))], np.int32
   ).T
@@ -205,7 +200,7 @@ def _search_backward(k, residuals, gradients):
 def halves(
   n: int, slot_ids_BxHxk: jax.Array, gradient_BxHxk: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """A `Halve` for n sub-keys: a slot's gradient is that of both its halves."""
+  """Splits slots into sub-keys, which share their gradient; see `Halve`."""
   halves_BxHx2xk = jnp.stack(jnp.divmod(slot_ids_BxHxk, n), axis=2)
   gradient_BxHx2xk = jnp.broadcast_to(
     gradient_BxHxk[:, :, None], halves_BxHx2xk.shape
@@ -220,20 +215,20 @@ def search_gradients(
   gradient_TxHxk: jax.Array,
   halve: Halve,
 ) -> tuple[jax.Array, jax.Array]:
-  """Gradients of queries and sub-keys from that of the scores found.
+  """Computes the gradients of queries and sub-keys from those of the scores.
 
   Args:
-    queries_TxHx2xC: As they were searched for.
+    queries_TxHx2xC: Queries in halves.
     subkeys_Hx2xnxC: All sub-keys, or those of this shard.
-    slot_ids_TxHxk: What was found.
+    slot_ids_TxHxk: The slots found.
     gradient_TxHxk: Gradient of their scores.
-    halve: Tells the sub-keys that won, and their gradients.
+    halve: Splits slots, and their gradients, into sub-keys.
 
   Returns:
-    Gradients like queries and sub-keys.
+    Gradients of the shapes of queries and sub-keys.
   """
-  # A winner's gradient belongs to one sub-key of either half: scattered over
-  # the half scores, it gives those of queries and sub-keys by two matmuls.
+  # A slot's gradient belongs to one sub-key of each half. Scattered over the
+  # half scores, it yields both gradients by two matmuls.
   k, n = slot_ids_TxHxk.shape[2], subkeys_Hx2xnxC.shape[2]
 
   def block(subkeys_gradient_Hx2xnxC, tokens):
@@ -274,12 +269,12 @@ _search.defvjp(_search_forward, _search_backward)
 
 
 def _block_size(subkeys_Hx2xnxC: jax.Array, block_scores: int) -> int:
-  """Tokens of a block with at most so many half scores."""
+  """Returns the number of tokens with at most `block_scores` half scores."""
   return max(1, block_scores // math.prod(subkeys_Hx2xnxC.shape[:3]))
 
 
 def _cpu_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """The k best of each row, by as many top-k operations as keep a CPU busy."""
+  """Finds the k best of each row, by enough operations to keep a CPU busy."""
   num_parts = max(1, min(_CPU_PARTS, rows_Rxn.shape[0] // _CPU_PART_ROWS))
   parts = jnp.array_split(jax.lax.optimization_barrier(rows_Rxn), num_parts)
   found = [_tournament_top_k(part, k) for part in parts]
@@ -287,14 +282,12 @@ def _cpu_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
   return jnp.concatenate(values), jnp.concatenate(places)
 
 
-def _tournament_top_k(
-  rows_Rxn: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
-  """`lax.top_k` for finite rows, fast on XLA:CPU; ties to any place.
+def _tournament_top_k(rows_Rxn, k):
+  """`lax.top_k` for finite rows, fast on XLA:CPU; breaks ties arbitrarily.
 
-  Its time there goes into mispredicted branches: a heap of the k best so far,
-  which every better element enters. With the winners of a vectorised
-  tournament put in front, few later ones enter.
+  XLA:CPU keeps a heap of the k best so far and spends its time on mispredicted
+  branches, as better elements enter. With the winners of a vectorised
+  tournament put in front, few later elements enter.
   """
   n = rows_Rxn.shape[1]
   # Lanes l, l + lanes, l + 2 * lanes... compete; the winner of each lane leads.
@@ -312,10 +305,8 @@ def _tournament_top_k(
     jnp.concatenate([best[:, 0], rest.reshape(-1, n)], axis=1), k
   )
   winners = won[:, 0] * lanes + jnp.arange(lanes, dtype=jnp.int32)[None]
-  among = jnp.take_along_axis(
-    winners,
-    jnp.minimum(places, lanes - 1),
-    axis=1,
-    mode='promise_in_bounds',
+  winner = jnp.minimum(places, lanes - 1)
+  won_places = jnp.take_along_axis(
+    winners, winner, axis=1, mode='promise_in_bounds'
   )
-  return values, jnp.where(places < lanes, among, places - lanes)
+  return values, jnp.where(places < lanes, won_places, places - lanes)
