@@ -33,6 +33,7 @@ from smft_jax.runtime import program
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
+from smft_jax.store import tensorboard
 
 _FLAGS = {
   'coordinator': command_line.Flag(
@@ -65,7 +66,9 @@ def run(
   """
   began = time.monotonic()
   results: dict[str, Any]
-  with records_lib.MetricsWriter(workdir) as writer:
+  with records_lib.MetricsWriter(
+    workdir, tensorboard=experiment.tensorboard
+  ) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
     if experiment.stream is None:
       results = _measure_base(experiment, base, writer)
@@ -119,6 +122,8 @@ def main(argv: list[str]) -> None:
   invocation = command_line.parse(argv, _FLAGS)
   processes.initialize(**invocation.flags)
   experiment = config_lib.from_config_dict(invocation.config)
+  if experiment.tensorboard:
+    tensorboard.check()
   workdir = invocation.workdir
   # Before the workdir is touched: a mistake leaves nothing behind.
   task = base_lib.make_task(experiment)

@@ -109,7 +109,8 @@ class Experiment:
     mesh: Use of many devices; None takes one.
     max_skipped: Steps in a row without a finite loss and gradient after which a
       run stops.
-    tensorboard: Write metrics for TensorBoard into WORKDIR/tensorboard too.
+    tensorboard: Also write metrics.jsonl as TensorBoard files, in
+      WORKDIR/tensorboard.
 
   Raises:
     UserError: If two sections contradict each other.

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from smft_jax import schema
 from smft_jax.runtime import processes
 from smft_jax.store import atomic
+from smft_jax.store import tensorboard as tensorboard_lib
 
 
 def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
@@ -59,6 +60,7 @@ class MetricsWriter:
     self,
     workdir: str | os.PathLike,
     clock: Callable[[], float] = time.time,
+    tensorboard: bool = False,
   ):
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     self._clock = clock
@@ -68,17 +70,23 @@ class MetricsWriter:
       if whole.encode() != self._path.read_bytes():
         atomic.write_text(self._path, whole)
     self._file = self._open()
+    self._events: tensorboard_lib.EventWriter | None = None
+    if tensorboard and processes.is_main():
+      self._mirror(read_records(workdir))
 
   def write(self, event: str, **values: Any) -> None:
     """Appends {"event": event, "time": seconds since 1970, **values}."""
     if not processes.is_main():
       return
-    record = {'event': event, 'time': round(self._clock(), 3), **values}
+    now = round(self._clock(), 3)
+    record = atomic.to_json({'event': event, 'time': now, **values})
     # One write of one whole line: a crash leaves it there or cuts it short. So
     # does a full disk, which takes a part and then raises at the rest.
-    left = _line(atomic.to_json(record)).encode()
+    left = _line(record).encode()
     while left:
       left = left[self._file.write(left) :]
+    if self._events is not None:
+      self._events.write(record)
 
   def truncate(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
     """Cuts the file before the first record for which `predicate` holds.
@@ -96,16 +104,26 @@ class MetricsWriter:
     self._file.close()
     atomic.write_text(self._path, ''.join(_line(record) for record in kept))
     self._file = self._open()
+    if self._events is not None:
+      self._mirror(kept)
 
   def close(self) -> None:
     """Closes the file."""
     self._file.close()
+    if self._events is not None:
+      self._events.close()
 
   def __enter__(self) -> MetricsWriter:
     return self
 
   def __exit__(self, *unused: object) -> None:
     self.close()
+
+  def _mirror(self, records: list[dict[str, Any]]) -> None:
+    """Writes TensorBoard's files anew."""
+    if self._events is not None:
+      self._events.close()
+    self._events = tensorboard_lib.EventWriter(self._path.parent, records)
 
   def _open(self) -> BinaryIO:
     # Unbuffered, and open between events: closing it is up to `close`.

@@ -43,6 +43,7 @@ from smft_jax.runtime import program
 from smft_jax.runtime import progress
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
+from smft_jax.store import tensorboard
 from smft_jax.sweep import plan as sweep_plan
 from smft_jax.sweep import table as sweep_table
 from smft_jax.sweep.pareto import analysis as pareto
@@ -148,6 +149,8 @@ def main(argv: list[str]) -> None:
   workdir = invocation.workdir
   points, report = sweep_plan.expand(invocation.config_file, invocation.config)
   chosen = _chosen(points, invocation.flags['point'])
+  if any(point.experiment.tensorboard for point in chosen):
+    tensorboard.check()
   if invocation.flags['list']:
     for point in chosen:
       state = sweep_plan.state_of(workdir, point)
@@ -198,7 +201,9 @@ class _Bases:
     if self._base is None or self._key != key:
       self._base, self._key = None, key
       folder = sweep_plan.folder_of(workdir, point)
-      with records_lib.MetricsWriter(folder) as writer:
+      with records_lib.MetricsWriter(
+        folder, tensorboard=point.experiment.tensorboard
+      ) as writer:
         self._base = base_lib.find_or_make(
           point.experiment, self._tasks[sweep_plan.task_key(point)], writer
         )
@@ -212,7 +217,9 @@ def _run_point(
   began = time.monotonic()
   folder = sweep_plan.folder_of(workdir, point)
   base = bases.find_or_make(point, workdir)
-  with records_lib.MetricsWriter(folder) as writer:
+  with records_lib.MetricsWriter(
+    folder, tensorboard=point.experiment.tensorboard
+  ) as writer:
     results = finetune.run(
       point.experiment, base, folder, writer, checkpoints=False, show=False
     )

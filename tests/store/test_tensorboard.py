@@ -1,0 +1,101 @@
+"""TensorBoard's event files say what metrics.jsonl says, each point once."""
+
+import collections
+import struct
+import sys
+
+import pytest
+
+from smft_jax import train
+from smft_jax.config import experiment as config_lib
+from smft_jax.runs import base
+from smft_jax.runtime import program
+from smft_jax.store import records as records_lib
+from tests.support import configs
+from tests.support import tiny_run
+
+
+def points_of(workdir):
+  """The (step, value, time) of every plot, in the order of the file."""
+  event_pb2 = pytest.importorskip(
+    'tensorboardX.proto.event_pb2', reason='tensorboardX is not installed'
+  )
+  [file] = (workdir / 'tensorboard').iterdir()
+  data, points = file.read_bytes(), collections.defaultdict(list)
+  while data:  # length, its checksum, the event, its checksum
+    [length] = struct.unpack('<Q', data[:8])
+    event = event_pb2.Event.FromString(data[12 : 12 + length])
+    data = data[16 + length :]
+    for value in event.summary.value:
+      point = (event.step, value.simple_value, event.wall_time)
+      points[value.tag].append(point)
+  return dict(points)
+
+
+@pytest.fixture
+def write(tmp_path):
+  pytest.importorskip('tensorboardX', reason='tensorboardX is not installed')
+
+  def write(*steps, cut_after=None):
+    with records_lib.MetricsWriter(
+      tmp_path, clock=lambda: 5.0, tensorboard=True
+    ) as writer:
+      if cut_after is not None:
+        writer.truncate(lambda record: record['step'] > cut_after)
+      for step in steps:
+        writer.write('pretrain', step=step, loss=step / 2)
+
+  return write
+
+
+def test_every_number_is_a_point(tmp_path, write):
+  write(3)
+  with records_lib.MetricsWriter(
+    tmp_path, clock=lambda: 7.0, tensorboard=True
+  ) as writer:
+    writer.write('stream', documents=2, document='d', loss=1.5, slots_updated=9)
+    metrics = {'target': {'recall': 0.25, 'nll': float('nan')}}
+    writer.write('evaluation', documents=2, metrics=metrics)
+  assert points_of(tmp_path) == {
+    'pretrain/loss': [(3, 1.5, 5.0)],
+    'stream/loss': [(2, 1.5, 7.0)],
+    'stream/slots_updated': [(2, 9.0, 7.0)],
+    'evaluation/target/recall': [(2, 0.25, 7.0)],
+  }
+
+
+def test_a_resumed_run_repeats_no_point(tmp_path, write):
+  write(1, 2, 3, 4)
+  write(3, 4, 5, cut_after=2)
+  steps = [step for step, _, _ in points_of(tmp_path)['pretrain/loss']]
+  assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize('wanted', [True, False])
+def test_a_run_writes_them_if_asked(wanted, tmp_path, monkeypatch):
+  pytest.importorskip('tensorboardX', reason='tensorboardX is not installed')
+
+  def make_base(experiment, task, writer):
+    writer.write('pretrain', step=5, loss=0.5)
+
+  monkeypatch.setattr(base, 'find_or_make', make_base)
+  monkeypatch.setattr(train, '_measure_base', lambda *unused: {})
+  experiment = config_lib.from_config_dict(
+    configs.make(stream=None, background=None, tensorboard=wanted)
+  )
+  train.run(experiment, None, tmp_path)
+  assert (tmp_path / 'metrics.jsonl').exists()
+  assert (tmp_path / 'tensorboard').exists() == wanted
+  if wanted:
+    assert points_of(tmp_path)['pretrain/loss'][0][:2] == (5, 0.5)
+
+
+def test_without_the_package_nothing_is_done(tmp_path, monkeypatch, capsys):
+  monkeypatch.setitem(sys.modules, 'tensorboardX', None)
+  file, workdir = tiny_run.write_config(tmp_path), tmp_path / 'run'
+  argv = [f'--config={file}', f'--workdir={workdir}']
+  assert program.run(train.main, [*argv, '--config.tensorboard=True']) == 2
+  error = capsys.readouterr().err
+  assert 'pip install "smft_jax[tensorboard]"' in error
+  assert error.count('\n') == 1
+  assert [path.name for path in tmp_path.iterdir()] == ['tiny.py']
