@@ -11,7 +11,7 @@ import dataclasses
 import html
 import math
 
-from smft_jax.report import figures
+from smft_jax.report import chart as figures
 
 _WIDE = 50
 _DASHES = ('', '7 4', '2 5', '9 4 2 4')

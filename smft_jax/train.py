@@ -20,7 +20,6 @@ from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import task as task_lib
 from smft_jax.evaluation import health
-from smft_jax.report import run as report
 from smft_jax.report import summary
 from smft_jax.runs import background as background_lib
 from smft_jax.runs import base as base_lib
@@ -138,6 +137,9 @@ def main(argv: list[str]) -> None:
     results = atomic.to_json(run(experiment, task, workdir))
     atomic.write_json(path, results)
     if processes.is_main():
+      # Drawing takes a while to import, and only this needs it.
+      from smft_jax.report import run as report
+
       report.write_report(
         workdir,
         results,
@@ -145,9 +147,7 @@ def main(argv: list[str]) -> None:
         records_lib.read_records(workdir),
       )
   if processes.is_main():
-    print(summary.headline(results))
-    if 'memory_health' in results:
-      print(health.sentence(results['memory_health']))
+    print('\n'.join(summary.lines(results)))
     print(f'results and report.html in {workdir}')
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from smft_jax.analyze import alignment
 from smft_jax.analyze import held_facts
 from smft_jax.analyze import reads as reads_lib
-from smft_jax.report import page
+from smft_jax.report import old_page as page
 from smft_jax.sweep.pareto import drawing
 
 KINDS = {

@@ -9,10 +9,10 @@ from typing import Any
 
 from smft_jax.analyze import heat_map
 from smft_jax.analyze import words as analysis_words
-from smft_jax.report import figures
-from smft_jax.report import page
-from smft_jax.report import run as report
-from smft_jax.report import summary
+from smft_jax.report import chart as figures
+from smft_jax.report import old_page as page
+from smft_jax.report import old_run as report
+from smft_jax.report import old_summary as summary
 from smft_jax.store import atomic
 
 _WAYS = {

@@ -1,4 +1,4 @@
-"""One page about one run: what was learned, what was lost, how it went."""
+"""The page about one run: results, curves, settings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import json
 import pathlib
 from typing import Any
 
-from smft_jax.evaluation import health
 from smft_jax.report import figures
 from smft_jax.report import page
 from smft_jax.report import summary
 from smft_jax.store import atomic
+
+_POINTS = 200  # of a curve, as no screen shows more
 
 
 def write_report(
@@ -20,182 +21,223 @@ def write_report(
   config: Mapping[str, Any],
   records: Sequence[Mapping[str, Any]],
 ) -> None:
-  """Writes report.html and, where there is a stream, retention.svg.
+  """Writes report.html and, for a run with a stream, retention.svg.
 
   Args:
-    workdir: where to; its config.json, if there, tells the command line.
-    results: what results.json holds.
-    config: the resolved config (`config.to_dict`).
-    records: what metrics.jsonl holds (`records_lib.read_records`).
+    workdir: The folder to write to; the command line is read from its
+      config.json.
+    results: What results.json holds.
+    config: The resolved config (`config.to_dict`).
+    records: What metrics.jsonl holds.
   """
   workdir = pathlib.Path(workdir)
   results = atomic.to_json(results)
-  pictures = summary.retention_charts(results)
-  if pictures:
-    svg = figures.line_chart(**pictures[0], legend=True)
-    atomic.write_text(workdir / 'retention.svg', figures.standalone(svg))
-  text = page.document(
-    title(results),
-    summary.headline(results),
-    [
-      page.tiles(summary.tiles(results)),
-      *body(workdir, results, config, records),
-    ],
-    figures.STYLE,
+  charts = retention_charts(results)
+  if charts:
+    drawn = figures.line_chart(**charts[0])
+    svg = figures.standalone(drawn, 'Retention curve')
+    atomic.write_text(workdir / 'retention.svg', svg)
+  text = page.render(
+    'run.html',
+    title='smft_jax',
+    headline=summary.title(results),
+    run=context(workdir, results, config, records),
   )
   atomic.write_text(workdir / 'report.html', text)
 
 
-def body(
+def context(
   workdir: pathlib.Path,
   results: Mapping[str, Any],
   config: Mapping[str, Any],
   records: Sequence[Mapping[str, Any]],
-) -> list[str]:
-  """What a page says of a run below its headline, as pieces of HTML.
+) -> dict[str, Any]:
+  """Returns what the template run_body.html shows, as its variable `run`.
 
   Args:
-    workdir: as in `write_report`, as are the others.
-    results: those that are JSON.
-    config: the resolved config.
-    records: what metrics.jsonl holds.
+    workdir: As in `write_report`, like the others.
+    results: Results that are JSON.
+    config: The resolved config.
+    records: What metrics.jsonl holds.
   """
-  pictures = summary.retention_charts(results)
   command = ''
   if (workdir / 'config.json').exists():
     start = json.loads((workdir / 'config.json').read_text())
     command = ' '.join(['python -m smft_jax.train', *start.get('argv', ())])
-  found = ['<h2>Along the stream</h2>'] if pictures else []
-  found += [picture(one) for one in pictures]
-  found += _tables(results)
-  if 'memory_health' in results:
-    told = health.sentence(results['memory_health'])
-    found.append(f'<p>{page.safe(told)}</p>')
-  losses = summary.pretraining_charts(records)
-  if losses:
-    found.append('<h2>Training loss</h2>')
-    found += [picture(one) for one in losses]
-  return found + [
-    '<h2>How it was run</h2>',
-    f'<p class="soft"><code>{page.safe(command)}</code></p>' if command else '',
-    _facts(
-      {
-        **(config.get('method') or {}),
-        **{
-          key: results.get(key) for key in ('steps', 'tokens', 'slots_updated')
-        },
-      }
-    ),
-    page.details('Everything measured', _all_measures(results)),
-    page.details('The data in numbers', _facts(results.get('counts') or {})),
-    page.details('The whole config', f'<pre>{page.safe(_flags(config))}</pre>'),
-    page.details('Environment', _facts(results.get('environment') or {})),
-  ]
+  keys = ('steps', 'tokens', 'slots_updated')
+  settings = {
+    **(config.get('method') or {}),
+    **{key: results.get(key) for key in keys},
+  }
+  return {
+    'tiles': summary.tiles(results),
+    'head': ('', *summary.HEAD[1:]),
+    'rows': summary.rows(results),
+    'memory': summary.memory_health(results),
+    'retention': _draw(retention_charts(results), 'Retention curve'),
+    'pretraining': _draw(pretraining_charts(records), 'Training loss'),
+    'command': command,
+    'settings': _facts(settings),
+    'measures': _all_measures(results),
+    'counts': _facts(results.get('counts') or {}),
+    'config': flags(config),
+    'environment': _facts(results.get('environment') or {}),
+  }
 
 
-def picture(drawn: Mapping[str, Any]) -> str:
-  """A chart at two widths, of which the screen shows one, and its legend.
+def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Arguments of `figures.line_chart` for the retention curve.
 
-  Args:
-    drawn: arguments of `figures.line_chart`.
+  Recall, F1 and accuracy share one chart, from 0 to 100%. Losses share
+  another, as changes since the start. The one with the target comes first.
   """
-  key = ''.join(
-    '<span><svg class="chart key" width="26" height="12" aria-hidden="true">'
-    f'{figures.swatch(line)}</svg>{page.safe(line.label)}</span>'
-    for line in drawn['series']
-  )
-  wide = figures.line_chart(**{'width': 760, **drawn})
-  height = min(drawn.get('height', 280), 280)
-  narrow = figures.line_chart(**{**drawn, 'width': 354, 'height': height})
-  return (
-    f'<div class="picture"><div class="legend">{key}</div>'
-    f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></div>'
-  )
+  curve = results.get('retention_curve') or []
+  held_out = results.get('held_out') or {}
+  target = results.get('target')
+  unseen = results.get('target_unseen_phrasing')
+  # The main target is solid, the other dotted.
+  main = list(summary.TARGETS)
+  if target and (summary.is_loss(target) or not unseen):
+    main.reverse()
+  looks: dict[str, tuple[str, tuple[int, ...]]] = {
+    main[0]: ('blue', ()),
+    main[1]: ('blue', (1, 2)),
+  }
+  others = iter([('orange', ()), ('green', (5, 2)), ('purple', (6, 2, 1, 2))])
+  for name in held_out:
+    if summary.is_control(name):
+      looks[name] = 'gray', (2, 2)
+    else:
+      looks[name] = next(others, ('green', ()))
+  shares: list[figures.Series] = []
+  losses: list[figures.Series] = []
+  for name, (color, dashes) in looks.items():
+    measure = (results if name in summary.TARGETS else held_out).get(name)
+    points = _points(curve, name)
+    if measure is None or len(points) < 2:
+      continue
+    is_loss = summary.is_loss(measure)
+    if is_loss:
+      first = points[0][1]
+      points = tuple((x, y / first - 1) for x, y in points)
+    (losses if is_loss else shares).append(
+      figures.Series(
+        label=summary.name_of(name, results),
+        points=points,
+        color=color,
+        dashes=dashes,
+      )
+    )
+  found: list[dict[str, Any]] = []
+  if shares:
+    measures = [target or {}, *held_out.values()]
+    named = next(m for m in measures if m and not summary.is_loss(m))
+    found.append(
+      {
+        'series': shares,
+        'y_label': summary.metric_of(named),
+        'y_range': (0.0, 1.0),
+        'show': page.percent,
+      }
+    )
+  if losses:
+    found.append(
+      {
+        'series': losses,
+        'y_label': 'change of NLL (lower is better)',
+        'show': lambda y: page.percent(y, '+') if y else '0%',
+      }
+    )
+  found.sort(key=lambda c: 'blue' not in {line.color for line in c['series']})
+  for after_the_first in found[1:]:
+    after_the_first['height'] = 2.3
+  return [{'x_label': 'documents streamed', **one} for one in found]
 
 
-def _tables(results: Mapping[str, Any]) -> list[str]:
-  """Before and after, of what was learned and of what was to be kept."""
-  learned, kept = [], []
-  for key, measure in summary.measured_targets(results).items():
-    change = measure['after'] - measure['before']
-    learned.append((summary.name_of(key, results), measure, f'{change:+.3f}'))
-  for name, measure in (results.get('held_out') or {}).items():
-    drop = measure.get('relative_drop')
-    # What was never taught cannot be lost.
-    lost = '' if drop is None or summary.is_control(name) else f'{drop:.2%}'
-    kept.append((summary.name_of(name, results), measure, lost))
-  kept_title = 'What was kept' if learned else 'Measured'
+def pretraining_charts(
+  records: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+  """Arguments of `figures.line_chart` for the loss of pretraining."""
+  points = [
+    (record['step'], record['loss'])
+    for record in records
+    if record.get('event') == 'pretrain'
+    and record.get('loss') is not None
+    and record.get('step') is not None
+  ]
+  if len(points) < 2:
+    return []
+  thinned = [*points[: -1 : max(1, len(points) // _POINTS)], points[-1]]
+  line = figures.Series(label='', points=tuple(thinned), color='green')
   return [
-    '<h2>What was learned</h2>' if learned else '',
-    _table('change', learned),
-    f'<h2>{kept_title}</h2>' if kept else '',
-    _table('lost', kept),
+    {
+      'series': [line],
+      'x_label': 'steps',
+      'y_label': 'loss, nats per token',
+      'show': lambda y: f'{y:.3g}',
+      'height': 2.1,
+    }
   ]
 
 
-def _all_measures(results: Mapping[str, Any]) -> str:
-  """Every metric of every set, before and after."""
+def flags(config: Mapping[str, Any], path: str = '--config') -> str:
+  """Writes a config as the flags that would set it, one a line.
+
+  Example:
+    >>> print(flags({'seed': 1, 'method': {'t': 17}}))
+    --config.seed=1
+    --config.method.t=17
+  """
+  lines: list[str] = []
+  for key, value in config.items():
+    if isinstance(value, Mapping):
+      lines.append(flags(value, f'{path}.{key}'))
+    else:
+      lines.append(f'{path}.{key}={value}')
+  return '\n'.join(lines)
+
+
+def _draw(charts: Sequence[Mapping[str, Any]], label: str) -> list[str]:
+  return [figures.svg(figures.line_chart(**chart), label) for chart in charts]
+
+
+def _points(
+  curve: Sequence[Mapping[str, Any]], name: str
+) -> tuple[tuple[float, float], ...]:
+  """Where a set was measured along the stream."""
+  measured = (
+    (
+      at['documents'],
+      (at if name in summary.TARGETS else at.get('held_out') or {}).get(name),
+    )
+    for at in curve
+  )
+  return tuple((x, y) for x, y in measured if y is not None)
+
+
+def _all_measures(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Every metric of every set: name, metric, before, after, change."""
   after = results.get('metrics_after') or {}
   rows = []
   for name, measured in (results.get('metrics_before') or {}).items():
     for metric, before in measured.items():
       now = after.get(name, {}).get(metric)
       both = before is not None and now is not None
-      change = f'{now - before:+.3f}' if both else ''
-      measure = {'metric': metric, 'before': before, 'after': now}
-      rows.append((summary.name_of(name, results), measure, change))
-  return _table('change', rows)
+      rows.append(
+        (
+          summary.name_of(name, results),
+          summary.metric_of({'metric': metric}),
+          page.number(before),
+          page.number(now),
+          page.number(now - before, '+') if both else '',
+        )
+      )
+  return rows
 
 
-def _table(last: str, rows: Sequence[tuple[str, Any, str]]) -> str:
-  if not rows:
-    return ''
-  cells = [
-    (
-      label,
-      summary.measure_of(measure),
-      _number(measure.get('before')),
-      _number(measure.get('after')),
-      change,
-    )
-    for label, measure, change in rows
-  ]
-  return page.table(('', '', 'before', 'after', last), cells, change=True)
-
-
-def title(results: Mapping[str, Any]) -> str:
-  """What a page about a run is about."""
-  method = summary.plain(str(results.get('method') or 'base model'))
-  seed = results.get('seed')
-  return f'smft_jax · {method}' + (
-    f' · seed {seed}' if seed is not None else ''
-  )
-
-
-def _flags(config: Mapping[str, Any], path: str = '--config') -> str:
-  """A config as the flags that would set it."""
-  lines: list[str] = []
-  for key, value in config.items():
-    if isinstance(value, Mapping):
-      lines.append(_flags(value, f'{path}.{key}'))
-    else:
-      lines.append(f'{path}.{key}={value}')
-  return '\n'.join(lines)
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-  return page.facts(
-    (summary.plain(key), _fact(value))
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+  return [
+    (summary.plain(key), value)
     for key, value in facts.items()
     if value is not None
-  )
-
-
-def _fact(value: Any) -> str:
-  if isinstance(value, Mapping):
-    return ', '.join(f'{key} {item}' for key, item in value.items())
-  return f'{value:,}' if isinstance(value, int) else str(value)
-
-
-def _number(value: float | None) -> str | None:
-  return None if value is None else f'{value:.3f}'
+  ]

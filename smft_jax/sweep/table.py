@@ -22,7 +22,7 @@ import io
 import pathlib
 from typing import Any
 
-from smft_jax.report import summary
+from smft_jax.report import old_summary as summary
 from smft_jax.runtime import progress
 from smft_jax.store import atomic
 from smft_jax.sweep import plan as sweep_plan

@@ -268,7 +268,7 @@ def test_no_room_is_one_line_and_no_mistake(number, capsys):
 def test_run_turns_a_value_error_of_this_package_into_one_line(capsys):
   def main(argv):
     # Any function of the package that refuses its arguments would do.
-    from smft_jax.report import figures
+    from smft_jax.report import chart as figures
 
     figures.line_chart([], x_label='', y_label='', show=str)
 

@@ -17,7 +17,7 @@ from matplotlib import ticker
 from matplotlib.backends import backend_agg
 import numpy as np
 
-from smft_jax.report import figures
+from smft_jax.report import chart as figures
 
 COLORS = ('#0067a8', '#d55e00', '#00795a', '#a2427c', '#8a6d00', '#3f8fc4')
 MARKERS = 'os^DvPX<>phd8H'

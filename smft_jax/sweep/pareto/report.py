@@ -12,7 +12,7 @@ import pathlib
 import shlex
 from typing import Any
 
-from smft_jax.report import page
+from smft_jax.report import old_page as page
 from smft_jax.store import atomic
 from smft_jax.sweep.pareto import report_tables as tables
 from smft_jax.sweep.pareto import words as pareto_words

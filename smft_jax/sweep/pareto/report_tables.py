@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from smft_jax.report import page
+from smft_jax.report import old_page as page
 from smft_jax.sweep.pareto import words as pareto_words
 
 
