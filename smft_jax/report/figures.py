@@ -156,6 +156,7 @@ def line_chart(
         (show(line.points[-1][1]), line.points[-1], line.color)
         for line in series
       ],
+      gap=0.25 / height,
     )
     if any(line.label for line in series):
       drawn.legend(loc='outside upper left', ncols=2)
@@ -165,21 +166,18 @@ def line_chart(
 def label_ends(
   plot: axes.Axes,
   ends: Sequence[tuple[str, tuple[float, float], str]],
+  gap: float,
 ) -> None:
   """Writes labels right of the axes at the heights where lines end.
 
   Args:
     plot: The axes; limits and scales must be final.
     ends: Label, last point and colour name of each line.
+    gap: Least distance of two labels, as a share of the axes' height.
   """
   to_axes = plot.transData + plot.transAxes.inverted()
   heights = [float(to_axes.transform(point)[1]) for _, point, _ in ends]
-  inches = plot.get_figure().get_figheight()
-  gap = 1.25 * _FONT_SIZE / 72 / (0.62 * inches)  # of the axes' height
-  for (label, _, color), height in zip(
-    ends, spread(heights, gap * (1 + max(e[0].count('\n') for e in ends))),
-    strict=True,
-  ):  # fmt: skip
+  for (label, _, color), height in zip(ends, spread(heights, gap), strict=True):
     plot.annotate(
       label,
       (1, height),

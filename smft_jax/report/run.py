@@ -218,7 +218,7 @@ def _points(
 def _all_measures(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
   """Every metric of every set: name, metric, before, after, change."""
   after = results.get('metrics_after') or {}
-  rows = []
+  rows: list[tuple[str, ...]] = []
   for name, measured in (results.get('metrics_before') or {}).items():
     for metric, before in measured.items():
       now = after.get(name, {}).get(metric)

@@ -32,7 +32,7 @@ def rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     >>> rows({'held_out': {'known': known | {'relative_drop': 0.046}}})
     [('known before (held out)', 'recall', '100.0%', '95.4%', '4.60%')]
   """
-  found = [
+  found: list[tuple[str, ...]] = [
     (name_of(key, results), *_row(measure), '')
     for key, measure in measured_targets(results).items()
   ]

@@ -131,9 +131,9 @@ def test_results_tell_before_and_after_and_the_health_of_the_table(
   assert health['usage'] == 1 - health['dead_slots'] / 49
   assert run(root, 'healed') == 0  # finished: told again
   said = capsys.readouterr().out
-  assert 'Healed memory: recall on known' in said
-  assert 'Memory: ' in said
-  assert 'of the slots are read' in (root / 'healed/report.html').read_text()
+  assert 'known before' in said
+  assert 'memory: slots 49, read ' in said
+  assert 'KL to uniform' in (root / 'healed/report.html').read_text()
 
 
 def test_a_stream_goes_on_from_the_healed_base(root, monkeypatch):

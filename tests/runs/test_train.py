@@ -193,7 +193,7 @@ def test_a_finished_workdir_is_not_run_again(root, monkeypatch, capsys):
   monkeypatch.setattr(train, 'run', None)
   before = train_runs.files(root)
   assert train_runs.run(root, 'whole') == 0
-  assert 'It answers' in capsys.readouterr().out
+  assert 'known before' in capsys.readouterr().out
   assert train_runs.files(root) == before
 
 
