@@ -142,27 +142,21 @@ def before_and_after(
   experiment: config_lib.Experiment, base: base_lib.Base, workdir: pathlib.Path
 ) -> list[Model]:
   """Returns a run's base and, if it streamed documents, the finetuned model."""
-  models = [
-    Model(
-      names=('base',),
-      changed=(_NO_SLOTS,),
-      evaluator=_evaluator(experiment, base, base.graphdef, 1),
-      params=base.params,
+
+  def model(name: str, changed: np.ndarray, graphdef, params) -> Model:
+    evaluator = _evaluator(experiment, base, graphdef, 1)
+    return Model(
+      names=(name,), changed=(changed,), evaluator=evaluator, params=params
     )
-  ]
+
+  models = [model('base', _NO_SLOTS, base.graphdef, base.params)]
   if experiment.stream is not None:
     state = finetune.last_state(experiment, base, workdir)
     differing = checksum.differing_rows(
       step_lib.table(base.params), step_lib.table(state.params)
     )
-    models.append(
-      Model(
-        names=(str(workdir),),
-        changed=(np.flatnonzero(np.asarray(differing)),),
-        evaluator=_evaluator(experiment, base, state.graphdef, 1),
-        params=state.params,
-      )
-    )
+    changed = np.flatnonzero(np.asarray(differing))
+    models.append(model(str(workdir), changed, state.graphdef, state.params))
   return models
 
 
@@ -182,9 +176,9 @@ def lines(models: Iterable[Model], text: str) -> list[str]:
   """Returns the answers to a text and the slots behind them, as lines."""
   prompt = prompt_of(text)
   answered = [
-    (name, changed, answer)
+    answer
     for model in models
-    for name, changed, answer in zip(
+    for answer in zip(
       model.names, model.changed, model.ask(prompt), strict=True
     )
   ]
@@ -193,12 +187,9 @@ def lines(models: Iterable[Model], text: str) -> list[str]:
   for name, changed, answer in answered:
     shown.append(f'{name:<{width}}  {answer.text or "(nothing)"}')
     is_changed = np.isin(answer.slots, changed)
-    named = [
-      f'{slot}{"*" if marked else ""} {share:.1%}'
-      for slot, share, marked in zip(
-        answer.slots, answer.shares, is_changed, strict=True
-      )
-    ]
+    marks = np.where(is_changed, '*', '')
+    each = zip(answer.slots, marks, answer.shares, strict=True)
+    named = [f'{slot}{mark} {share:.1%}' for slot, mark, share in each]
     shown.append(f'{"":<{width}}  slots {", ".join(named[:_SHOWN])}')
     if len(changed):
       share = np.sum(answer.shares[is_changed])

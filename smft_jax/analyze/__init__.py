@@ -1,1 +1,1 @@
-"""Shows what a finished run stored in its memory: python -m smft_jax.analyze."""
+"""Analyses what a run stored in its memory: `python -m smft_jax.analyze`."""

@@ -1,8 +1,8 @@
-"""Whether reads of some slots fall on the names and values of a text.
+"""Measures whether reads of some slots fall on the names and values of a text.
 
-The measure is a share: of the reads of these slots, those at marked tokens.
-Chance is the share when the counts of each text are permuted over its tokens:
-it keeps how often each text reads these slots, and how many tokens are marked.
+The measure is the share of these reads that fall on marked tokens. Chance is
+that share when the counts of each text are permuted over its tokens, which
+keeps how often each text reads the slots and how many tokens are marked.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from smft_jax.analyze import reads as reads_lib
 from smft_jax.data import task
 
 PLACES = ('inside', 'first', 'last', 'before')
-"""Where a token can stand about an entity, see `places`."""
+"""Positions of tokens relative to an entity, see `places`."""
 
 _PERMUTATIONS = 200
 
 
 def entities_of(text: task.Text) -> tuple[task.Span, ...]:
-  """The entities of a text; where none are marked, its answer."""
+  """Returns the entities of a text or, if none are marked, its answer."""
   return text.entities or ((text.answer,) if text.answer else ())
 
 
 def places(
   spans: np.ndarray, entities: Sequence[task.Span]
 ) -> dict[str, np.ndarray]:
-  """Which tokens stand where about the entities of a text.
+  """Marks tokens by their position relative to the entities of a text.
 
   Args:
     spans: int [T, 2], the characters of each token.
     entities: Spans of characters.
 
   Returns:
-    Bool [T] each: `inside`, all tokens of entities; of each entity the `first`
-    and the `last`, with which all of it has been read; and `before`, the one
-    before it, which predicts it.
+    Bool [T] by name: `inside`, all tokens of entities; `first` and `last`, each
+    entity's first and last token; `before`, the token before it, which predicts
+    it.
 
   Example:
     >>> spans = np.array([(0, 2), (3, 6), (7, 13), (14, 16)])
@@ -56,23 +56,23 @@ def places(
   return found
 
 
-def alignment(
+def align(
   counts: Sequence[np.ndarray], marked: Sequence[np.ndarray], seed: int = 0
 ) -> dict[str, float] | None:
-  """How much of the reads falls on marked tokens, against chance.
+  """Computes the share of reads at marked tokens, and chance.
 
   Args:
-    counts: Of each text the reads at its tokens, int [T].
-    marked: Of each text the tokens that count, bool [T].
+    counts: For each text, int [T], the reads at its tokens.
+    marked: For each text, bool [T], the marked tokens.
     seed: Of the permutations.
 
   Returns:
-    `share`; `chance`, the mean share over all permutations; `chance_low` and
-    `chance_high`, between which 95% of 200 drawn ones lie; `ratio`, share over
-    chance. None where there are no reads, or no token is marked.
+    `share`; `chance`, its exact mean over permutations; `chance_low` and
+    `chance_high`, the middle 95% of 200 random permutations; `ratio`, share
+    over chance. None without reads or without marked tokens.
 
   Example:
-    >>> found = alignment([np.array([1, 4, 0, 1])], [np.arange(4) == 1])
+    >>> found = align([np.array([1, 4, 0, 1])], [np.arange(4) == 1])
     >>> round(found['share'], 3), found['chance'], round(found['ratio'], 2)
     (0.667, 0.25, 2.67)
   """
@@ -85,7 +85,7 @@ def alignment(
   )
   rng = np.random.default_rng(seed)
   drawn = np.zeros(_PERMUTATIONS)
-  # Texts of a length are permuted together.
+  # Texts of one length are permuted together.
   for length in sorted({len(c) for c in counts}):
     alike = [i for i, c in enumerate(counts) if len(c) == length]
     counts_RxT = np.stack([counts[i] for i in alike])
@@ -103,20 +103,12 @@ def alignment(
   }
 
 
-def of_reads(
+def align_reads(
   reads: Sequence[reads_lib.Reads], slots: Sequence[np.ndarray], seed: int = 0
 ) -> dict[str, dict[str, float] | None]:
-  """`alignment` of the reads of some slots with the entities of texts.
+  """Aligns each text's reads of some slots with its entities, by place.
 
-  The beginning and the end of a text are no words, and do not count.
-
-  Args:
-    reads: What each text read; texts without entities are passed over.
-    slots: Of each text the slots whose reads count.
-    seed: Of the permutations.
-
-  Returns:
-    The alignment with each of `PLACES`.
+  Beginning and end tokens do not count. Texts without entities are skipped.
   """
   counts = []
   marked: dict[str, list[np.ndarray]] = {place: [] for place in PLACES}
@@ -128,4 +120,4 @@ def of_reads(
     counts.append(one.counts(chosen)[words])
     for place, tokens in places(one.spans[words], entities).items():
       marked[place].append(tokens)
-  return {place: alignment(counts, marked[place], seed) for place in PLACES}
+  return {place: align(counts, marked[place], seed) for place in PLACES}

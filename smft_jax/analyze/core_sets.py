@@ -1,9 +1,10 @@
-"""Core sets: the slots that hold a fact, however it is worded.
+"""Finds core sets: the slots that hold a fact, however it is phrased.
 
-The core set of a fact is the slots that **every** paraphrase of it reads, of
-those that are read while a question on it is answered (arXiv 2510.15103). A
-paraphrase is a text that the lesson trains on; the question has, where there is
-one, a phrasing that training never showed.
+The core set of a fact is the slots that **every** paraphrase reads and that are
+also read while a question about the fact is answered (Lin et al., Continual
+Learning via Sparse Memory Finetuning, arXiv:2510.15103). The paraphrases are
+the training texts that state the fact; the question is in a phrasing that
+training never showed, if there is one.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from smft_jax.data import task
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fact:
-  """A fact of a document, as it is told and asked.
+  """A fact of a document.
 
   Attributes:
-    name: Its id, or that of the document where facts cannot be told apart.
-    texts: Which of the document's augmentations tell it.
-    question: What is asked; None of a document without questions.
+    name: Its id, or the document's if facts cannot be told apart.
+    texts: Indices of the document's augmentations that state it.
+    question: A question about it; None if the document has none.
   """
 
   name: str
@@ -32,22 +33,21 @@ class Fact:
   question: task.Question | None
 
 
-def facts_of(document: task.Document) -> tuple[Fact, ...]:
-  """The facts of a document that at least two of its texts tell.
+def find_facts(document: task.Document) -> tuple[Fact, ...]:
+  """Finds the facts of a document that at least two of its texts state.
 
-  A text tells the fact whose answer is marked in it. Two facts of one answer
-  cannot be told apart and are left out. A document in which no fact is found,
-  such as one without marked answers, is itself the one fact that all its texts
-  tell.
+  A text states the fact whose answer is marked in it. Facts that share an
+  answer cannot be told apart and are skipped. If none is found, for instance
+  because no answers are marked, the whole document counts as one fact.
 
   Example:
-    >>> told = [task.Text(text=text, answer=(len(text) - 6, len(text)))
-    ...         for text in ('Ada is from Lisbon', 'Home of Ada: Lisbon')]
+    >>> texts = [task.Text(text=text, answer=(len(text) - 6, len(text)))
+    ...          for text in ('Ada is from Lisbon', 'Home of Ada: Lisbon')]
     >>> asked = task.Question(prompt='From where is Ada?', answers=('Lisbon',),
     ...                       phrasing='0', seen=False, fact='Ada/home')
-    >>> document = task.Document(id='Ada', augmentations=tuple(told),
+    >>> document = task.Document(id='Ada', augmentations=tuple(texts),
     ...                          questions=(asked,), texts=())
-    >>> [(fact.name, fact.texts) for fact in facts_of(document)]
+    >>> [(fact.name, fact.texts) for fact in find_facts(document)]
     [('Ada/home', (0, 1))]
   """
   asked: dict[str, list[task.Question]] = {}
@@ -59,39 +59,30 @@ def facts_of(document: task.Document) -> tuple[Fact, ...]:
   }
   found = []
   for name, questions in asked.items():
-    others = (answers[other] for other in answers if other != name)
+    others = {a for other in answers if other != name for a in answers[other]}
     texts = tuple(
       index
       for index, text in enumerate(document.augmentations)
       if text.answer is not None
       and text.text[slice(*text.answer)] in answers[name]
     )
-    if len(texts) > 1 and not answers[name].intersection(
-      *[set().union(*others)]
-    ):
-      found.append(Fact(name=name, texts=texts, question=_asked(questions)))
+    if len(texts) > 1 and not answers[name] & others:
+      found.append(Fact(name=name, texts=texts, question=_choose(questions)))
   if found:
     return tuple(found)
-  return (
-    Fact(
-      name=document.id,
-      texts=tuple(range(len(document.augmentations))),
-      question=_asked(document.questions),
-    ),
-  )
+  texts = tuple(range(len(document.augmentations)))
+  question = _choose(document.questions)
+  return (Fact(name=document.id, texts=texts, question=question),)
 
 
-def _asked(questions: Sequence[task.Question]) -> task.Question | None:
-  """The question that is asked: in an unseen phrasing if there is one."""
+def _choose(questions: Sequence[task.Question]) -> task.Question | None:
+  """Returns a question, in an unseen phrasing if possible."""
   unseen = (question for question in questions if not question.seen)
   return next(unseen, next(iter(questions), None))
 
 
 def shared_slots(slots: Sequence[np.ndarray]) -> np.ndarray:
-  """The slots that every one of several texts reads, ascending.
-
-  Args:
-    slots: Of each text the slots it reads; at least one text.
+  """Returns the slots that every one of several texts reads, ascending.
 
   Raises:
     ValueError: If there is no text.
@@ -101,45 +92,30 @@ def shared_slots(slots: Sequence[np.ndarray]) -> np.ndarray:
     [3, 9]
   """
   if not slots:
-    raise ValueError('slots shared by no text: there must be at least one')
+    raise ValueError('shared_slots takes at least one text, got none')
   return functools.reduce(np.intersect1d, slots, np.unique(slots[0]))
 
 
 def core_set(
   paraphrases: Sequence[np.ndarray], answering: np.ndarray | None = None
 ) -> np.ndarray:
-  """The slots that hold a fact.
+  """Returns the slots that hold a fact, ascending.
 
   Args:
-    paraphrases: Of each paraphrase the slots that it reads.
-    answering: The slots read while a question on the fact is answered; None
-      where nothing is asked.
-
-  Returns:
-    The slots that every paraphrase reads, of those read while answering;
-    ascending.
-
-  Raises:
-    ValueError: If there is no paraphrase.
+    paraphrases: For each paraphrase the slots it reads; at least one.
+    answering: The slots read while a question about the fact is answered; None
+      without a question.
 
   Example:
     >>> core_set([np.array([3, 5, 9]), np.array([9, 3])], np.array([5, 9]))
     array([9])
-
-  References:
-    Lin et al., Continual Learning via Sparse Memory Finetuning,
-    arXiv:2510.15103.
   """
   shared = shared_slots(paraphrases)
   return shared if answering is None else np.intersect1d(shared, answering)
 
 
 def in_rank_order(slots: np.ndarray, scores: np.ndarray) -> np.ndarray:
-  """Slots by their scores, best first, ties to the lower id.
-
-  Args:
-    slots: int [M].
-    scores: [N], of all slots.
+  """Sorts slots [M] by `scores` [N], best first, ties to the lower id.
 
   Example:
     >>> scores = np.array([1.0, 0.0, 4.0, 1.0])
@@ -150,11 +126,11 @@ def in_rank_order(slots: np.ndarray, scores: np.ndarray) -> np.ndarray:
   return slots[np.argsort(-scores[slots], kind='stable')]
 
 
-def sizes_up_to(most: int) -> list[int]:
-  """Numbers of rows to try: 1, 2, 5, 10, 15, 20, 30, 40 ... and `most`.
+def sizes_to_try(most: int) -> list[int]:
+  """Returns numbers of rows to try: 1, 2, 5, 10, 15, 20, 30 ... and `most`.
 
   Example:
-    >>> sizes_up_to(42)
+    >>> sizes_to_try(42)
     [1, 2, 5, 10, 15, 20, 30, 40, 42]
   """
   found, decade = [1, 2, 5], 10
@@ -164,27 +140,20 @@ def sizes_up_to(most: int) -> list[int]:
   return [size for size in found if size < most] + [most]
 
 
-def smallest_enough(
+def smallest_sufficient(
   sizes: Sequence[int], right: Sequence[bool] | np.ndarray
 ) -> int | None:
-  """The smallest size that answers, and from which all larger ones do.
+  """Returns the smallest of ascending sizes from which on all are right.
 
-  Args:
-    sizes: Ascending.
-    right: Whether each answers.
-
-  Returns:
-    The size; None where the largest does not answer.
+  Returns None if the largest is wrong.
 
   Example:
-    >>> smallest_enough([1, 2, 5, 10], [True, False, True, True])
+    >>> smallest_sufficient([1, 2, 5, 10], [True, False, True, True])
     5
   """
-  enough = None
-  for size, is_right in zip(
-    reversed(sizes), reversed(list(right)), strict=True
-  ):
+  sufficient = None
+  for size, is_right in zip(reversed(sizes), right[::-1], strict=True):
     if not is_right:
       break
-    enough = size
-  return enough
+    sufficient = size
+  return sufficient

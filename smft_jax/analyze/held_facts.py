@@ -1,8 +1,8 @@
-"""The facts of a run's lessons, and the slots that hold them.
+"""Finds the facts of a run's lessons, and the slots that hold them.
 
-With one memory layer the slots that a text reads do not change while values are
-trained, so that the slots of every step are found again exactly; with several
-they are those that the base would have chosen.
+With one memory layer, the slots that a text reads do not change while values
+train, so the slots chosen at every step are recovered exactly. With several
+layers they are those that the base would have chosen.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import step as step_lib
 
-# Lessons whose texts are looked at, evenly spaced over the stream.
+# Most lessons whose facts are analysed, evenly spaced over the stream.
 _LESSONS = 50
 
-# Lessons whose scores go into the curve over ranks.
+# Most lessons whose first step goes into the curve of scores over ranks.
 _CURVES = 16
 
 
@@ -38,13 +38,13 @@ class HeldFact:
 
   Attributes:
     fact: The fact.
-    lesson: Place of its document in the stream.
-    reads: What each text that tells it read.
-    asked: What its question with the answer read; None without one.
+    lesson: Index of its document in the stream.
+    reads: The reads of each text that states it.
+    asked: The reads of its question with the answer; None without a question.
     shared: Slots that every text reads.
     core: The core set.
     trained: The slots that its lesson changed, best first.
-    background: As many slots, those that the background reads most.
+    background: The same number of slots, those the background reads most.
   """
 
   fact: core_sets.Fact
@@ -72,22 +72,17 @@ def chosen_slots(
   base: base_lib.Base,
   first: step_lib.TrainState,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-  """Finds the slots again that the steps of a run chose.
-
-  Args:
-    experiment: The run's config.
-    base: The model it started from.
-    first: The state before its first step.
+  """Recovers the slots that the steps of a run chose.
 
   Returns:
-    Of each lesson the slots that its steps chose, best first by the sum of
+    For each lesson the slots that its steps chose, best first by the sum of
     their scores; and the scores [steps, N] in the first step of some lessons.
   """
   assert experiment.stream is not None
   student = learner.Learner(experiment, base)
   steps = experiment.stream.steps_per_document
   total = len(base.task.documents[: experiment.stream.max_documents])
-  sampled = set(evenly(total, _CURVES))
+  sampled = set(evenly_spaced(total, _CURVES))
   chosen, sample = [], []
   with progress.Progress('slots of each lesson', total, 'lesson') as bar:
     for index in preemption.until_requested(range(total)):
@@ -102,7 +97,7 @@ def chosen_slots(
         if index in sampled and not step:
           sample.append(scores)
       found = np.unique(np.concatenate(slots))
-      found = found[found < len(summed)]  # places that no slot took
+      found = found[found < len(summed)]  # drops unused places
       chosen.append(core_sets.in_rank_order(found, summed))
       bar.update(index + 1)
   return chosen, np.stack(sample)
@@ -114,73 +109,67 @@ def find(
   first: step_lib.TrainState,
   lessons: Sequence[np.ndarray],
 ) -> tuple[HeldFact, ...]:
-  """The facts of the lessons, of some where there are many.
+  """Finds the facts of the lessons, or of a sample if there are many.
 
-  Args:
-    experiment: The run's config.
-    base: The model it started from.
-    first: The state before its first step.
-    lessons: Of each lesson the slots it changed, best first.
+  `lessons` holds for each lesson the slots it changed, best first.
   """
   assert experiment.stream is not None
   assert first.background is not None
-  documents = base.task.documents
   frequency = layout_lib.to_numpy(first.background.document_frequency)
   common = core_sets.in_rank_order(np.arange(len(frequency)), frequency)
   found: list[HeldFact] = []
-  chosen = evenly(len(lessons), _LESSONS)
+  chosen = evenly_spaced(len(lessons), _LESSONS)
   with progress.Progress('reads of its texts', len(chosen), 'lesson') as bar:
     for done, index in enumerate(preemption.until_requested(chosen), start=1):
-      told = core_sets.facts_of(documents[index])
-      asked = [
-        _marked(f.question.full_text(), documents[index].augmentations)
-        for f in told
-        if f.question is not None
+      document = base.task.documents[index]
+      facts = core_sets.find_facts(document)
+      questions = [
+        _mark_entities(fact.question.full_text(), document.augmentations)
+        for fact in facts
+        if fact.question is not None
       ]
-      every = reads_lib.of_texts(
+      reads = reads_lib.read_texts(
         base.graphdef,
         base.params,
-        [*documents[index].augmentations, *asked],
+        [*document.augmentations, *questions],
         base.tokenizer,
         max_length=experiment.base.max_length,
         batch_size=experiment.stream.batch_size,
       )
-      answering = iter(every[len(documents[index].augmentations) :])
-      for fact in told:
-        texts = tuple(every[i] for i in fact.texts)
-        question = next(answering) if fact.question is not None else None
-        slots = [one.slots for one in texts]
-        found.append(
-          HeldFact(
-            fact=fact,
-            lesson=index,
-            reads=texts,
-            asked=question,
-            shared=core_sets.shared_slots(slots),
-            core=core_sets.core_set(
-              slots, None if question is None else question.slots
-            ),
-            trained=lessons[index],
-            background=common[: len(lessons[index])],
-          )
+      answering = iter(reads[len(document.augmentations) :])
+      for fact in facts:
+        asked = next(answering) if fact.question is not None else None
+        slots = [reads[i].slots for i in fact.texts]
+        held = HeldFact(
+          fact=fact,
+          lesson=index,
+          reads=tuple(reads[i] for i in fact.texts),
+          asked=asked,
+          shared=core_sets.shared_slots(slots),
+          core=core_sets.core_set(
+            slots, None if asked is None else asked.slots
+          ),
+          trained=lessons[index],
+          background=common[: len(lessons[index])],
         )
+        found.append(held)
       bar.update(done)
   return tuple(found)
 
 
-def _marked(text: task.Text, others: Sequence[task.Text]) -> task.Text:
-  """A text with the entities marked that are marked in others."""
+def _mark_entities(text: task.Text, others: Sequence[task.Text]) -> task.Text:
+  """Marks the entities in a text that are marked in other texts."""
   names = {one.text[slice(*span)] for one in others for span in one.entities}
   starts = {text.text.find(name): name for name in sorted(names)}
   found = ((at, at + len(name)) for at, name in starts.items() if at >= 0)
   return dataclasses.replace(text, entities=tuple(sorted(found)))
 
 
-def evenly(total: int, most: int) -> list[int]:
-  """At most so many of some places, the first among them.
+def evenly_spaced(total: int, most: int) -> list[int]:
+  """Returns at most `most` indices below `total`, starting with 0.
 
   Example:
-    >>> evenly(10, 4), evenly(2, 4)
+    >>> evenly_spaced(10, 4), evenly_spaced(2, 4)
     ([0, 2, 5, 7], [0, 1])
   """
   count = min(total, most)

@@ -1,295 +1,207 @@
-"""One page about what a run's memory learned, in words and pictures."""
+"""Writes analysis.html: tables, plots and heat maps of an analysis."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import math
 import pathlib
 from typing import Any
 
+import numpy as np
+
+from smft_jax.analyze import analysis
 from smft_jax.analyze import heat_map
-from smft_jax.analyze import words as analysis_words
-from smft_jax.report import chart as figures
-from smft_jax.report import old_page as page
-from smft_jax.report import old_run as report
-from smft_jax.report import old_summary as summary
+from smft_jax.report import figures
+from smft_jax.report import page
 from smft_jax.store import atomic
 
-_WAYS = {
+_ROWS = {
   'base': 'no rows (the base)',
   'core_only': 'trained rows of its core set',
   'all_but_core': 'all other rows of its lesson',
   'lesson': 'all rows of its lesson',
   'run': 'all rows of the run',
 }
+_PLACES = {
+  'inside': 'on names and values',
+  'first': 'on the first word of one',
+  'last': 'on the last word of one',
+  'before': 'on the word before one',
+}
 
-# Lessons that changed a row: as many as this or more are counted together.
+# Keys of a fact's entry, their descriptions, and the paper's values.
+_COUNTS = (
+  ('core', 'core set', '100 to 500'),
+  ('read_by_every_paraphrase', 'slots that every text reads', ''),
+  ('core_read_at_the_answer', 'core slots read at the answer', ''),
+  ('core_common', 'core slots that most background texts read', ''),
+  ('lesson_rows', 'rows that its lesson changed', ''),
+  ('core_trained', 'core slots that its lesson changed', ''),
+  ('enough_rows_of_core', 'of these, enough to answer', '25 to 100'),
+  ('enough_rows_of_lesson', "of the lesson's rows, enough to answer", ''),
+)
+
+# Rows changed by this many lessons or more are counted together.
 _MANY = 6
+
+# Colours and dashes of the first and second line of a plot.
+_LOOKS = (('blue', ()), ('orange', (6, 3)))
 
 
 def write(
   workdir: pathlib.Path,
   numbers: Mapping[str, Any],
   maps: Sequence[heat_map.HeatMap],
-  results: Mapping[str, Any],
-  config: Mapping[str, Any],
-  records: Sequence[Mapping[str, Any]],
 ) -> None:
   """Writes analysis.html.
 
   Args:
-    workdir: Where to.
-    numbers: What analysis.json holds.
+    workdir: Folder to write to.
+    numbers: The content of analysis.json.
     maps: The heat maps to show.
-    results: What results.json holds.
-    config: The resolved config.
-    records: What metrics.jsonl holds.
   """
-  body = [
-    page.tiles(_tiles(numbers)),
-    f'<p>{page.safe(summary.headline(results))}</p>',
-    *_slots(numbers),
-    *_fewer(numbers),
-    *_maps(numbers, maps),
-    *_health(numbers),
-    *report.body(workdir, results, config, records),
-  ]
-  text = page.document(
-    f'{report.title(results)} · analysis',
-    analysis_words.where(numbers),
-    body,
-    figures.STYLE + heat_map.STYLE,
+  found, overlap = summary(numbers), numbers['health']['overlap']
+  by_lessons = overlap['by_lessons']
+  names = ['1 lesson', *(f'{n} lessons' for n in range(2, _MANY)), 'more']
+  counts = [*by_lessons[: _MANY - 1], sum(by_lessons[_MANY - 1 :])]
+  text = page.render(
+    'analysis.html',
+    title='smft_jax · analysis',
+    headline=f'What {numbers["workdir"]} learned (seed {numbers["seed"]})',
+    tiles=[(value, name) for name, value in found[:4]],
+    summary=found[4:],
+    numbers=numbers,
+    counts=_counts(numbers['facts']),
+    rows=_ROWS,
+    kinds=analysis.KINDS,
+    places=_PLACES,
+    maps=maps,
+    enough=_plot_enough(numbers),
+    scores=_plot_scores(numbers['health']),
+    by_lessons=list(zip(names, counts, counts, strict=False)),
+    overlap=_plot(
+      [
+        ('changed by an earlier lesson', enumerate(overlap['seen_before'], 1)),
+        ('changed by a later lesson', enumerate(overlap['rewritten'], 1)),
+      ],
+      x_label='lesson',
+      y_label="share of the lesson's rows",
+      show=page.percent,
+      y_range=(0.0, 1.0),
+    ),
   )
   atomic.write_text(workdir / 'analysis.html', text)
 
 
-def _tiles(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """The numbers that people look for first."""
-  facts = numbers['facts']
-  core = sum(fact['core'] for fact in facts)
-  changed = sum(fact['core_trained'] for fact in facts)
+def summary(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns the main results as names and values, the most important first."""
+  facts, health = numbers['facts'], numbers['health']
+  core, common, trained, rows = (
+    sum(fact[key] for fact in facts)
+    for key in ('core', 'core_common', 'core_trained', 'lesson_rows')
+  )
   found = [
-    (f'{analysis_words.middle(facts, "core"):g}', 'slots hold a fact (median)')
+    ('slots in the core set of a fact (median)', _median(facts, 'core')),
+    ('core slots that its lesson changed', _share(trained, core)),
   ]
-  if core:
-    found.append((f'{changed / core:.0%}', 'of these were trained'))
   if 'answered' in numbers:
     share = f'{numbers["answered"]["core_only"]:.0%}'
-    found.append((share, 'of the questions answered with these rows alone'))
+    found.append(('questions answered with these rows alone', share))
   aligned = numbers['alignment']['core']['inside']
   if aligned is not None:
-    told = 'of their reads on names and values, by chance'
-    found.append((f'{aligned["share"]:.0%}', f'{told} {aligned["chance"]:.0%}'))
+    name = f'core reads on names and values (chance {aligned["chance"]:.0%})'
+    found.append((name, f'{aligned["share"]:.0%}'))
+  name = 'core slots changed, leaving out those that most background texts read'
+  found += [
+    (name, _share(trained, core - common)),
+    ('rows of a lesson that are core slots', _share(trained, rows)),
+  ]
+  lessons = _with(numbers.get('enough_for_lessons', ()), 'enough')
+  if lessons:
+    name = f'rows enough for a lesson, of {_median(lessons, "rows")} (medians)'
+    found.append((name, _median(lessons, 'enough')))
+  usage, before = health['usage'], np.mean(health['overlap']['seen_before'])
+  return [
+    *found,
+    ('rows of a lesson that an earlier one changed (mean)', f'{before:.0%}'),
+    ('slots read', f'{usage["usage"]:.1%}'),
+    ('reads of the top 1% of slots', f'{usage["top_1_percent_share"]:.1%}'),
+    ('divergence from uniform', f'{usage["kl_to_uniform"]:.2f} nats'),
+    ('reads that moved to other slots', f'{health["drift"]:.2%}'),
+  ]
+
+
+def _counts(facts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+  """Returns the paper's table: median, paper, quartiles, range, facts."""
+  found = []
+  for key, name, paper in _COUNTS:
+    values = [fact[key] for fact in _with(facts, key)]
+    if values:
+      low, first, half, third, high = (
+        f'{value:g}' for value in np.quantile(values, (0, 0.25, 0.5, 0.75, 1))
+      )
+      spread = (f'{first}–{third}', f'{low}–{high}')
+      found.append((name, half, paper, *spread, str(len(values))))
   return found
 
 
-def _slots(numbers: Mapping[str, Any]) -> list[str]:
-  """Which slots hold a fact, and whether they were trained."""
-  head = ('', 'median', 'paper', 'half of them', 'all', 'facts')
-  found = [
-    '<h2>Which slots hold a fact, and were they trained?</h2>',
-    _paragraph(analysis_words.trained(numbers)),
-    page.table(head, analysis_words.table(numbers)),
-    '<p class="soft">The core set of a fact: slots that every text telling it'
-    ' reads, of those that its question with the answer reads.</p>',
-  ]
-  answered = numbers.get('answered')
-  if answered:
-    found += [
-      '<h3>Questions answered, by the rows put into the base</h3>',
-      page.bars(
-        [
-          (name, answered[key], f'{answered[key]:.0%}')
-          for key, name in _WAYS.items()
-        ]
-      ),
-    ]
-  listed = [
-    (
-      fact['fact'],
-      str(fact['core']),
-      str(fact['core_trained']),
-      ', '.join(map(str, fact['core_slots_trained'][:12]))
-      + (' …' if fact['core_trained'] > 12 else ''),
-    )
-    for fact in numbers['facts']
-  ]
-  columns = ('fact', 'core set', 'trained', 'trained slots, best first')
-  found.append(
-    page.details('Every fact and its slots', page.table(columns, listed))
-  )
-  return found
-
-
-def _fewer(numbers: Mapping[str, Any]) -> list[str]:
-  """Whether fewer slots would have done."""
+def _plot_enough(numbers: Mapping[str, Any]) -> str:
+  """Plots the share of questions answered over the rows put into the base."""
   if 'by_rows' not in numbers:
-    return []
-  looks = {
-    'core': ('rows of its core set', 'blue', ''),
-    'lesson': ('rows of its lesson', 'orange', '8 4'),
-  }
+    return ''
   lines = []
-  for kind, (label, color, dashes) in looks.items():
+  for kind, label in (('core', 'core set'), ('lesson', 'lesson')):
     curve = numbers['by_rows'][kind]
     points = zip(curve['rows'], curve['answered'], strict=True)
-    lines.append(
-      figures.Series(
-        label=label,
-        points=tuple((math.log10(rows), share) for rows, share in points),
-        color=color,
-        dashes=dashes,
-      )
-    )
-  return [
-    '<h2>Would fewer have done?</h2>',
-    *map(_paragraph, analysis_words.fewer(numbers)),
-    report.picture(
-      {
-        'series': lines,
-        'x_label': 'best rows put into the base (each step tenfold)',
-        'y_label': 'questions answered',
-        'show': summary.percent,
-        'show_x': lambda x: f'{10**x:.3g}',
-        'y_range': (0.0, 1.0),
-        'height': 280,
-      }
-    ),
-    '<p class="soft">Rows of the finished table, by the rank that the run gave'
-    ' them. Those left out were trained all the same: a run with a smaller t'
-    ' could do better or worse.</p>',
-    page.details(
-      'Every lesson',
-      page.table(
-        ('lesson', 'rows changed', 'facts answered', 'rows enough for these'),
-        [
-          (str(one['lesson'] + 1), one['rows'], one['answered'], one['enough'])
-          for one in numbers['enough_for_lessons']
-        ],
-      ),
-    ),
+    lines.append((f'rows of its {label}', points))
+  return _plot(
+    lines,
+    x_label='best rows put into the base',
+    y_label='questions answered',
+    show=page.percent,
+    y_range=(0.0, 1.0),
+    log_x=True,
+  )
+
+
+def _plot_scores(health: Mapping[str, Any]) -> str:
+  """Plots mean scores over ranks, cut at t; about 150 points of each line."""
+  curve, t = health['curve'], health['t']
+  points = list(zip(curve['ranks'], curve['scores'], strict=True))
+  lines = []
+  for label, part in (
+    ('changed', points[:t]),
+    ('not changed', points[t - 1 :]),
+  ):
+    thinned = [*part[: -1 : max(1, len(part) // 150)], part[-1]]
+    lines.append((label, thinned))
+  return _plot(
+    lines,
+    x_label='rank of the slot in a step',
+    y_label='mean score',
+    show='{:.2g}'.format,
+  )
+
+
+def _plot(lines, **settings: Any) -> str:
+  """Plots lines, given as a label and points, as SVG."""
+  series = [
+    figures.Series(label=label, points=tuple(at), color=color, dashes=dashes)
+    for (label, at), (color, dashes) in zip(lines, _LOOKS, strict=True)
   ]
+  label = f'{settings["y_label"]} by {settings["x_label"]}'
+  return figures.svg(figures.line_chart(series, height=2.3, **settings), label)
 
 
-def _maps(
-  numbers: Mapping[str, Any], maps: Sequence[heat_map.HeatMap]
-) -> list[str]:
-  """Where in the texts the slots are read."""
-  rows: list[tuple[str, ...]] = []
-  for kind, name in analysis_words.KINDS.items():
-    for place, where in analysis_words.PLACES.items():
-      found = numbers['alignment'][kind][place]
-      if found is not None:
-        low, high = found['chance_low'], found['chance_high']
-        rows.append(
-          (
-            name,
-            where,
-            f'{found["share"]:.1%}',
-            f'{found["chance"]:.1%} ({low:.1%}–{high:.1%})',
-            f'{found["ratio"]:.2f}',
-          )
-        )
-  head = ('reads of', '', 'share', 'chance', 'ratio')
-  shown = [heat_map.to_html(drawn) for drawn in maps]
-  return [
-    '<h2>Where in the text are they read?</h2>',
-    *shown[:1],
-    page.details('Facts of other lessons', '\n'.join(shown[1:])),
-    *map(_paragraph, analysis_words.aligned(numbers)),
-    page.details('All places', page.table(head, rows) if rows else ''),
-    '<p class="soft">Chance: the reads of each text permuted over its words; in'
-    ' brackets where 95% of 200 permutations lie.</p>',
-  ]
+def _with(
+  entries: Sequence[Mapping[str, Any]], key: str
+) -> list[Mapping[str, Any]]:
+  """Returns the entries that have a value."""
+  return [entry for entry in entries if entry.get(key) is not None]
 
 
-def _health(numbers: Mapping[str, Any]) -> list[str]:
-  """Whether the memory is healthy."""
-  found = numbers['health']
-  usage = found['usage']
-  overlap, curve = found['overlap'], found['curve']
-  facts = [
-    ('slots', f'{usage["slots"]:,}'),
-    ('never read', f'{usage["dead_slots"]:,}'),
-    ('top 1% of the slots', f'{usage["top_1_percent_share"]:.1%} of the reads'),
-    ('from uniform', f'{usage["kl_to_uniform"]:.2f} nats'),
-    ('reads that moved', f'{found["drift"]:.2%}'),
-  ]
-  frequency = [
-    (bin['label'], bin['slots'], f'{bin["slots"]:,}')
-    for bin in found.get('document_frequency', ())
-  ]
-  scored = list(zip(curve['ranks'], curve['scores'], strict=True))
-  t = found['t']
-  by_lessons = overlap['by_lessons']
-  counts = [*by_lessons[: _MANY - 1], sum(by_lessons[_MANY - 1 :])]
-  names = ['1 lesson', *(f'{n} lessons' for n in range(2, _MANY))]
-  shared = [
-    (name, rows, f'{rows:,}')
-    for name, rows in zip([*names, f'{_MANY} or more'], counts, strict=False)
-    if rows
-  ]
-  stream = {
-    label: tuple(enumerate(overlap[key], start=1))
-    for key, label in (
-      ('seen_before', 'changed by an earlier lesson'),
-      ('rewritten', 'changed by a later lesson'),
-    )
-  }
-  looks = (('blue', ''), ('orange', '8 4'))
-  return [
-    '<h2>Is the memory healthy?</h2>',
-    *map(_paragraph, analysis_words.healthy(numbers)),
-    page.facts(facts),
-    '<h3>Slots by the share of background texts that read them</h3>'
-    if frequency
-    else '',
-    page.bars(frequency),
-    f'<h3>Scores by rank, and the cut at t = {t}</h3>',
-    report.picture(
-      {
-        'series': [
-          figures.Series(
-            label='changed', points=_thinned(scored[:t]), color='blue'
-          ),
-          figures.Series(
-            label='not changed',
-            points=_thinned(scored[t - 1 :]),
-            color='gray',
-            dashes='3 4',
-          ),
-        ],
-        'x_label': 'rank of the slot in a step',
-        'y_label': 'mean score',
-        'show': lambda y: f'{y:.2g}',
-        'height': 240,
-      }
-    ),
-    '<h3>Rows by how many lessons changed them</h3>',
-    page.bars(shared),
-    '<h3>Rows that lessons share</h3>',
-    report.picture(
-      {
-        'series': [
-          figures.Series(label=label, points=points, color=color, dashes=dashes)
-          for (label, points), (color, dashes) in zip(
-            stream.items(), looks, strict=True
-          )
-        ],
-        'x_label': 'lesson',
-        'y_label': "share of the lesson's rows",
-        'show': summary.percent,
-        'y_range': (0.0, 1.0),
-        'height': 240,
-      }
-    ),
-  ]
+def _median(entries: Sequence[Mapping[str, Any]], key: str) -> str:
+  return f'{np.median([entry[key] for entry in entries]):g}'
 
 
-def _thinned(points: Sequence[tuple[float, float]]) -> tuple:
-  """At most some 150 points, the last among them."""
-  return (*points[: -1 : max(1, len(points) // 150)], points[-1])
-
-
-def _paragraph(text: str) -> str:
-  return f'<p>{page.safe(text)}</p>'
+def _share(part: float, whole: float) -> str:
+  return f'{part / whole:.0%}' if whole else 'none'

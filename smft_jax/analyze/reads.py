@@ -1,7 +1,7 @@
-"""What texts read of a memory, token by token, as numpy arrays.
+"""Records which slots texts read, token by token, as numpy arrays.
 
-Shapes: T tokens of a text with its beginning and end, A accesses of a token in
-all memory layers together, N slots.
+Shapes: T tokens of a text including its beginning and end tokens, A accesses of
+a token over all memory layers, N slots.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from smft_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Reads:
-  """What one text read.
+  """The reads of one text.
 
   Attributes:
     text: The text.
-    spans: int [T, 2], the characters that each token stands for; of the
-      beginning and the end none, (0, 0).
+    spans: int [T, 2], the characters of each token; (0, 0) for the beginning
+      and end tokens.
     slot_ids: int32 [T, A].
   """
 
@@ -40,20 +40,20 @@ class Reads:
 
   @property
   def words(self) -> np.ndarray:
-    """Bool [T], the tokens that stand for characters."""
+    """Bool [T], the tokens that have characters."""
     return self.spans[:, 1] > self.spans[:, 0]
 
   @property
   def slots(self) -> np.ndarray:
-    """The slots read at any token, each once, ascending."""
+    """The distinct slots read at any token, ascending."""
     return np.unique(self.slot_ids)
 
   def counts(self, slots: np.ndarray) -> np.ndarray:
-    """int [T], how many reads of each token are of these slots."""
+    """Counts each token's reads of these slots, int [T]."""
     return np.sum(np.isin(self.slot_ids, slots), axis=1)
 
   def answering(self) -> Reads:
-    """The part from the token that predicts the answer to the answer's last.
+    """Returns the reads from the token that predicts the answer to its end.
 
     Raises:
       ValueError: If no answer is marked in the text.
@@ -67,7 +67,7 @@ class Reads:
     )
 
 
-def of_texts(
+def read_texts(
   graphdef: nnx.GraphDef,
   params: nnx.State,
   texts: Sequence[task.Text],
@@ -76,18 +76,9 @@ def of_texts(
   max_length: int,
   batch_size: int = 64,
 ) -> list[Reads]:
-  """Runs a model over texts and keeps what its memory read.
+  """Runs a model over texts and records the reads of its memory.
 
-  Args:
-    graphdef: The model.
-    params: Its Variables.
-    texts: What to read, each alone.
-    tokenizer: The model's.
-    max_length: Most tokens in a row; a longer text is read in parts.
-    batch_size: Rows per forward pass.
-
-  Returns:
-    One entry per text.
+  Each text is read by itself, in parts of at most `max_length` tokens.
   """
   rows = encoding.tokenize(texts, tokenizer, max_length=max_length)
   length = batches.bucket_length(rows.longest)
@@ -100,7 +91,7 @@ def of_texts(
     slot_ids = np.asarray(_slot_ids(graphdef, params, batch))
     for place, row in enumerate(chosen):
       into = parts[rows.sources[row]]
-      # Every part begins anew; the text has one beginning.
+      # Every part has a beginning token; the text has one.
       first = 1 if into else 0
       into.append(slot_ids[place, first : rows.lengths[row]])
   encoded = tokenizer.encode_batch_with_offsets([t.text for t in texts])
@@ -115,14 +106,7 @@ def of_texts(
 
 
 def touched(spans: np.ndarray, wanted: Sequence[task.Span]) -> np.ndarray:
-  """Which tokens have a character in one of some spans.
-
-  Args:
-    spans: int [T, 2], the characters of each token.
-    wanted: Spans of characters.
-
-  Returns:
-    Bool [T].
+  """Marks tokens, given as spans [T, 2], that overlap a wanted span.
 
   Example:
     >>> touched(np.array([(0, 0), (0, 3), (4, 7)]), [(2, 4)]).tolist()
@@ -137,6 +121,6 @@ def touched(spans: np.ndarray, wanted: Sequence[task.Span]) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _slot_ids(graphdef, params, batch):
-  """Slot ids [B, L, A] of all memory layers."""
+  """Returns slot ids [B, L, A] of all memory layers."""
   _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
   return jnp.concatenate(accesses.slot_ids, axis=-1)

@@ -1,39 +1,30 @@
-"""What a stream of lessons does to a memory, beside `health`'s counts.
+"""Measures what a stream of lessons does to a memory.
 
-How often the background reads each slot, where the cut at t falls among the
-scores, how much later lessons write over earlier ones, and whether texts still
-read the slots that they read before.
+Covers how often the background reads each slot, how scores fall with rank, how
+many rows lessons share, and how many reads moved to other slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import itertools
 from typing import Any
 
 import numpy as np
 import numpy.typing
 
-# Shares of the background's documents; a bin ends at each.
+# Upper ends of the bins, as shares of the background's documents.
 _EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-# A lesson that shares more of its rows than this with earlier ones writes over
-# most of what they left; ours.
-_MOST_REWRITTEN = 0.5
 
 
 def frequency_histogram(
   document_frequency: numpy.typing.ArrayLike, num_documents: float
 ) -> list[dict[str, Any]]:
-  """How many slots the background reads how often.
+  """Counts slots by the share of background documents that read them.
 
   Args:
-    document_frequency: [N], in how many documents each slot is read.
-    num_documents: How many documents there are.
-
-  Returns:
-    Bins in order, each a `label` and the number of `slots` in it: those never
-    read, and then by the share of the documents that read them.
+    document_frequency: [N], the number of documents that read each slot.
+    num_documents: Number of documents.
 
   Example:
     >>> [bin['slots'] for bin in frequency_histogram([0, 1, 50, 900], 1000)]
@@ -52,16 +43,16 @@ def frequency_histogram(
 
 
 def lesson_overlap(lessons: Sequence[np.ndarray]) -> dict[str, Any]:
-  """How lessons share the rows they change.
+  """Measures how lessons share the rows they change.
 
   Args:
-    lessons: Of each lesson in its order the slots it changed; at least one.
+    lessons: For each lesson, in order, the slots it changed; at least one.
 
   Returns:
-    `rows`: rows of each lesson; `seen_before`: of each lesson the share of
-    these that an earlier lesson had changed; `rewritten`: of each lesson the
-    share that a later lesson changed too; `all_rows`: how many rows any lesson
-    changed; `by_lessons`: how many of these 1, 2, ... lessons changed.
+    For each lesson, `rows`, its number of rows, `seen_before`, the share of
+    them that an earlier lesson changed, and `rewritten`, the share that a later
+    lesson changed; `all_rows`, the number of rows that any lesson changed; and
+    `by_lessons`, how many of these were changed by 1, 2, ... lessons.
 
   Example:
     >>> found = lesson_overlap([np.array([1, 2]), np.array([2, 3])])
@@ -88,17 +79,11 @@ def lesson_overlap(lessons: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def slot_drift(before: np.ndarray, after: np.ndarray) -> float:
-  """The share of reads that are of other slots than before.
+  """Computes the share of reads that moved to other slots.
 
   Args:
-    before: int [..., A], the slots that tokens read of one model.
-    after: The same of another.
-
-  Returns:
-    From 0, where every token reads the slots it read, to 1.
-
-  Raises:
-    ValueError: If they are not of the same tokens.
+    before: int [..., A], the slots that tokens read in one model.
+    after: The same tokens' slots in another model.
 
   Example:
     >>> slot_drift(np.array([[1, 2], [3, 4]]), np.array([[2, 1], [3, 5]]))
@@ -106,30 +91,26 @@ def slot_drift(before: np.ndarray, after: np.ndarray) -> float:
   """
   if before.shape != after.shape:
     raise ValueError(
-      f'slot ids of the same tokens are alike in shape, got {before.shape} and'
-      f' {after.shape}'
+      'slot ids before and after must have one shape, got'
+      f' {before.shape} and {after.shape}'
     )
-  both = zip(
-    before.reshape(-1, before.shape[-1]),
-    after.reshape(-1, after.shape[-1]),
-    strict=True,
-  )
-  kept = sum(int(np.isin(old, new).sum()) for old, new in both)
+  width = before.shape[-1]
+  pairs = zip(before.reshape(-1, width), after.reshape(-1, width), strict=True)
+  kept = sum(int(np.isin(old, new).sum()) for old, new in pairs)
   return 1 - kept / before.size
 
 
 def score_curve(scores: np.ndarray, t: int, most: int = 4) -> dict[str, Any]:
-  """How scores fall with rank, and where the cut at t is.
+  """Averages scores by rank over steps.
 
   Args:
-    scores: [steps, N], the scores of the slots in some steps.
-    t: How many slots a step changes.
-    most: Ranks are shown up to so many times t.
+    scores: [steps, N], the scores of the slots in each step.
+    t: Number of slots that a step changes.
+    most: Ranks up to this multiple of t are returned.
 
   Returns:
-    `ranks` and `scores`, the mean over the steps of the score at each rank;
-    `at_cut`: the score at rank t over that at rank 1; `kept`: the share of the
-    sum of all scores that the best t have.
+    `ranks` and mean `scores`; `at_cut`, the score at rank t over that at rank
+    1; `kept`, the best t slots' share of the sum of all scores.
 
   Example:
     >>> curve = score_curve(np.array([[4.0, 1.0, 3.0, 0.0]]), t=2)
@@ -145,34 +126,3 @@ def score_curve(scores: np.ndarray, t: int, most: int = 4) -> dict[str, Any]:
     'at_cut': float(falling[min(t, end) - 1] / falling[0]) if total else 0.0,
     'kept': float(falling[:t].sum() / total) if total else 0.0,
   }
-
-
-def sentences(found: Mapping[str, Any]) -> list[str]:
-  """What `lesson_overlap`, `score_curve` and `slot_drift` found, in words.
-
-  Args:
-    found: Their results as `overlap`, `curve` and `drift`, and `t`.
-  """
-  overlap, curve = found['overlap'], found['curve']
-  before = float(np.mean(overlap['seen_before']))
-  told = [
-    f'A lesson changes {np.mean(overlap["rows"]):.0f} rows on average, and all'
-    f' {len(overlap["rows"])} lessons {overlap["all_rows"]} different ones.',
-    f"{before:.0%} of a lesson's rows had been changed by an earlier lesson: "
-    + (
-      f'lessons keep mostly apart (at most {_MOST_REWRITTEN:.0%}).'
-      if before <= _MOST_REWRITTEN
-      else f'lessons write over each other (more than {_MOST_REWRITTEN:.0%}).'
-    ),
-    f'The best {found["t"]} slots of a step have {curve["kept"]:.0%} of the sum'
-    f' of all scores; the last of them scores {curve["at_cut"]:.0%} of the'
-    ' first.',
-  ]
-  drift = found['drift']
-  told.append(
-    'Texts read the very slots that they read before the stream: none moved.'
-    if not drift
-    else f'{drift:.1%} of what texts read is of other slots than before the'
-    ' stream: statistics counted before it fit that much less.'
-  )
-  return told

@@ -1,10 +1,9 @@
-"""What a model answers with some of the rows that a run changed.
+"""Asks the base with some of the rows that a run changed.
 
 Rows of the finished table are put into the base, a few at a time. A row that
-several lessons changed holds the changes of all of them. And rows are left out
-after training: a run with a smaller t would have moved those it changed by
-other steps, so that this says which rows carry an answer, not what such a run
-would have learned.
+several lessons changed holds all of their changes. Rows are left out after
+training, so this shows which rows carry an answer, not what a run with a
+smaller t would have learned.
 """
 
 from __future__ import annotations
@@ -25,13 +24,10 @@ _MOST_NUMBERS = 2**26
 
 
 def batch_size(questions: int, room: int, value_dim: int, most: int) -> int:
-  """How many questions to ask at once, each with rows of its own.
+  """Returns how many questions to ask at once, `most` at most.
 
-  Args:
-    questions: How many there are; batches are made alike in size.
-    room: Most rows of a question.
-    value_dim: V, numbers in a row.
-    most: Largest batch.
+  Each has up to `room` rows of `value_dim` numbers. Batches are of similar
+  size.
 
   Example:
     >>> batch_size(300, room=600, value_dim=128, most=256)
@@ -49,20 +45,19 @@ def answered(
   slots: Sequence[np.ndarray],
   room: int,
 ) -> np.ndarray:
-  """Which questions are answered, each with some rows of its own.
+  """Asks the base questions, each with its own rows in the table.
 
   Args:
-    evaluator: Asks the base.
+    evaluator: Asks the questions.
     params: The base.
     changed: What the run changed.
-    questions: What is asked.
-    slots: Of each question the slots whose rows are the finished run's, all of
-      them changed; for every other slot it reads the base's.
-    room: Most slots of a question in this call and in those beside it: calls
-      that share it share a program.
+    questions: The questions.
+    slots: For each question the slots whose changed rows it reads.
+    room: Most slots of a question. Calls with the same value share one compiled
+      program.
 
   Returns:
-    Bool [questions].
+    Bool [questions], whether each answer matches.
   """
   right: list[bool] = []
   size = evaluator.batch_size
@@ -70,15 +65,25 @@ def answered(
     part = slice(start, start + size)
     versions = [_rows(changed, np.sort(chosen)) for chosen in slots[part]]
     versions += [versions[-1]] * (size - len(versions))
-    # One more, which nothing reads, for the shape.
+    # One more version, which no question reads, fixes the shape.
     versions.append((changed.slots[:room], changed.new[:room]))
     overlay = overlay_lib.make(versions, range(size))
     answers = evaluator.answers(params, questions[part], overlay)
-    right += [
-      scores.exact_match(answer, question.answers) > 0
-      for answer, question in zip(answers, questions[part], strict=True)
-    ]
+    right += matches(answers, questions[part]).tolist()
   return np.array(right, bool)
+
+
+def matches(
+  answers: Sequence[str], questions: Sequence[task.Question]
+) -> np.ndarray:
+  """Returns bool [questions], whether each answer matches exactly."""
+  return np.array(
+    [
+      scores.exact_match(answer, question.answers) > 0
+      for answer, question in zip(answers, questions, strict=True)
+    ],
+    bool,
+  )
 
 
 def _rows(changed: lesson_lib.Lesson, slots: np.ndarray):

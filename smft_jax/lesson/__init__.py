@@ -17,14 +17,6 @@ from smft_jax.lesson.table import overlay
 from smft_jax.lesson.table import revert
 
 __all__ = [
-  'Lesson',
-  'apply',
-  'check_base',
-  'check_rows',
-  'difference',
-  'fingerprint',
-  'merge',
-  'overlap',
-  'overlay',
-  'revert',
-]
+  'Lesson', 'apply', 'check_base', 'check_rows', 'difference', 'fingerprint',
+  'merge', 'overlap', 'overlay', 'revert',
+]  # fmt: skip

@@ -40,14 +40,8 @@ _HELP = {
 _COMMANDS = {
   'save': ('writes the lesson of a run', ['--workdir', '--out']),
   'show': ('describes lessons', ['files']),
-  'apply': (
-    'writes a model with lessons applied',
-    ['files', '--model', '--out'],
-  ),
-  'revert': (
-    'writes a model with applied lessons reverted',
-    ['files', '--model', '--out'],
-  ),
+  'apply': ('applies lessons to a model', ['files', '--model', '--out']),
+  'revert': ('reverts applied lessons', ['files', '--model', '--out']),
   'merge': ('merges lessons into one', ['files', '--out']),
 }
 
@@ -82,16 +76,8 @@ def main(argv: list[str]) -> None:
   print(f'{out}: {model} {"without" if revert else "with"} {names}')
 
 
-def _merge(
-  lessons: Sequence[lesson_lib.Lesson],
-  digests: Sequence[str],
-  paths: Sequence[pathlib.Path],
-) -> lesson_lib.Lesson:
-  """Merges lessons, and prints how many slots they share.
-
-  Raises:
-    UserError: If they cannot be merged, or one is given twice.
-  """
+def _merge(lessons, digests, paths) -> lesson_lib.Lesson:
+  """Merges lessons, and prints how many slots they share."""
   for index, path in enumerate(paths):
     first = digests.index(digests[index])
     if first < index:
@@ -110,21 +96,18 @@ def _merge(
 
 def _description(lesson: lesson_lib.Lesson, path: pathlib.Path) -> list[str]:
   """Describes a lesson in a line per property."""
-  rows = [('learned', _run(run)) for run in lesson.runs]
-  rows += [
+  rows = [
+    *(('learned', _run(run)) for run in lesson.runs),
     ('base', lesson.base[:12]),
     ('table', f'{lesson.table}, {lesson.num_slots} slots'),
     ('size', _size(lesson, path)),
   ]
   if len(lesson.slots):
     norms = np.linalg.norm(lesson.change, axis=1)
-    before = np.linalg.norm(lesson.old.astype(np.float64), axis=1)
-    largest = int(np.argmax(norms))
-    change = (
-      f'mean norm {norms.mean():.3g}, largest {norms[largest]:.3g} (slot'
-      f' {lesson.slots[largest]}); mean norm of the rows before'
-      f' {before.mean():.3g}'
-    )
+    before = np.linalg.norm(lesson.old.astype(np.float64), axis=1).mean()
+    slot = lesson.slots[np.argmax(norms)]
+    change = f'mean norm {norms.mean():.3g}, largest {norms.max():.3g} (slot'
+    change += f' {slot}); mean norm of the rows before {before:.3g}'
     rows.append(('change of a row', change))
   return [f'  {name:<18}{text}' for name, text in rows]
 

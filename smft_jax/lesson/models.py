@@ -7,6 +7,7 @@ a cached base, or what `python -m smft_jax.lesson apply` wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import os
 import pathlib
 import shutil
@@ -87,8 +88,8 @@ def rewrite(
 ) -> None:
   """Writes a copy of a model with a lesson applied or reverted, atomically.
 
-  The checkpoint records the digests of the lessons in it, so that it is not
-  mistaken for the base.
+  Its checkpoint records the lessons in it, so that it is not mistaken for the
+  base.
 
   Args:
     model: Folder of a model; not modified.
@@ -99,8 +100,7 @@ def rewrite(
     revert: Whether to revert the lesson instead of applying it.
 
   Raises:
-    UserError: If the lesson is of another model, or cannot be applied to or
-      reverted from this one.
+    UserError: If the lesson does not fit the model.
   """
   step, arrays, owner = _read(model)
   if lesson.table not in arrays:
@@ -148,12 +148,8 @@ def _read(folder: pathlib.Path):
   device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
   def shapes(stored: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    return {
-      name: jax.ShapeDtypeStruct(
-        tuple(one['shape']), one['dtype'], sharding=device
-      )
-      for name, one in stored.items()
-    }
+    make = functools.partial(jax.ShapeDtypeStruct, sharding=device)
+    return {k: make(tuple(v['shape']), v['dtype']) for k, v in stored.items()}
 
   found = checkpoint.read_newest(folder / 'params', shapes)
   if found is None:
@@ -162,5 +158,4 @@ def _read(folder: pathlib.Path):
       ' base, whose folder `lesson save` prints, or what `lesson apply` wrote'
     )
   step, arrays, _ = found
-  owner = manifest.read(folder / 'params' / str(step))['owner']
-  return step, arrays, owner
+  return step, arrays, manifest.read(folder / 'params' / str(step))['owner']

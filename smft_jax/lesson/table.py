@@ -73,12 +73,7 @@ class Lesson:
 
 
 def fingerprint(arrays: Mapping[str, jax.Array], table: str) -> str:
-  """Hashes all of a model except its value table, which lessons change.
-
-  Args:
-    arrays: Parameters by name, from `checkpoint.flatten`.
-    table: Name of the value table among them.
-  """
+  """Hashes a model's parameters except its value table, named `table`."""
   rest = {name: array for name, array in arrays.items() if name != table}
   return checksum.fingerprint(rest)
 
@@ -96,7 +91,7 @@ def difference(
   Args:
     old_values: [N, V], the table before.
     new_values: [N, V], the table after, of the same dtype.
-    table: See `Lesson`.
+    table: See `Lesson`, like `base` and `runs`.
     base: See `Lesson`.
     runs: See `Lesson`.
 
@@ -202,17 +197,11 @@ def overlap(a: Lesson, b: Lesson) -> np.ndarray:
 
 
 def merge(a: Lesson, b: Lesson) -> Lesson:
-  """Merges two lessons into one.
+  """Merges two lessons of one base into one.
 
   The change of a slot that both change is the sum of their changes, computed in
-  float64 and rounded once to the table's dtype.
-
-  Args:
-    a: A lesson.
-    b: Another lesson of the same base.
-
-  Returns:
-    The merged lesson. Only its `runs` depend on the order.
+  float64 and rounded once to the table's dtype. Only the `runs` of the result
+  depend on the order.
 
   Raises:
     ValueError: If the lessons are of different bases or tables.
@@ -229,9 +218,8 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
   table_a, table_b = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
   if table_a != table_b:
     raise ValueError(
-      f'the lessons are of different tables: {table_a[0]!r} with {table_a[1]}'
-      f' slots, rows {table_a[2]}, and {table_b[0]!r} with {table_b[1]}, rows'
-      f' {table_b[2]}'
+      'the lessons are of different tables (name, slots, rows):'
+      f' {table_a} and {table_b}'
     )
   shared = overlap(a, b)
   shared_a, shared_b = np.isin(a.slots, shared), np.isin(b.slots, shared)
@@ -241,8 +229,8 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
       f'the lessons were made from different tables: {differing} of the'
       f' {len(shared)} rows that both change were not the same before'
     )
-  added = b.change[shared_b]
-  added += a.change[shared_a]  # added first, so that the order does not matter
+  # The changes are added first, so that the order does not matter.
+  added = b.change[shared_b] + a.change[shared_a]
   summed = (a.old[shared_a].astype(np.float64) + added).astype(a.old.dtype)
   slots = np.concatenate([a.slots, b.slots[~shared_b]])
   new = a.new.copy()

@@ -5,7 +5,6 @@ import pytest
 
 from smft_jax.analyze import alignment
 from smft_jax.analyze import core_sets
-from smft_jax.analyze import heat_map
 from smft_jax.analyze import reads as reads_lib
 from smft_jax.analyze import stream_health
 from smft_jax.data import task
@@ -17,18 +16,21 @@ def question(fact, answer, *, seen=False):
   )
 
 
-def document(answers, questions):
+def find_facts(answers, questions):
+  """The facts of a document with a text for each answer."""
   texts = [
     task.Text(text=f'{i} is {answer}', answer=(5, 5 + len(answer)))
     for i, answer in enumerate(answers)
   ]
-  return task.Document(
-    id='Ada', augmentations=tuple(texts), questions=tuple(questions), texts=()
+  return core_sets.find_facts(
+    task.Document(
+      id='Ada', augmentations=tuple(texts), questions=tuple(questions), texts=()
+    )
   )
 
 
 def reads(text, slot_ids, **spans):
-  """One word per token between a beginning and an end."""
+  """Reads with one token per word, and a beginning and an end token."""
   ends = np.cumsum([len(word) + 1 for word in text.split()]) - 1
   starts = ends - [len(word) for word in text.split()]
   words = list(zip(starts.tolist(), ends.tolist(), strict=True))
@@ -39,26 +41,26 @@ def reads(text, slot_ids, **spans):
   )
 
 
-def test_facts_are_told_by_the_texts_that_hold_their_answer():
+def test_facts_are_found_by_their_answers():
   asked = [
     question('home', 'Lisbon', seen=True),
     question('home', 'Lisbon'),
     question('field', 'optics'),
-    question('once', 'told'),
+    question('once', 'stated'),
   ]
-  told = ['Lisbon', 'optics', 'Lisbon', 'optics', 'told']
-  home, field = core_sets.facts_of(document(told, asked))
+  answers = ['Lisbon', 'optics', 'Lisbon', 'optics', 'stated']
+  home, field = find_facts(answers, asked)
   assert (home.name, home.texts) == ('home', (0, 2))
   assert (field.name, field.texts) == ('field', (1, 3))
-  assert home.question is asked[1]  # in a phrasing that training never showed
+  assert home.question is asked[1]  # the unseen phrasing
 
 
-def test_facts_of_one_answer_cannot_be_told_apart():
+def test_facts_with_one_answer_cannot_be_told_apart():
   asked = [question('home', 'Lisbon'), question('work', 'Lisbon')]
-  (whole,) = core_sets.facts_of(document(['Lisbon', 'Lisbon'], asked))
+  (whole,) = find_facts(['Lisbon', 'Lisbon'], asked)
   assert (whole.name, whole.texts) == ('Ada', (0, 1))
-  (untold,) = core_sets.facts_of(document(['Lisbon'], []))
-  assert untold.question is None
+  (unasked,) = find_facts(['Lisbon'], [])
+  assert unasked.question is None
 
 
 def test_a_core_set_is_read_by_every_paraphrase_and_the_question():
@@ -69,27 +71,26 @@ def test_a_core_set_is_read_by_every_paraphrase_and_the_question():
     core_sets.core_set([])
 
 
-def test_sizes_end_at_all_and_a_lucky_small_one_is_not_enough():
-  assert core_sets.sizes_up_to(1) == [1]
-  sizes = core_sets.sizes_up_to(160)
-  assert sizes[-3:] == [100, 150, 160]
-  assert core_sets.sizes_up_to(10) == [1, 2, 5, 10]
-  assert core_sets.smallest_enough([1, 2, 3], [True, False, True]) == 3
-  assert core_sets.smallest_enough([1, 2, 3], [True, True, False]) is None
+def test_sizes_end_with_the_most_and_must_stay_sufficient():
+  assert core_sets.sizes_to_try(1) == [1]
+  assert core_sets.sizes_to_try(10) == [1, 2, 5, 10]
+  assert core_sets.sizes_to_try(160)[-3:] == [100, 150, 160]
+  smallest = core_sets.smallest_sufficient
+  assert smallest([1, 2, 3], [True, False, True]) == 3
+  assert smallest([1, 2, 3], [True, True, False]) is None
 
 
 def test_answering_begins_at_the_token_that_predicts_the_answer():
   one = reads(
     'born where ? Lisbon', np.arange(12).reshape(6, 2), answer=(13, 19)
   )
-  answering = one.answering()
-  assert answering.slot_ids.tolist() == [[6, 7], [8, 9]]
+  assert one.answering().slot_ids.tolist() == [[6, 7], [8, 9]]
   assert one.counts(np.array([2, 3, 8])).tolist() == [0, 2, 0, 0, 1, 0]
   with pytest.raises(ValueError, match='no answer'):
     reads('born', np.zeros((3, 2), int)).answering()
 
 
-def test_a_token_without_characters_is_of_no_entity():
+def test_a_token_without_characters_is_in_no_entity():
   spans = np.array([(0, 0), (0, 3), (3, 3), (4, 7)])
   assert reads_lib.touched(spans, [(0, 7)]).tolist() == [
     False, True, False, True,
@@ -103,84 +104,58 @@ def test_alignment_sees_planted_reads_and_not_random_ones():
   rng = np.random.default_rng(0)
   lengths = rng.integers(5, 13, 200)
   marked = [np.arange(n) == n - 2 for n in lengths]
-  found = alignment.alignment([m.astype(int) * 3 for m in marked], marked)
+  found = alignment.align([m.astype(int) * 3 for m in marked], marked)
   assert found['share'] == 1
   assert found['chance'] == pytest.approx(np.mean(1 / lengths))
   assert found['ratio'] == pytest.approx(1 / found['chance'])
   assert found['chance_low'] < found['chance'] < found['chance_high'] < 0.3
-  # What is read alike everywhere is at chance, with nothing drawn beside it.
-  even = alignment.alignment([np.full(n, 2) for n in lengths], marked)
+  # Reads that are equal everywhere are at chance, whatever the permutation.
+  even = alignment.align([np.full(n, 2) for n in lengths], marked)
   assert even['share'] == pytest.approx(even['chance_low'])
   assert even['share'] == pytest.approx(even['chance_high'])
-  drawn = alignment.alignment([rng.poisson(3, n) for n in lengths], marked)
+  drawn = alignment.align([rng.poisson(3, n) for n in lengths], marked)
   assert abs(drawn['share'] - drawn['chance']) < 0.03
 
 
 def test_alignment_of_nothing_is_none():
   none = np.zeros(3, int)
-  assert alignment.alignment([none], [none == 0]) is None
-  assert alignment.alignment([none + 1], [none > 0]) is None
+  assert alignment.align([none], [none == 0]) is None
+  assert alignment.align([none + 1], [none > 0]) is None
   text = reads('no names', np.zeros((4, 2), int))
-  found = alignment.of_reads([text], [np.array([0])])
+  found = alignment.align_reads([text], [np.array([0])])
   assert found == dict.fromkeys(alignment.PLACES)
 
 
-def test_beginnings_and_ends_of_texts_are_no_words():
+def test_beginning_and_end_tokens_do_not_count():
   slot_ids = [[1, 1], [0, 0], [0, 1], [1, 1]]
   text = reads('Ada Keller', slot_ids, entities=((0, 10),))
-  found = alignment.of_reads([text], [np.array([1])])
+  found = alignment.align_reads([text], [np.array([1])])
   assert found['last']['share'] == 1
   assert found['last']['chance'] == 0.5
-  assert found['before'] is None  # no word stands before it
+  assert found['before'] is None  # no word is before it
   assert found['inside']['ratio'] == 1
 
 
 def test_lessons_that_share_rows():
   lessons = [np.array([1, 2, 3, 4]), np.array([9]), np.array([2, 3, 9, 7])]
   found = stream_health.lesson_overlap(lessons)
-  assert found['rows'] == [4, 1, 4]
-  assert found['seen_before'] == [0, 0, 0.75]
-  assert found['rewritten'] == [0.5, 1, 0]
-  assert (found['all_rows'], found['by_lessons']) == (6, [3, 3])
+  assert found == {
+    'rows': [4, 1, 4],
+    'seen_before': [0, 0, 0.75],
+    'rewritten': [0.5, 1, 0],
+    'all_rows': 6,
+    'by_lessons': [3, 3],
+  }
+
+
+def test_scores_fall_with_rank():
   curve = stream_health.score_curve(np.array([[3.0, 0.0, 1.0]]), t=1)
   assert (curve['scores'], curve['kept']) == ([3.0, 1.0, 0.0], 0.75)
-  told = stream_health.sentences(
-    {'overlap': found, 'curve': curve, 'drift': 0.25, 't': 1}
-  )
-  assert 'keep mostly apart' in told[1]
-  assert '25.0% of what texts read' in told[-1]
 
 
-def test_drift_counts_slots_not_their_order():
+def test_drift_ignores_the_order_of_slots():
   before = np.array([[[1, 2, 3]], [[4, 5, 6]]])
   assert stream_health.slot_drift(before, before[..., ::-1]) == 0
   assert stream_health.slot_drift(before, before + 1) == pytest.approx(1 / 3)
-  with pytest.raises(ValueError, match='alike in shape'):
+  with pytest.raises(ValueError, match='must have one shape'):
     stream_health.slot_drift(before, before[:1])
-
-
-def test_a_heat_map_marks_entities_and_is_safe():
-  slot_ids = [[0, 0], [1, 0], [1, 1], [0, 2], [0, 0]]
-  one = reads('<Ada Keller> spoke', slot_ids, entities=((0, 12),))
-  words = one.words
-  text = heat_map.HeatText(
-    text=one.text.text,
-    spans=one.spans[words],
-    entities=np.array([True, True, False]),
-    starts=np.array([True, False, False]),
-    ends=np.array([False, True, False]),
-    counts={
-      kind: one.counts(np.array([slot]))[words]
-      for kind, slot in zip(heat_map.KINDS, (1, 2, 0), strict=True)
-    },
-  )
-  drawn = heat_map.HeatMap(fact='<fact>', texts=(text,), accesses=2)
-  html = heat_map.to_html(drawn)
-  core = html.split('<p')[1]
-  assert (
-    '<u><i style="--s:0.50" title="1 of 2">&lt;Ada</i> <i style="--s:1.00"'
-    ' title="2 of 2">Keller&gt;</i></u> <i style="--s:0.00" title="0 of 2">'
-    'spoke</i>'
-  ) in core
-  assert '<fact>' not in html
-  assert (drawn.most('core'), drawn.most('trained')) == (2, 1)
