@@ -19,7 +19,7 @@ from smft_jax.data import task
 from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
 
-# Numbers in the rows that a batch of questions reads beside the table: 256 MB.
+# Numbers in the rows that a batch of questions reads besides the table: 256 MB.
 _MOST_NUMBERS = 2**26
 
 

@@ -22,11 +22,10 @@ def find_facts(answers, questions):
     task.Text(text=f'{i} is {answer}', answer=(5, 5 + len(answer)))
     for i, answer in enumerate(answers)
   ]
-  return core_sets.find_facts(
-    task.Document(
-      id='Ada', augmentations=tuple(texts), questions=tuple(questions), texts=()
-    )
+  one = task.Document(
+    id='Ada', augmentations=tuple(texts), questions=tuple(questions), texts=()
   )
+  return core_sets.find_facts(one)
 
 
 def reads(text, slot_ids, **spans):
@@ -92,9 +91,7 @@ def test_answering_begins_at_the_token_that_predicts_the_answer():
 
 def test_a_token_without_characters_is_in_no_entity():
   spans = np.array([(0, 0), (0, 3), (3, 3), (4, 7)])
-  assert reads_lib.touched(spans, [(0, 7)]).tolist() == [
-    False, True, False, True,
-  ]  # fmt: skip
+  assert np.flatnonzero(reads_lib.touched(spans, [(0, 7)])).tolist() == [1, 3]
   found = alignment.places(spans, [(0, 3), (4, 7)])
   assert found['last'].tolist() == [False, True, False, True]
   assert found['before'].tolist() == [True, False, True, False]
@@ -146,9 +143,6 @@ def test_lessons_that_share_rows():
     'all_rows': 6,
     'by_lessons': [3, 3],
   }
-
-
-def test_scores_fall_with_rank():
   curve = stream_health.score_curve(np.array([[3.0, 0.0, 1.0]]), t=1)
   assert (curve['scores'], curve['kept']) == ([3.0, 1.0, 0.0], 0.75)
 

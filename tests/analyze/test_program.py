@@ -42,12 +42,8 @@ def run(tmp_path_factory, quickly, learned_run):
   learned, experiment, base = learned_run
   workdir = tmp_path_factory.mktemp('analyze') / 'run'
   shutil.copytree(learned, workdir)
-  usage = {
-    'usage': 0.5, 'top_1_percent_share': 0.25, 'kl_to_uniform': 0.125,
-    'dead_slots': 144, 'slots': 289, 'reads': 2890,
-  }  # fmt: skip
-  results = {'method': 'sparse_memory', 'seed': 3, 'memory_health': usage}
-  atomic.write_json(workdir / 'results.json', results)
+  usage = {'usage': 0.5, 'top_1_percent_share': 0.25, 'kl_to_uniform': 0.125}
+  atomic.write_json(workdir / 'results.json', {'memory_health': usage})
   assert program.run(analyze.main, [f'--workdir={workdir}']) == 0
   return workdir, experiment, base
 
@@ -66,9 +62,8 @@ def last(run):
 @pytest.fixture(scope='module')
 def changed(run, last):
   """What the run changed in the table."""
-  return lesson_lib.difference(
-    step_lib.table(run[2].params), step_lib.table(last.params)
-  )
+  before, after = (step_lib.table(x.params) for x in (run[2], last))
+  return lesson_lib.difference(before, after)
 
 
 def test_the_rows_of_the_lessons_are_those_the_run_changed(numbers, changed):
@@ -101,7 +96,7 @@ def test_a_core_set_computed_text_by_text(run, numbers, changed):
 
   document = base.task.documents[0]
   fact = numbers['facts'][0]
-  asked = [q for q in document.questions if q.fact == fact['fact']]
+  asked = (q for q in document.questions if q.fact == fact['fact'])
   (unseen,) = (q for q in asked if not q.seen)
   texts = [
     text.text
@@ -168,9 +163,8 @@ def test_every_part_is_there(numbers):
   }  # fmt: skip
   by_rows = numbers['by_rows']['lesson']['answered']
   assert by_rows[-1] == numbers['answered']['lesson']
-  for kind in ('core', 'trained', 'background'):
-    inside = numbers['alignment'][kind]['inside']
-    assert inside is None or 0 <= inside['share'] <= 1
+  for found in numbers['alignment'].values():
+    assert found['inside'] is None or 0 <= found['inside']['share'] <= 1
   histogram = numbers['health']['document_frequency']
   assert sum(bin['slots'] for bin in histogram) == 289
 
@@ -179,6 +173,7 @@ def test_the_page_needs_no_network(run):
   workdir, _, _ = run
   text = (workdir / 'analysis.html').read_text()
   assert text.count('<h2') == 4
+  assert '50.0%' in text  # of the slots are read
   assert text.count('<svg') >= 3
   assert '<div class="heat">' in text
   assert not re.search(r'src=|href="(?!#)|<script|@import|url\((?!#)', text)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 
 from flax import nnx
 import jax
@@ -39,13 +40,10 @@ def root(tmp_path_factory, quickly, learned_run):
   (folder / 'base').symlink_to(base.folder)
   argv = ['save', f'--workdir={folder}/run', f'--out={folder}/a.safetensors']
   assert program.run(lesson_program.main, argv) == 0
-  first = lesson_file.read(folder / 'a.safetensors')
+  a = lesson_file.read(folder / 'a.safetensors')
   # As if from a run on other documents, which shares some of the slots.
-  second = dataclasses.replace(first, new=first.new + np.float32(0.5))
-  second = dataclasses.replace(
-    second, **{k: getattr(second, k)[::2] for k in ('slots', 'old', 'new')}
-  )
-  lesson_file.write(folder / 'b.safetensors', second)
+  rows = {'slots': a.slots[::2], 'old': a.old[::2], 'new': a.new[::2] + 0.5}
+  lesson_file.write(folder / 'b.safetensors', dataclasses.replace(a, **rows))
   return folder
 
 
@@ -61,17 +59,18 @@ def checksums(model):
 
 
 def test_a_lesson_is_what_the_run_changed(root, capsys):
-  found = lesson_file.read(root / 'a.safetensors')
+  a, b = root / 'a.safetensors', root / 'b.safetensors'
+  found = lesson_file.read(a)
   assert 11 <= len(found.slots) <= 6 * 11
   assert (found.table, found.num_slots) == ('pool.value', 289)
   (run,) = found.runs
   assert (run['steps'], run['documents']) == (6, 3)
   assert 'cache_dir' not in run['config']['base']
-  assert lesson('show', root / 'a.safetensors', root / 'b.safetensors') == 0
+  assert lesson('show', a, b) == 0
   shown = capsys.readouterr().out
   assert "3 documents of 'world' in 6 steps, seed 3, by sparse_memory" in shown
   assert f'{len(found.slots)} rows (' in shown
-  assert str(root / 'b.safetensors') in shown
+  assert str(b) in shown
 
 
 def test_apply_and_revert_restore_the_base(root, tmp_path, capsys):
@@ -186,53 +185,36 @@ def test_runs_without_a_lesson(changes, message, root, tmp_path, capsys):
   assert message in capsys.readouterr().err
 
 
-def answers(printed):
-  """The answer and the lines below it, by version."""
-  found = {}
-  for line in printed.splitlines():
-    if line.startswith('('):
-      continue
-    if not line.startswith(' '):
-      name, _, text = line.partition('  ')
-      found[name] = [text.strip()]
-    else:
-      found[name].append(line.strip())
-  return found
-
-
 def test_a_lesson_answers_like_its_run(root, capsys):
-  question = 'Where was Ada Keller born?'
-  a, b = root / 'a.safetensors', root / 'b.safetensors'
-  workdir = f'--workdir={root}/run'
-  assert program.run(ask.main, [workdir, question]) == 0
-  printed = capsys.readouterr().out
-  assert "(the model does not know the word 'Ada')" in printed
-  by_run = answers(printed)
-  argv = [workdir, f'--lesson={a}', f'--lesson={b}', question]
-  assert program.run(ask.main, argv) == 0
-  by_lesson = answers(capsys.readouterr().out)
-  assert list(by_lesson) == ['base', str(a), str(b)]
+  a, b = str(root / 'a.safetensors'), str(root / 'b.safetensors')
+
+  def answers(*more):
+    """The answer and the lines below it, by version."""
+    argv = [f'--workdir={root}/run', *more, 'Where was Ada Keller born?']
+    assert program.run(ask.main, argv) == 0
+    printed = capsys.readouterr().out
+    assert "(the model does not know the word 'Ada')" in printed
+    parts = re.findall(r'^([\w/].*?)  (.*\n(?: .*\n)*)', printed, re.MULTILINE)
+    return {name: [x.strip() for x in ls.splitlines()] for name, ls in parts}
+
+  by_run = answers()
+  by_lesson = answers(f'--lesson={a}', f'--lesson={b}')
+  assert list(by_lesson) == ['base', a, b]
   assert by_lesson['base'] == by_run['base']
-  assert by_lesson[str(a)] == by_run[f'{root}/run']
+  assert by_lesson[a] == by_run[f'{root}/run']
   assert len(by_lesson['base']) == 2
-  assert '% on changed slots' in by_lesson[str(a)][2]
-  assert by_lesson[str(b)][1:] != by_lesson[str(a)][1:]
+  assert '% on changed slots' in by_lesson[a][2]
+  assert by_lesson[b][1:] != by_lesson[a][1:]
 
 
 def test_questions_are_read_from_the_input(root, capsys, monkeypatch):
   typed = io.StringIO('Where is it?\n\n  It is in\n')
   monkeypatch.setattr('sys.stdin', typed)
-  asked = []
-
-  def lines(models, text):
-    asked.append(text)
-    return ['answered']
-
-  monkeypatch.setattr(ask, 'lines', lines)
+  monkeypatch.setattr(ask, 'lines', lambda models, text: [f'asked: {text}'])
   argv = [f'--workdir={root}/run', f'--lesson={root}/a.safetensors']
   assert program.run(ask.main, argv) == 0
+  asked = re.findall('asked: (.*)', capsys.readouterr().out)
   assert asked == ['Where is it?', 'It is in']
-  assert capsys.readouterr().out.count('answered') == 2
 
 
 def test_shares_sum_the_weights_of_each_slot():
@@ -247,8 +229,7 @@ def test_a_lesson_of_another_base_is_not_asked(root, tmp_path, capsys):
   write_wrong_lessons(root, tmp_path)
   argv = [f'--workdir={root}/run', f'--lesson={tmp_path}/other', 'x?']
   assert program.run(ask.main, argv) == 2
-  error = capsys.readouterr().err.splitlines()[-1]
-  assert 'other: the lesson is of another base: x' in error
+  assert 'other: the lesson is of another base: x' in capsys.readouterr().err
   assert program.run(ask.main, [f'--workdir={root}/run', ' ']) == 2
   assert 'the question is empty' in capsys.readouterr().err
 

@@ -71,11 +71,11 @@ def test_other_tables_are_refused():
 
 
 def test_lessons_on_different_slots_are_independent():
+  values = lessons.table()
   first, second = lessons.make([2, 3]), lessons.make([4, 90], seed=2)
-  both = lesson_lib.apply(lesson_lib.apply(lessons.table(), first), second)
-  assert same_bits(
-    lesson_lib.revert(both, first), lesson_lib.apply(lessons.table(), second)
-  )
+  both = lesson_lib.apply(lesson_lib.apply(values, first), second)
+  left = lesson_lib.revert(both, first)
+  assert same_bits(left, lesson_lib.apply(values, second))
 
 
 def test_an_empty_lesson(tmp_path):
@@ -112,14 +112,12 @@ def test_merge_keeps_single_changes_and_sums_shared_ones(dtype):
 
 def test_lessons_of_different_bases_do_not_merge():
   a, b = lessons.make([1, 4]), lessons.make([4, 7], 2)
+  changed = lessons.make([4, 7], 2, values=lessons.table(seed=5))
   for other, message in (
     (dataclasses.replace(b, base='cd'), 'another base: cd, not ab'),
     (dataclasses.replace(b, num_slots=N + 1), 'different tables'),
     (lessons.make([1], dtype=jnp.bfloat16), 'different tables'),
-    (
-      lessons.make([4, 7], 2, values=lessons.table(seed=5)),
-      '1 of the 1 rows that both change',
-    ),
+    (changed, '1 of the 1 rows that both change'),
   ):
     with pytest.raises(ValueError, match=message):
       lesson_lib.merge(a, other)
@@ -165,16 +163,10 @@ def test_a_file_round_trip(dtype, tmp_path):
   ('change', 'message'),
   [
     (lambda metadata, tensors: tensors.pop('old'), "lacks tensor 'old'"),
-    (lambda metadata, tensors: metadata.pop('base'), "lacks metadata 'base'"),
-    (
-      lambda metadata, tensors: metadata.update(format='2'),
-      'format 2.*reads format 1',
-    ),
-    (
-      lambda metadata, tensors: metadata.update(base='cd'),
-      'does not match its digest',
-    ),
-    (lambda metadata, tensors: metadata.clear(), 'not a lesson'),
+    (lambda metadata, _: metadata.pop('base'), "lacks metadata 'base'"),
+    (lambda metadata, _: metadata.update(format='2'), 'format 2.*reads format'),
+    (lambda metadata, _: metadata.update(base='cd'), 'not match its digest'),
+    (lambda metadata, _: metadata.clear(), 'not a lesson'),
   ],
 )
 def test_an_altered_file_is_refused(change, message, tmp_path):
@@ -209,21 +201,16 @@ def test_a_failed_write_keeps_the_old_file(monkeypatch, tmp_path):
   path = tmp_path / 'a'
   lesson_file.write(path, lessons.make([1]))
   before = path.read_bytes()
-
-  def full(*unused):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(os, 'fsync', full)
-  with pytest.raises(OSError, match='No space'):
+  monkeypatch.setattr(os, 'fsync', lambda fd: os.fstat(-1))
+  with pytest.raises(OSError, match='Bad file'):
     lesson_file.write(path, lessons.make([1, 4]))
   assert os.listdir(tmp_path) == ['a']
   assert path.read_bytes() == before
 
 
 def test_the_fingerprint_ignores_only_the_table():
-  arrays = {'pool': jnp.ones((3, 2)), 'out': jnp.ones(5)}
-  found = lesson_lib.fingerprint(arrays, 'pool')
-  changed = arrays | {'pool': jnp.zeros((3, 2))}
-  assert lesson_lib.fingerprint(changed, 'pool') == found
-  changed = arrays | {'out': jnp.zeros(5)}
-  assert lesson_lib.fingerprint(changed, 'pool') != found
+  pool, out = jnp.ones((3, 2)), jnp.ones(5)
+  found = lesson_lib.fingerprint({'pool': pool, 'out': out}, 'pool')
+  same = lesson_lib.fingerprint({'pool': 0 * pool, 'out': out}, 'pool')
+  other = lesson_lib.fingerprint({'pool': pool, 'out': 0 * out}, 'pool')
+  assert same == found != other
