@@ -71,8 +71,8 @@ def find_facts(document: task.Document) -> tuple[Fact, ...]:
   if found:
     return tuple(found)
   texts = tuple(range(len(document.augmentations)))
-  question = _choose(document.questions)
-  return (Fact(name=document.id, texts=texts, question=question),)
+  chosen = _choose(document.questions)
+  return (Fact(name=document.id, texts=texts, question=chosen),)
 
 
 def _choose(questions: Sequence[task.Question]) -> task.Question | None:

@@ -132,7 +132,7 @@ def summary(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _counts(facts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
   """Returns the paper's table: median, paper, quartiles, range, facts."""
-  found = []
+  found: list[tuple[str, ...]] = []
   for key, name, paper in _COUNTS:
     values = [fact[key] for fact in _with(facts, key)]
     if values:
