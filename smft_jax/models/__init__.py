@@ -1,1 +1,1 @@
-"""The decoder."""
+"""The Llama-family decoder."""

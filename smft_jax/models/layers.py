@@ -1,4 +1,4 @@
-"""The parts of a Llama-family decoder: norm, rotary attention, SwiGLU.
+"""Sizes and parts of a Llama-family decoder: norm, rotary attention, SwiGLU.
 
 Shapes: B batch, L length, S attended length, D model dim, H query heads,
 G key-value heads, K head dim, F FFN dim.
@@ -134,7 +134,7 @@ class TransformerConfig(DecoderSizes):
 
 
 class RMSNorm(nnx.Module):
-  """x / rms(x) * scale over the last axis, computed in float32."""
+  """Computes x / rms(x) * scale over the last axis, in float32."""
 
   def __init__(self, dim: int, eps: float, dtype: jax.typing.DTypeLike):
     self.scale = nnx.Param(jnp.ones((dim,), dtype))
@@ -149,47 +149,50 @@ class RMSNorm(nnx.Module):
     return normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
 
 
-def positions_of(
+def token_positions(
   mask: jax.Array, segments: jax.Array | None = None
 ) -> jax.Array:
-  """Places of tokens, from 0 at the first of their row or of their segment.
+  """Counts tokens from 0 at the start of their row or segment.
 
   Args:
-    mask: bool [B, L], False at padding, which takes no place.
-    segments: int32 [B, L], numbers of the texts in a row, one after another and
-      each without a gap; None where a row has one text.
+    mask: bool [B, L], False at padding, which is not counted.
+    segments: int32 [B, L], the number of the text that each token belongs to.
+      The texts of a row follow each other without gaps. None if every row has
+      one text.
 
   Returns:
     int32 [B, L].
 
   Example:
     >>> segments = jnp.array([[1, 1, 1, 2, 2, 0]])
-    >>> positions_of(segments > 0).tolist()
+    >>> token_positions(segments > 0).tolist()
     [[0, 1, 2, 3, 4, 4]]
-    >>> positions_of(segments > 0, segments).tolist()
+    >>> token_positions(segments > 0, segments).tolist()
     [[0, 1, 2, 0, 1, 0]]
   """
   positions = jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
   if segments is None:
     return positions
   before = jnp.pad(segments, ((0, 0), (1, 0)))[:, :-1]
-  begins = jnp.where(segments != before, positions, 0)
-  return positions - jax.lax.cummax(begins, axis=1)
+  starts = jnp.where(segments != before, positions, 0)
+  return positions - jax.lax.cummax(starts, axis=1)
 
 
-def causal(mask: jax.Array, segments: jax.Array | None = None) -> jax.Array:
-  """What each token attends to: real tokens up to itself, of its segment.
+def causal_mask(
+  mask: jax.Array, segments: jax.Array | None = None
+) -> jax.Array:
+  """Lets each token attend to the real tokens up to itself, in its segment.
 
   Args:
-    mask: As for `positions_of`.
-    segments: As for `positions_of`.
+    mask: As for `token_positions`.
+    segments: As for `token_positions`.
 
   Returns:
-    bool [B, L, L], by the token that attends and the one attended to.
+    bool [B, L, L]: attending token by attended token.
 
   Example:
     >>> segments = jnp.array([[1, 2, 2]])
-    >>> causal(segments > 0, segments).astype(int).tolist()
+    >>> causal_mask(segments > 0, segments).astype(int).tolist()
     [[[1, 0, 0], [0, 1, 0], [0, 1, 1]]]
   """
   columns = jnp.arange(mask.shape[1])
@@ -202,13 +205,12 @@ def causal(mask: jax.Array, segments: jax.Array | None = None) -> jax.Array:
 class Projection(nnx.Module):
   """A matrix from one group of axes to another, such as [D] to [H, K].
 
-  A module and no bare parameter, so that a method can put something else in
-  its place: see `methods.surgery`.
+  A module, so that methods can replace it: see `methods.surgery`.
 
   Attributes:
     weight: [*in_shape, *out_shape]; normal, with standard deviation
       prod(in_shape) ** -0.5.
-    num_in: How many of its axes are those of the input.
+    num_in: Number of input axes of `weight`.
   """
 
   def __init__(
@@ -234,12 +236,8 @@ class Attention(nnx.Module):
 
   def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
     self.config = config
-    d, h, g, k = (
-      config.model_dim,
-      config.num_heads,
-      config.num_kv_heads,
-      config.head_dim,
-    )
+    d, k = config.model_dim, config.head_dim
+    h, g = config.num_heads, config.num_kv_heads
     self.query = Projection((d,), (h, k), config, rngs=rngs)
     self.key = Projection((d,), (g, k), config, rngs=rngs)
     self.value = Projection((d,), (g, k), config, rngs=rngs)
@@ -258,12 +256,12 @@ class Attention(nnx.Module):
     Args:
       x: [B, L, D], normed.
       positions: int32 [B, L].
-      attend: bool [B, L, S]; L stands for S without a cache.
+      attend: bool [B, L, S]; S is L without a cache.
       past: Cached keys and values, each [B, S, G, K], or None.
       start: int32 [], the cache column of x's first token.
 
     Returns:
-      Output [B, L, D], and keys and values [B, S, G, K] with x's written in.
+      The output [B, L, D], and keys and values [B, S, G, K] that include x's.
     """
     config = self.config
     query, key, value = self.query(x), self.key(x), self.value(x)
@@ -282,7 +280,7 @@ class Attention(nnx.Module):
         jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
         for old, new in zip(past, (key, value), strict=True)
       )
-    # Query heads in G groups of H // G; a group shares a key-value head.
+    # Query heads in G groups of H // G, each sharing one key-value head.
     groups = (*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
     att = jnp.einsum(
       'blgqk,bsgk->bgqls',

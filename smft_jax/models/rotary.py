@@ -1,4 +1,4 @@
-"""Rotary positions, and how Llama 3.1 and later stretch them.
+"""Rotary positions, with the scaling of Llama 3.1 and later.
 
 Shapes: B batch, L length, H heads, K head dim.
 """
@@ -11,24 +11,26 @@ import math
 import jax
 import jax.numpy as jnp
 
+from smft_jax import schema
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
   """Slower rotations for longer texts, as in Llama 3.1 and later ('llama3').
 
-  A frequency with less than `low_freq_factor` turns in the length that the
-  model was first trained with is divided by `factor`; one with more than
-  `high_freq_factor` stays; between the two the divisor is interpolated. Fields
-  have the names that they have in a checkpoint's config.json.
+  Frequencies that turn less than `low_freq_factor` times within the original
+  length are divided by `factor`, those that turn more than `high_freq_factor`
+  times are unchanged, and those between are interpolated. Fields are named as
+  in a checkpoint's config.json.
 
   Attributes:
-    factor: What slow frequencies are divided by.
-    low_freq_factor: Turns in the first length below which a frequency is slow.
-    high_freq_factor: Turns above which it is fast.
-    original_max_position_embeddings: The first length, in tokens.
+    factor: Divisor of slow frequencies.
+    low_freq_factor: Turns below which a frequency is slow.
+    high_freq_factor: Turns above which a frequency is fast.
+    original_max_position_embeddings: The original length, in tokens.
 
   Raises:
-    ValueError: For a number that is impossible.
+    ValueError: For an impossible number.
   """
 
   factor: float
@@ -37,28 +39,23 @@ class RopeScaling:
   original_max_position_embeddings: int
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if not 0 < value < math.inf:
-        raise ValueError(
-          f'{field.name} must be above 0 and finite, got {value}.'
-        )
+    schema.positive(self, *(f.name for f in dataclasses.fields(self)))
     if self.low_freq_factor >= self.high_freq_factor:
       raise ValueError(
         f'high_freq_factor must be above low_freq_factor ='
-        f' {self.low_freq_factor}, got {self.high_freq_factor}.'
+        f' {self.low_freq_factor}, got {self.high_freq_factor}'
       )
 
 
 def frequencies(
   half: int, theta: float, scaling: RopeScaling | None = None
 ) -> jax.Array:
-  """Radians that each pair of dims turns by from one position to the next.
+  """Returns the radians that each pair of dims turns by per position.
 
   Args:
-    half: K / 2, how many pairs.
+    half: K / 2, the number of pairs.
     theta: Base of the frequencies.
-    scaling: How they are stretched; None leaves them.
+    scaling: Scaling of the frequencies, or None.
 
   Returns:
     float32 [half], fastest first.
@@ -87,16 +84,16 @@ def rotate(
   theta: float,
   scaling: RopeScaling | None = None,
 ) -> jax.Array:
-  """Rotary positions (arXiv 2104.09864), in the half-split layout of Llama.
+  """Applies rotary positions (arXiv 2104.09864) in Llama's half-split layout.
 
   Args:
-    x: [B, L, H, K].
+    x: [B, L, H, K]; the first half of K is paired with the second.
     positions: int32 [B, L].
     theta: Base of the frequencies.
-    scaling: How they are stretched; None leaves them.
+    scaling: Scaling of the frequencies, or None.
 
   Returns:
-    [B, L, H, K]; the first half of K is paired with the second.
+    [B, L, H, K].
   """
   rates = frequencies(x.shape[-1] // 2, theta, scaling)
   angles = jnp.einsum('bl,f->blf', positions.astype(jnp.float32), rates)[

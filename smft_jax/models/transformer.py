@@ -1,7 +1,6 @@
 """A Llama-family decoder with memory layers in place of or beside its FFNs.
 
-RMSNorm, rotary positions, grouped-query attention and SwiGLU, with the options
-(qkv bias, qk-norm, tied embeddings) that Llama, Qwen2 and Qwen3 weights need.
+Has the options that Llama, Qwen2 and Qwen3 weights need.
 
 Shapes: B batch, L length, D model dim, H query heads, G key-value heads,
 K head dim, S length of the key-value cache, T vocabulary.
@@ -22,7 +21,7 @@ from smft_jax.sharded import layout as layout_lib
 
 
 class Cache(NamedTuple):
-  """Keys and values of the tokens so far, for decoding.
+  """Keys and values of earlier tokens, for decoding.
 
   Attributes:
     keys: Per block [B, S, G, K], already rotated.
@@ -38,7 +37,7 @@ class Cache(NamedTuple):
 
 
 class Block(nnx.Module):
-  """Attention, then FFN, memory or both, each normed and added to x."""
+  """Attention, then FFN, memory or both, each added to the residual stream."""
 
   def __init__(
     self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
@@ -65,9 +64,10 @@ class Block(nnx.Module):
   def __call__(
     self, x, pool, positions, attend, past=None, start=None, overlay=None
   ):
-    """Arguments and results of `layers.Attention`, and what is read.
+    """Applies the block.
 
-    That is the pool [N, V] and, as for a memory layer, its overlay.
+    Args and returns are those of `layers.Attention`, with the value table
+    `pool` [N, V] and the `overlay` of a memory layer.
     """
     mixed, present = self.attention(
       self.attention_norm(x), positions, attend, past, start
@@ -106,8 +106,8 @@ class Transformer(nnx.Module):
     )
     if not config.tie_embeddings:
       self.unembedding = nnx.Param(init(rngs.params(), shape, config.dtype))
-    # One pool for all memory layers, handed to them in the call: a Variable
-    # in two places would not survive nnx.split and merge.
+    # All memory layers read one table, passed in the call: nnx.split and merge
+    # would not keep a Variable that is in two places.
     if config.memory is not None:
       self.pool = memory_lib.make_values(config.memory, rngs)
 
@@ -119,19 +119,18 @@ class Transformer(nnx.Module):
     segments: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
   ) -> jax.Array:
-    """Logits of every next token.
+    """Computes the logits of every next token.
 
     Args:
       tokens: int32 [B, L].
-      mask: bool [B, L], False at padding, which is never attended to and takes
-        no position; None where all tokens are real.
-      hidden: [B, L, D], what `below_memory` gave for these tokens, in place of
-        computing it again.
-      segments: int32 [B, L], numbers of the texts that share a row, 0 at
-        padding: each has the logits that it has alone. None where a row has
-        one text.
-      overlay: Rows that the memory layers read in place of the table's; the
-        table is not copied.
+      mask: bool [B, L], False at padding, which is never attended to and has
+        no position; None if all tokens are real.
+      hidden: [B, L, D], the result of `below_memory` for these tokens; None
+        computes it.
+      segments: int32 [B, L], the number of the text that each token belongs
+        to, 0 at padding. Texts that share a row do not see each other. None if
+        every row has one text.
+      overlay: Rows that the memory layers read in place of the table's.
 
     Returns:
       Logits [B, L, T].
@@ -147,7 +146,9 @@ class Transformer(nnx.Module):
     mask: jax.Array | None = None,
     segments: jax.Array | None = None,
   ) -> jax.Array:
-    """What enters the lowest block with memory: no change of values moves it.
+    """Computes the input of the lowest block with memory.
+
+    It does not depend on the value table.
 
     Args:
       tokens: As for a call.
@@ -155,7 +156,7 @@ class Transformer(nnx.Module):
       segments: As for a call.
 
     Returns:
-      Hidden states [B, L, D]; without memory, what leaves the last block.
+      Hidden states [B, L, D]; without memory, the last block's output.
     """
     below = self.blocks[: self._num_below()]
     return self._run(below, self._embed(tokens), mask, segments)
@@ -167,18 +168,18 @@ class Transformer(nnx.Module):
   def _run(
     self, blocks, x: jax.Array, mask, segments, overlay=None
   ) -> jax.Array:
-    """Hidden states [B, L, D] after some of the blocks."""
+    """Applies blocks to hidden states [B, L, D]."""
     x = self._split(x)
     if mask is None:
       mask = jnp.ones(x.shape[:2], bool)
-    positions = layers.positions_of(mask, segments)
-    attend = layers.causal(mask, segments)
+    positions = layers.token_positions(mask, segments)
+    attend = layers.causal_mask(mask, segments)
     for block in blocks:
       x, _ = block(x, self._pool(), positions, attend, overlay=overlay)
     return x
 
   def init_cache(self, batch_size: int, length: int) -> Cache:
-    """An empty cache for `length` tokens."""
+    """Returns an empty cache for `length` tokens."""
     config = self.config
     shape = (batch_size, length, config.num_kv_heads, config.head_dim)
     empty = (jnp.zeros(shape, config.dtype),) * config.num_layers
@@ -192,17 +193,17 @@ class Transformer(nnx.Module):
     cache: Cache,
     overlay: overlay_lib.Overlay | None = None,
   ) -> tuple[jax.Array, Cache]:
-    """Logits of the last token after adding tokens to the cache.
+    """Adds tokens to the cache and returns the logits of the last one.
 
     Args:
-      tokens: int32 [B, L], the next tokens; padding on the left.
+      tokens: int32 [B, L], the next tokens, padded on the left.
       mask: bool [B, L], False at padding.
-      cache: What came before. It must have L columns left, which cannot be
-        checked under jit: too many tokens overwrite the last columns.
+      cache: Earlier tokens. Must have L columns left; this is not checked, and
+        more tokens would overwrite the last columns.
       overlay: As for a call.
 
     Returns:
-      Logits [B, T] after the last column, and the longer cache.
+      Logits [B, T] of the last column, and the longer cache.
     """
     size, start = tokens.shape[1], cache.length
     seen = jnp.sum(cache.mask, axis=1, dtype=jnp.int32)
@@ -227,12 +228,12 @@ class Transformer(nnx.Module):
     return self._logits(x[:, -1:])[:, 0], cache
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
-    """[B, L] -> [B, L, D]; a table that is split comes together first."""
+    """[B, L] -> [B, L, D]; gathers a split table first."""
     table = layout_lib.constrain_whole(self._layout(), self.embedding[...])
     return self._split(table[tokens])
 
   def _split(self, x: jax.Array) -> jax.Array:
-    """x, its batch over the replicas of a mesh if there is one."""
+    """Splits the batch of x over the replicas of a mesh, if there is one."""
     return layout_lib.constrain_batch(self._layout(), x)
 
   def _layout(self) -> layout_lib.Layout | None:
@@ -250,11 +251,11 @@ class Transformer(nnx.Module):
 def make(
   config: layers.TransformerConfig, seed: int
 ) -> tuple[nnx.GraphDef, nnx.State]:
-  """A fresh decoder; on a mesh no device ever has all of it.
+  """Makes a decoder; on a mesh, each device makes only its own part.
 
   Args:
     config: Its sizes, and the mesh.
-    seed: What the parameters are drawn from.
+    seed: Seed of the parameters.
 
   Returns:
     The model and its Variables.
@@ -281,14 +282,14 @@ def greedy_decode(
   eos_id: int,
   overlay: overlay_lib.Overlay | None = None,
 ) -> jax.Array:
-  """The likeliest continuation, a token at a time, with a key-value cache.
+  """Decodes the likeliest token at each step, with a key-value cache.
 
   Args:
     model: The decoder.
     tokens: int32 [B, L], prompts, padded on the left.
     mask: bool [B, L], False at padding.
-    max_new_tokens: Tokens to add.
-    eos_id: Token after which a row repeats `eos_id`.
+    max_new_tokens: Tokens to decode.
+    eos_id: End token; a row repeats it once it has occurred.
     overlay: As for a call of the model.
 
   Returns:
@@ -297,7 +298,7 @@ def greedy_decode(
   batch_size, length = tokens.shape
   cache = model.init_cache(batch_size, length + max_new_tokens)
   logits, cache = model.extend(tokens, mask, cache, overlay)
-  # The pure form of the model: a loop may not close over its Variables.
+  # A loop must not close over Variables.
   graphdef, params = nnx.split(model)
 
   def choose(logits, done):
