@@ -1,13 +1,12 @@
-"""Hugging Face checkpoints in and out.
+"""Loads and saves Hugging Face checkpoints.
 
   config.json         sizes and options
   model.safetensors   the decoder, or shards with model.safetensors.index.json
-  memory.safetensors  its memory layers and their pool, where it has some; how
-                      they are is in the file's metadata
+  memory.safetensors  memory layers and value table, if any; their sizes are in
+                      the file's metadata
 
-`transformers` loads what is written here, without the memory. All names, shapes
-and dtypes are checked before anything is read, and a folder that is written
-gets its config.json last.
+`transformers` loads these folders too, without the memory. All names, shapes
+and dtypes are checked before a tensor is read; config.json is written last.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import atomic
 
-# What the model does not know, and a copy of its checkpoint needs.
+# Files of a source checkpoint that are copied.
 _CARRIED = (
   'added_tokens.json',
   'chat_template.jinja',
@@ -52,14 +51,10 @@ _CARRIED = (
   'tokenizer_config.json',
   'vocab.json',
 )
-# What `to_settings` says by other names.
+# Settings that `to_settings` gives by other names.
 _RENAMED = ('dtype', 'rope_parameters')
-
-# Under which the metadata of memory.safetensors has a `_Memory`.
+# Key of the metadata of memory.safetensors that holds a `_Memory`.
 _KEY = 'smft_jax'
-
-# What other processes wait for.
-_WHAT = 'a Hugging Face checkpoint'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,20 +67,19 @@ class _Memory(layers.DecoderOptions):
 def load_model(
   folder: str | os.PathLike, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> transformer.Transformer:
-  """Reads a checkpoint onto one device.
+  """Loads a checkpoint onto one device.
 
   Args:
-    folder: Has config.json and safetensors, in float32, bfloat16 or
+    folder: Folder of config.json and safetensors in float32, bfloat16 or
       float16.
-    dtype: Of parameters and computation, whatever that of the file.
+    dtype: Dtype of parameters and computation, whatever the file's.
 
   Returns:
-    The decoder: int32 tokens [B, L] to logits [B, L, T]. With memory layers
-    where there is a memory.safetensors.
+    The decoder: int32 tokens [B, L] to logits [B, L, T]. Has memory layers if
+    there is a memory.safetensors.
 
   Raises:
-    UserError: If a file is missing or damaged, or the checkpoint needs what the
-      decoder does not have. Nothing is read then.
+    UserError: If a file is missing or damaged, or the model is not supported.
   """
   config = load_config(folder, dtype)
   graphdef, like = nnx.split(
@@ -97,17 +91,17 @@ def load_model(
 def load_config(
   folder: str | os.PathLike, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> layers.TransformerConfig:
-  """The decoder that a checkpoint holds, its memory included.
+  """Reads the sizes of a checkpoint's decoder and its memory.
 
   Args:
     folder: As for `load_model`.
     dtype: As for `load_model`.
 
   Returns:
-    Its sizes and options; the memory is on no mesh.
+    Sizes and options; the memory is on no mesh.
 
   Raises:
-    UserError: As `load_model` does.
+    UserError: As `load_model`.
   """
   folder = pathlib.Path(folder)
   config = hf_config.read(folder, dtype)
@@ -118,41 +112,38 @@ def load_config(
     text = (opened.metadata() or {}).get(_KEY, 'null')
   try:
     found = schema.build(json.loads(text), _Memory, _KEY)
-    memory = memory_lib.MemoryConfig(
-      model_dim=config.model_dim,
-      dtype=dtype,
-      **dataclasses.asdict(found.memory),
-    )
+    sizes = dataclasses.asdict(found.memory)
     return dataclasses.replace(
       config,
-      memory=memory,
+      memory=memory_lib.MemoryConfig(
+        model_dim=config.model_dim, dtype=dtype, **sizes
+      ),
       memory_layers=found.memory_layers,
       memory_placement=found.memory_placement,
     )
   except ValueError as error:
     raise schema.UserError(
-      f'{file}: its metadata describes no memory that fits:'
+      f'{file}: its metadata describes no memory that fits the model:'
       f' {schema.one_line(error)}'
     ) from None
 
 
 def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
-  """Reads a checkpoint straight into a target sharding.
+  """Loads a checkpoint straight into a sharding.
 
-  Every device's part is read by itself, and a process reads only what its own
-  devices hold.
+  Each process reads only the parts that its devices hold.
 
   Args:
     folder: As for `load_model`.
-    like: The Variables of a `Transformer`, or their shapes: what is read takes
-      their dtypes and shardings; without a sharding, it goes to one device.
+    like: Variables of a `Transformer`, or their shapes; gives dtypes and
+      shardings. Without a sharding, arrays go to one device.
 
   Returns:
-    The Variables. Those of a memory stay as they are where there is no
-    memory.safetensors, so that a checkpoint can be given a fresh one.
+    The Variables. Without a memory.safetensors, those of the memory are the
+    ones in `like`, so that a plain checkpoint can be given a fresh memory.
 
   Raises:
-    UserError: As `load_model` does.
+    UserError: As `load_model`.
   """
   folder = pathlib.Path(folder)
   places = hf_tensors.places(like)
@@ -180,21 +171,20 @@ def save_model(
   folder: str | os.PathLike,
   source: str | os.PathLike | None = None,
 ) -> None:
-  """Writes a checkpoint that `load_model` and `transformers` load.
+  """Saves a checkpoint that `load_model` and `transformers` load.
 
-  Memory layers go into a file of their own, which `transformers` does not look
-  at. An FFN that they replace is written as zeros: without memory, nothing
-  stands in its place.
+  Memory layers go into a file that `transformers` ignores. FFNs that they
+  replace are written as zeros.
 
   Args:
-    model: The decoder; every process calls with its own part of it.
-    folder: Made if it is not there; must have no checkpoint in it.
-    source: A checkpoint that the model came from: its tokenizer comes along,
-      and what its config.json says beside sizes and options.
+    model: The decoder. All processes must call this.
+    folder: Output folder without a checkpoint; made if missing.
+    source: Checkpoint that the model came from; its tokenizer and its other
+      settings are copied.
 
   Raises:
     UserError: If the folder has a checkpoint or cannot be written, `source` is
-      of another model, or no checkpoint can hold this one.
+      of another model, or the format cannot hold the model.
   """
   config = model.config
   settings = hf_config.to_settings(config)
@@ -211,7 +201,7 @@ def save_model(
   places = hf_tensors.places(params)
   for path, variable in nnx.to_flat_state(params):
     array, place = layout_lib.to_numpy(variable.get_value()), places[path]
-    if processes.is_main():  # which alone needs room for all of it
+    if processes.is_main():  # only this process holds the whole model
       tensors = files.setdefault(place.file, {})
       tensors[place.name] = place.write(array)
   if config.memory_placement == 'replace':
@@ -220,7 +210,9 @@ def save_model(
         layer, config.model_dim, config.ffn_dim, config.dtype
       )
   processes.on_main(
-    _WHAT, _write, pathlib.Path(folder), files, config, settings, source
+    'a Hugging Face checkpoint',
+    _write,
+    *(pathlib.Path(folder), files, config, settings, source),
   )
 
 
@@ -229,7 +221,7 @@ def _with_source(
   config: layers.TransformerConfig,
   source: pathlib.Path,
 ) -> dict[str, Any]:
-  """Settings, and what those of a checkpoint say beside them."""
+  """Adds the other settings of a source checkpoint."""
   theirs = hf_config.read(source, config.dtype)
   ours = dataclasses.replace(
     config,
@@ -256,33 +248,31 @@ def _write(
   settings: Mapping[str, Any],
   source: pathlib.Path | None,
 ) -> None:
-  """Writes all files aside, then gives them their names."""
+  """Writes all files under a temporary name, then renames them."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in ('config.json', '*.safetensors', '*.safetensors.index.json'):
-      for there in folder.glob(pattern):
-        raise schema.UserError(
-          f'{there} is there already; choose another folder'
-        )
+      for file in folder.glob(pattern):
+        raise schema.UserError(f'{file} exists already; choose another folder')
     with tempfile.TemporaryDirectory(prefix='.partial-', dir=folder) as name:
-      aside = pathlib.Path(name)
+      partial = pathlib.Path(name)
       for name, tensors in files.items():
-        metadata = {'format': 'pt'}  # `transformers` asks for it
+        metadata = {'format': 'pt'}  # `transformers` requires it
         if name == hf_tensors.MEMORY:
           metadata[_KEY] = json.dumps(_memory_of(config))
-        safetensors.numpy.save_file(dict(tensors), aside / name, metadata)
+        safetensors.numpy.save_file(dict(tensors), partial / name, metadata)
       if source is not None:
         for carried in _CARRIED:
           if (source / carried).exists():
-            shutil.copyfile(source / carried, aside / carried)
-      atomic.write_json(aside / 'config.json', settings)
-      names = sorted(file.name for file in aside.iterdir())
+            shutil.copyfile(source / carried, partial / carried)
+      atomic.write_json(partial / 'config.json', settings)
+      names = sorted(file.name for file in partial.iterdir())
       for name in names:
-        with open(aside / name, 'rb') as file:
-          os.fsync(file.fileno())
+        with open(partial / name, 'rb') as written:
+          os.fsync(written.fileno())
       # A folder without config.json is no checkpoint.
       for name in sorted(names, key='config.json'.__eq__):
-        os.replace(aside / name, folder / name)
+        os.replace(partial / name, folder / name)
   except (OSError, safetensors.SafetensorError) as error:
     raise schema.UserError(
       f'{folder} cannot be written: {schema.one_line(error)}'
@@ -290,7 +280,7 @@ def _write(
 
 
 def _memory_of(config: layers.TransformerConfig) -> dict[str, Any]:
-  """What `load_config` makes the memory of."""
+  """Returns the metadata that `load_config` reads."""
   names = [f.name for f in dataclasses.fields(memory_lib.MemorySizes)]
   return {
     'memory': {name: getattr(config.memory, name) for name in names},

@@ -1,8 +1,7 @@
-"""config.json of a Hugging Face checkpoint, and the decoder that it describes.
+"""Converts a Hugging Face checkpoint's config.json to a decoder's sizes.
 
-Llama 2 and 3.x (and what has their layout, such as SmolLM2), Qwen2, Qwen2.5 and
-Qwen3. A setting that changes what the model computes, and that the decoder does
-not have, is refused by name: a checkpoint is read right or not at all.
+Supports Llama 2 and 3.x (and models of that layout, such as SmolLM2), Qwen2,
+Qwen2.5 and Qwen3. A setting that the decoder cannot compute is refused by name.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from smft_jax.models import rotary
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Family:
-  """What a `model_type` says without a setting.
+  """What a `model_type` implies.
 
   Attributes:
-    architecture: The class of it in `transformers`.
-    qkv_bias: As in `TransformerConfig`.
-    qk_norm: As in `TransformerConfig`.
-    head_dim: Where config.json gives none; None divides the model dim.
-    kv_heads: Where config.json gives none; None takes as many as queries.
+    architecture: Its class in `transformers`.
+    qkv_bias: As in `DecoderSizes`.
+    qk_norm: As in `DecoderSizes`.
+    head_dim: Default of config.json; None divides the model dim by heads.
+    kv_heads: Default of config.json; None takes the number of query heads.
   """
 
   architecture: str
@@ -48,7 +47,17 @@ _FAMILIES = {
   ),
 }
 
-# Settings that the decoder has one value of, where a file has them at all.
+# Names in config.json of the sizes of a `TransformerConfig`.
+_SIZES = {
+  'vocab_size': 'vocab_size',
+  'num_layers': 'num_hidden_layers',
+  'model_dim': 'hidden_size',
+  'num_heads': 'num_attention_heads',
+  'num_kv_heads': 'num_key_value_heads',
+  'head_dim': 'head_dim',
+  'ffn_dim': 'intermediate_size',
+}
+# Settings that must have this value, or be absent.
 _ONLY = {
   'hidden_act': 'silu',
   'mlp_bias': False,
@@ -64,36 +73,33 @@ _ROPE_KEYS = ('rope_type', 'type', 'rope_theta', 'partial_rotary_factor')
 def read(
   folder: pathlib.Path, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> layers.TransformerConfig:
-  """The decoder that a checkpoint's config.json describes, without memory.
+  """Reads the decoder's sizes from a checkpoint's config.json.
 
   Args:
-    folder: The checkpoint's.
-    dtype: Of parameters and computation, whatever that of the file.
+    folder: The checkpoint.
+    dtype: Dtype of parameters and computation, whatever the file says.
 
   Returns:
-    Its sizes and options.
+    Its sizes and options, without memory.
 
   Raises:
-    UserError: If the file is missing, damaged or says what is not supported.
+    UserError: If the file is missing, damaged or not supported.
   """
   return parse(read_settings(folder), dtype, str(folder / 'config.json'))
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-  """What a checkpoint's config.json holds.
-
-  Args:
-    folder: The checkpoint's.
+  """Reads a checkpoint's config.json.
 
   Raises:
     UserError: If it is missing or damaged.
   """
   file = folder / 'config.json'
   if not folder.is_dir():
-    beside = folder.parent
-    names = [f.name for f in beside.iterdir()] if beside.is_dir() else []
+    parent = folder.parent
+    names = [f.name for f in parent.iterdir()] if parent.is_dir() else []
     close = schema.nearest(folder.name, names)
-    hint = f'; did you mean {beside / close}?' if close else ''
+    hint = f'; did you mean {parent / close}?' if close else ''
     raise schema.UserError(f'checkpoint folder {folder} does not exist{hint}')
   try:
     settings = json.loads(file.read_text(encoding='utf-8'))
@@ -113,18 +119,18 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
 def parse(
   settings: Mapping[str, Any], dtype: jax.typing.DTypeLike, file: str
 ) -> layers.TransformerConfig:
-  """The decoder that these settings describe, without memory.
+  """Converts the settings of config.json to a decoder's sizes.
 
   Args:
-    settings: What config.json holds, of `transformers` 5 or older ones.
-    dtype: Of parameters and computation.
-    file: What messages call the file.
+    settings: The settings, of any version of `transformers`.
+    dtype: Dtype of parameters and computation.
+    file: Name of the file in messages.
 
   Returns:
-    Its sizes and options.
+    The decoder's sizes and options, without memory.
 
   Raises:
-    UserError: As `read` does.
+    UserError: If something is missing or not supported.
 
   Example:
     >>> settings = dict(model_type='llama', vocab_size=61, hidden_size=8,
@@ -149,40 +155,39 @@ def parse(
     return schema.coerce(value, hint, f'{file}: {name}')
 
   heads = get('num_attention_heads')
-  derived = family.head_dim or get('hidden_size') // max(heads, 1)
+  defaults = {
+    'num_kv_heads': family.kv_heads or heads,
+    'head_dim': family.head_dim or get('hidden_size') // max(heads, 1),
+  }
   theta, scaling = _rope(settings, file)
-  sizes = dict(
-    vocab_size=get('vocab_size'),
-    num_layers=get('num_hidden_layers'),
-    model_dim=get('hidden_size'),
-    num_heads=heads,
-    num_kv_heads=get('num_key_value_heads', int, family.kv_heads or heads),
-    head_dim=get('head_dim', int, derived),
-    ffn_dim=get('intermediate_size'),
-    rope_theta=theta,
-    rope_scaling=scaling,
-    norm_eps=get('rms_norm_eps', float, 1e-6),
-    qkv_bias=family.qkv_bias,
-    qk_norm=family.qk_norm,
-    tie_embeddings=get('tie_word_embeddings', bool, False),
-    dtype=dtype,
-  )
+  sizes = {
+    ours: get(theirs, int, defaults.get(ours))
+    for ours, theirs in _SIZES.items()
+  }
+  norm_eps = get('rms_norm_eps', float, 1e-6)
+  tie_embeddings = get('tie_word_embeddings', bool, False)
   try:
-    return layers.TransformerConfig(**sizes)
+    return layers.TransformerConfig(
+      **sizes,
+      rope_theta=theta,
+      rope_scaling=scaling,
+      norm_eps=norm_eps,
+      qkv_bias=family.qkv_bias,
+      qk_norm=family.qk_norm,
+      tie_embeddings=tie_embeddings,
+      dtype=dtype,
+    )
   except ValueError as error:
     raise schema.UserError(f'{file}: {error}') from None
 
 
 def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
-  """What config.json says of a decoder, its memory left out.
+  """Converts a decoder's sizes to the settings of config.json.
 
-  In the words that `transformers` 4 and 5 both understand.
+  Inverse of `parse`, in the names that `transformers` 4 and 5 understand.
 
   Args:
-    config: The decoder's sizes and options.
-
-  Returns:
-    JSON that `parse` makes the same decoder of.
+    config: The decoder's sizes; its memory is left out.
 
   Raises:
     UserError: If no family has these options.
@@ -191,26 +196,17 @@ def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
   families = {(f.qkv_bias, f.qk_norm): m for m, f in _FAMILIES.items()}
   if options not in families:
     raise schema.UserError(
-      'qkv_bias and qk_norm are both on, which no Hugging Face checkpoint that'
-      ' is supported has; qwen2 has the first, qwen3 the second'
+      'qkv_bias and qk_norm are both on, which no supported Hugging Face model'
+      ' has; qwen2 has the first, qwen3 the second'
     )
-  model_type = families[options]
-  scaling = None
+  model_type, scaling = families[options], None
   if config.rope_scaling is not None:
-    scaling = {
-      'rope_type': 'llama3',
-      **dataclasses.asdict(config.rope_scaling),
-    }
+    values = dataclasses.asdict(config.rope_scaling)
+    scaling = {'rope_type': 'llama3', **values}
   return {
     'architectures': [_FAMILIES[model_type].architecture],
     'model_type': model_type,
-    'vocab_size': config.vocab_size,
-    'num_hidden_layers': config.num_layers,
-    'hidden_size': config.model_dim,
-    'num_attention_heads': config.num_heads,
-    'num_key_value_heads': config.num_kv_heads,
-    'head_dim': config.head_dim,
-    'intermediate_size': config.ffn_dim,
+    **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
     'hidden_act': _ONLY['hidden_act'],
     'rope_theta': config.rope_theta,
     'rope_scaling': scaling,
@@ -221,7 +217,7 @@ def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
 
 
 def _check_supported(settings: Mapping[str, Any], file: str) -> _Family:
-  """The family, if nothing in the settings asks for another computation."""
+  """Returns the family, if the decoder can compute all that is set."""
   for name, value in settings.items():
     if 'expert' in name and value:
       raise _unsupported(file, name, value, 'no experts')
@@ -247,10 +243,10 @@ def _check_supported(settings: Mapping[str, Any], file: str) -> _Family:
 
 
 def _has_window(settings: Mapping[str, Any], model_type: str) -> bool:
-  """Whether a layer attends to the last tokens only."""
+  """Whether any layer attends to the last tokens only."""
   if model_type == 'llama':
     return bool(settings.get('sliding_window'))
-  # Qwen's files name a window that is not in use, or is by no layer.
+  # Qwen's files give a window even if no layer uses it.
   return (
     settings.get('use_sliding_window', False)
     and settings.get('sliding_window', True) is not None
@@ -262,7 +258,7 @@ def _has_window(settings: Mapping[str, Any], model_type: str) -> bool:
 def _rope(
   settings: Mapping[str, Any], file: str
 ) -> tuple[float, rotary.RopeScaling | None]:
-  """Base and scaling of the rotary frequencies, by either set of names."""
+  """Returns base and scaling of the rotary frequencies, by old or new names."""
   section = (
     'rope_scaling' if settings.get('rope_scaling') else 'rope_parameters'
   )
@@ -279,7 +275,7 @@ def _rope(
   for name, value in rope.items():
     if name not in (*_ROPE_KEYS, *(_SCALING if scaled else ())):
       raise schema.UserError(
-        f'{path}.{name} is not supported where rope_type is {kind!r}'
+        f'{path}.{name} is not supported with rope_type = {kind!r}'
       )
     if name in _ONLY and value != _ONLY[name]:
       raise _unsupported(file, f'{section}.{name}', value, repr(_ONLY[name]))
@@ -294,8 +290,7 @@ def _rope(
 def _unsupported(
   file: str, name: str, value: Any, wanted: str
 ) -> schema.UserError:
-  text = repr(value)
-  text = text if len(text) <= 60 else f'{text[:57]}...'
   return schema.UserError(
-    f'{file}: {name} = {text} is not supported; expected {wanted}'
+    f'{file}: {name} = {schema.brief(value)} is not supported; expected'
+    f' {wanted}'
   )

@@ -1,4 +1,4 @@
-"""Files of a Hugging Face checkpoint: opening, checking and reading them."""
+"""Opens, checks and reads the safetensors files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,38 +21,35 @@ INDEX = f'{hf_tensors.MODEL}.index.json'
 
 DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
 
-# Old checkpoints hold the rotary frequencies, which config.json tells.
+# Old checkpoints hold the rotary frequencies, which follow from config.json.
 _FREQUENCIES = r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq'
 _FFN = r'(model\.layers\.\d+)\.mlp\.(?:gate|up|down)_proj\.weight'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stored:
-  """A tensor in an open file, of which nothing has been read yet."""
+  """A tensor in an open file, not read yet."""
 
   file: pathlib.Path
   slice: Any
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Its shape."""
+    """The tensor's shape."""
     return tuple(self.slice.get_shape())
 
   @property
   def dtype(self) -> str:
-    """Its dtype, as safetensors calls it."""
+    """The tensor's dtype by its safetensors name."""
     return self.slice.get_dtype()
 
 
 @contextlib.contextmanager
 def opened(file: pathlib.Path) -> Iterator[Any]:
-  """An open file of safetensors.
-
-  Args:
-    file: Its path.
+  """Opens a safetensors file.
 
   Raises:
-    UserError: If it is missing, truncated or something else.
+    UserError: If it is missing, damaged or of another format.
   """
   try:
     handle = safetensors.safe_open(file, framework='np')
@@ -61,7 +58,7 @@ def opened(file: pathlib.Path) -> Iterator[Any]:
   except (safetensors.SafetensorError, OSError) as error:
     raise schema.UserError(
       f'{file} is truncated or damaged: {schema.one_line(error)}; expected a'
-      ' whole file of safetensors'
+      ' complete safetensors file'
     ) from None
   with handle:
     yield handle
@@ -70,14 +67,14 @@ def opened(file: pathlib.Path) -> Iterator[Any]:
 def find(
   folder: pathlib.Path, stack: contextlib.ExitStack
 ) -> dict[str, Stored]:
-  """All tensors of a checkpoint by name, its memory among them.
+  """Finds all tensors of a checkpoint and its memory, by name.
 
   Args:
-    folder: The checkpoint's.
-    stack: What keeps the files open.
+    folder: The checkpoint.
+    stack: Keeps the files open.
 
   Raises:
-    UserError: If a file is missing, damaged or lacks what the index says.
+    UserError: If a file is missing or damaged, or lacks a tensor of the index.
   """
   found: dict[str, Stored] = {}
   index = _index(folder)
@@ -87,7 +84,7 @@ def find(
   for name in sorted(files):
     file = folder / name
     handle = stack.enter_context(opened(file))
-    # What `safe_open` returns cannot be iterated over.
+    # A `safe_open` cannot be iterated over.
     for tensor in handle.keys():  # noqa: SIM118
       if tensor in found:
         raise schema.UserError(
@@ -98,7 +95,7 @@ def find(
   for tensor, name in (index or {}).items():
     if tensor not in found or found[tensor].file.name != name:
       raise schema.UserError(
-        f'{folder / name}: {tensor} is missing, which {INDEX} says is there'
+        f'{folder / name}: {tensor} is missing, but is in {INDEX}'
       )
   return found
 
@@ -108,15 +105,15 @@ def check(
   found: Mapping[str, Stored],
   wanted: Mapping[str, hf_tensors.Place],
 ) -> None:
-  """Checks all names, shapes and dtypes before anything is read.
+  """Checks names, shapes and dtypes of all tensors.
 
   Args:
-    folder: The checkpoint's.
+    folder: The checkpoint.
     found: Its tensors.
-    wanted: Places that must be filled, by name.
+    wanted: The tensors that the model needs, by name.
 
   Raises:
-    UserError: For the first tensor that is missing, another or too many.
+    UserError: For the first tensor that is missing, wrong or unknown.
   """
   for name, place in wanted.items():
     if name not in found:
@@ -138,25 +135,25 @@ def check(
         f' {" or ".join(DTYPES)}'
       )
   for name in sorted(found.keys() - wanted.keys()):
-    if not _may_be_left(name, found, wanted):
+    if not _is_redundant(name, found, wanted):
       raise schema.UserError(
         f'{found[name].file}: {name} is not in the model that config.json'
         ' describes'
       )
 
 
-def _may_be_left(
+def _is_redundant(
   name: str, found: Mapping[str, Stored], wanted: Mapping[str, hf_tensors.Place]
 ) -> bool:
-  """Whether a tensor that the model lacks says nothing that it needs."""
+  """Whether the model needs nothing of a tensor that it lacks."""
   if re.fullmatch(_FREQUENCIES, name):
     return True
   ffn = re.fullmatch(_FFN, name)
-  if ffn:  # of a block whose FFN a memory layer replaces
+  if ffn:  # a memory layer replaces the block's FFN
     return f'{ffn[1]}.input_layernorm.weight' in wanted
   table = found['model.embed_tokens.weight']
   return (
-    name == 'lm_head.weight'  # of tied embeddings, so a copy
+    name == 'lm_head.weight'  # a copy of tied embeddings
     and (found[name].dtype, found[name].shape) == (table.dtype, table.shape)
     and np.array_equal(found[name].slice[:], table.slice[:])
   )
@@ -167,15 +164,12 @@ def load(
   place: hf_tensors.Place,
   like: jax.Array | jax.ShapeDtypeStruct,
 ) -> jax.Array:
-  """Reads a Variable, each device only its part.
+  """Reads a Variable, for each device only its part.
 
   Args:
-    stored: Its tensor.
-    place: How it lies there.
-    like: Its shape, dtype and sharding.
-
-  Returns:
-    The array.
+    stored: The Variable's tensor.
+    place: Its layout in the file.
+    like: Shape, dtype and sharding of the result.
   """
   parts: dict[str, np.ndarray] = {}
 
@@ -193,14 +187,14 @@ def load(
 
 
 def _index(folder: pathlib.Path) -> dict[str, str] | None:
-  """Files by the names of tensors; None where one file has all."""
+  """Returns each tensor's file; None if one file has all tensors."""
   file = folder / INDEX
   if (folder / hf_tensors.MODEL).exists():
     return None
   if not file.exists():
     raise schema.UserError(
       f'{folder} has neither {hf_tensors.MODEL} nor {INDEX}; other formats are'
-      ' not read'
+      ' not supported'
     )
   try:
     weight_map = json.loads(file.read_text(encoding='utf-8'))['weight_map']
@@ -210,7 +204,7 @@ def _index(folder: pathlib.Path) -> dict[str, str] | None:
     names, is_plain = set(), False
   if not names or not is_plain:
     raise schema.UserError(
-      f'{file} is damaged; expected a weight_map from tensors to files beside'
-      ' it'
+      f'{file} is damaged; expected a weight_map from tensors to files in the'
+      ' same folder'
     )
   return weight_map

@@ -1,9 +1,8 @@
-"""Tensors of a Hugging Face checkpoint: their names, and how they lie.
+"""Names and layouts of the tensors of a Hugging Face checkpoint.
 
-A matrix of a checkpoint is [out, in], with the heads of an attention flat in
-one axis; ours is [in, out] with an axis for heads. Every layout is told by
-`groups`: for each axis of the checkpoint's tensor, our axes that are flat in
-it.
+A checkpoint's matrices are [out, in] and have attention heads flattened into
+one axis; ours are [in, out] with an axis for heads. `Groups` describe a layout:
+for each axis of the checkpoint's tensor, our axes that are flattened into it.
 
 Shapes: D model dim, H heads, K head dim, F FFN dim, T vocabulary.
 """
@@ -25,7 +24,7 @@ MODEL = 'model.safetensors'
 MEMORY = 'memory.safetensors'
 
 Groups = tuple[tuple[int, ...], ...]
-Path = tuple[Any, ...]  # of a Variable in the model
+Path = tuple[Any, ...]  # path of a Variable in the model
 
 _VECTOR: Groups = ((0,),)
 _TABLE: Groups = ((0,), (1,))
@@ -62,13 +61,13 @@ _IN_BLOCK: dict[Path, tuple[str, Groups]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-  """Where a Variable stands in a checkpoint, and how it lies there.
+  """Place of a Variable in a checkpoint.
 
   Attributes:
     file: `MODEL` or `MEMORY`.
-    name: Of the tensor.
-    groups: See the module.
-    shape: Of the Variable.
+    name: Name of the tensor.
+    groups: Layout of the tensor; see the module.
+    shape: Shape of the Variable.
 
   Example:
     >>> place = place_of(('blocks', 7, 'attention', 'key_bias'), (2, 3))
@@ -89,20 +88,20 @@ class Place:
     )
 
   def read(self, stored: Any, index: Sequence[slice]) -> np.ndarray:
-    """A part of the Variable, of which little more is read from the file.
+    """Reads a part of the Variable, and little more from the file.
 
     Args:
-      stored: The tensor, an array or a slice of safetensors.
-      index: The part, a slice for each axis of the Variable.
+      stored: The tensor: an array or a slice of safetensors.
+      index: The part: a slice for each axis of the Variable.
 
     Returns:
-      The part, of the dtype that is stored.
+      The part, in the stored dtype.
     """
     bounds = [
       part.indices(size)[:2]
       for part, size in zip(index, self.shape, strict=True)
     ]
-    # Of axes that are flat in one, only the first can be read in part.
+    # Of axes that are flattened into one, only the first is read in part.
     rows, sizes, inner = [], [], []
     for first, *rest in self.groups:
       count = math.prod(self.shape[axis] for axis in rest)
@@ -114,7 +113,7 @@ class Place:
     return block.transpose(np.argsort(self._order()))
 
   def write(self, array: np.ndarray) -> np.ndarray:
-    """The tensor for the file, of all of the Variable."""
+    """Returns the file's tensor for the whole Variable."""
     flat = array.transpose(self._order()).reshape(self.stored_shape)
     return np.ascontiguousarray(flat)
 
@@ -123,14 +122,14 @@ class Place:
 
 
 def place_of(path: Path, shape: tuple[int, ...]) -> Place:
-  """Where a Variable of a Transformer stands in a checkpoint.
+  """Returns the place of a Variable of a Transformer.
 
   Args:
-    path: Its path in the model.
+    path: The Variable's path in the model.
     shape: Its shape.
 
   Raises:
-    UserError: If checkpoints of this kind have nothing like it.
+    UserError: If the format has no place for it.
   """
   if path == ('pool',) or path[2:3] == ('memory',):
     each: Groups = tuple((axis,) for axis in range(len(shape)))
@@ -142,14 +141,14 @@ def place_of(path: Path, shape: tuple[int, ...]) -> Place:
   if key not in table:
     raise schema.UserError(
       f'{".".join(map(str, path))} has no place in a Hugging Face checkpoint;'
-      ' only the decoder and its memory do'
+      ' it holds only a decoder and its memory'
     )
   name, groups = table[key]
   return Place(file=MODEL, name=prefix + name, groups=groups, shape=shape)
 
 
 def places(params: nnx.State) -> dict[Path, Place]:
-  """`place_of` each Variable of a model, or of its shapes."""
+  """Returns the place of each Variable of a model, or of its shapes."""
   return {
     path: place_of(path, variable.shape)
     for path, variable in nnx.to_flat_state(params)
@@ -159,16 +158,13 @@ def places(params: nnx.State) -> dict[Path, Place]:
 def zero_ffn(
   layer: int, model_dim: int, ffn_dim: int, dtype: jax.typing.DTypeLike
 ) -> dict[str, np.ndarray]:
-  """Tensors of an FFN that adds nothing, for a block that has another.
+  """Returns the tensors of an FFN that adds nothing, by name.
 
   Args:
     layer: The block's number.
     model_dim: D.
     ffn_dim: F.
-    dtype: Theirs.
-
-  Returns:
-    Zeros by name.
+    dtype: Dtype of the tensors.
   """
   shapes = {'gate': (model_dim, ffn_dim), 'up': (model_dim, ffn_dim)}
   found = {}

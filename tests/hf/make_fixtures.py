@@ -1,6 +1,6 @@
 """Makes the checkpoints of tests/fixtures/hf anew, and what they must give.
 
-  pip install torch transformers && python -m tests.make_hf_fixtures
+  pip install torch transformers && python -m tests.hf.make_fixtures
 
 The ones that are there were made by transformers 5.24 and torch 2.14. Weights
 are random, and so large that no part of a model can be left out unseen; prompts

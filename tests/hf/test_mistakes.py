@@ -122,10 +122,10 @@ WHERE = rf'model/{SHARD}'
 @pytest.mark.parametrize(
   ('damage', 'match'),
   [
-    (truncate, rf'{WHERE} is truncated or damaged: .*; expected a whole file'),
+    (truncate, rf'{WHERE} is truncated or damaged: .*; expected a complete'),
     (empty, rf'{WHERE} is truncated or damaged'),
     (remove_shard, rf'{WHERE} is missing'),
-    (remove_tensor, rf'{WHERE}: {UP} is missing, which .*index.json says'),
+    (remove_tensor, rf'{WHERE}: {UP} is missing, but is in .*index.json'),
     (
       remove_tensor_everywhere,
       rf'{hf_files.INDEX}: {UP} is missing; .* of shape \(23, 16\)',
@@ -232,7 +232,7 @@ LLAMA_3 = {
     ),
     (
       {'rope_parameters': {'full_attention': {}}},
-      r"rope_parameters.full_attention is not .* rope_type is 'default'",
+      r"rope_parameters.full_attention is not .* rope_type = 'default'",
     ),
     (
       {'rope_parameters': LLAMA_3},
@@ -310,7 +310,7 @@ def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
   model = hf_folders.memory_model('replace')
   hf.save_model(model, tmp_path / 'a')
   before = {file: file.read_bytes() for file in files_in(tmp_path)}
-  with pytest.raises(schema.UserError, match=r'a/config.json is there already'):
+  with pytest.raises(schema.UserError, match=r'a/config.json exists already'):
     hf.save_model(model, tmp_path / 'a')
   save_file = safetensors.numpy.save_file
 
