@@ -1,12 +1,11 @@
-"""Augmentations from a file: paraphrases and rewrites by any language model.
+"""Reads and checks files of paraphrases and rewrites by a language model.
 
     python -m smft_jax.data.augment check FILE [--sources=SOURCES.jsonl]
         [--least=N]
 
 A file has one JSON object a line: {"source": "<document or fact id>", "text":
-"...", "kind": "paraphrase"}. How to have it written is in
-docs/augmentations.md. `check` prints what a file holds and what is wrong with
-it.
+"...", "kind": "paraphrase"}; docs/augmentations.md has prompts that produce it.
+`check` prints the contents of a file, and its problems.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import sys
-from typing import Any
 
 from smft_jax import schema
 from smft_jax.data.sources import json_lines
@@ -27,18 +25,18 @@ from smft_jax.runtime import arguments as arguments_lib
 DEFAULT_KIND = 'rewrite'
 
 _NOTHING = 'holds no augmentation; each line is {"source": ..., "text": ...}'
-# To look for the nearest of many ids takes long, and few are read.
+# Finding the nearest of many ids is slow, and a few hints suffice.
 _MAX_HINTS = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-  """A text that tells a document or a fact once more.
+  """A paraphrase or rewrite of a document or fact.
 
   Attributes:
     source: Id of the document or fact.
-    text: The text, without space at its ends.
-    kind: How it was made, a word such as 'paraphrase' or 'timeline'.
+    text: The text, stripped.
+    kind: A word for its kind, such as 'paraphrase' or 'timeline'.
   """
 
   source: str
@@ -48,11 +46,11 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """What a file of augmentations holds, and what is wrong with it.
+  """The contents of a file of augmentations, and its problems.
 
   Attributes:
-    counts: Lines such as 'sources: 3', for a person.
-    problems: A line for each, with file and line; none for a good file.
+    counts: Lines such as 'sources: 3'.
+    problems: A line for each problem, with file and line.
   """
 
   counts: tuple[str, ...]
@@ -60,51 +58,51 @@ class Report:
 
 
 def read(path: str) -> dict[str, list[Augmentation]]:
-  """Reads a file of augmentations, blank lines left out.
+  """Reads a file of augmentations.
 
   Args:
     path: A UTF-8 file whose lines look like `{"source": "a1", "text": "Lisbon
-      is ...", "kind": "paraphrase"}`. The kind may be missing, further keys
-      are left alone.
+      is ...", "kind": "paraphrase"}`. Blank lines and further keys are ignored;
+      the kind may be missing.
 
   Returns:
-    The augmentations of each source, both in the order of the file. Texts that
-    the file repeats are repeated.
+    The augmentations of each source, both in the order of the file, repeats
+    included.
 
   Raises:
-    UserError: The file is missing or holds no augmentation, or a line is not
-      as described; the message names file and line.
+    UserError: The file is missing or empty, or a line is malformed; the message
+      names file and line.
   """
   found: dict[str, list[Augmentation]] = {}
   for number, line in json_lines.numbered(path):
     try:
-      made = _augmentation(line)
+      augmentation = _augmentation(line)
     except (ValueError, problems_lib.Fault) as error:
       raise schema.UserError(f'{path}:{number}: {error}') from error
-    found.setdefault(made.source, []).append(made)
+    found.setdefault(augmentation.source, []).append(augmentation)
   if not found:
     raise schema.UserError(f'{path} {_NOTHING}')
   return found
 
 
 def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
-  """Looks through a whole file, and does not stop at what is wrong.
+  """Checks a whole file and collects its problems.
 
   Args:
     path: The file of augmentations.
-    sources: A file of JSON lines, each with the `id` of a document or fact:
-      those that there are to be texts of. None takes those that `path` names.
-    least: Fewest texts that each source is to have.
+    sources: A file of JSON lines with the `id` of each document or fact that
+      needs texts. None takes the sources that `path` names.
+    least: Fewest texts that each source needs.
 
   Returns:
-    Counts and problems. What is counted are good lines: no problem is told of
-    them, they repeat no text of their source, and it is one of `sources`.
+    Counts and problems. Only good lines are counted: well-formed, with a text
+    new to its source, which is one of `sources`.
 
   Raises:
     UserError: A file is missing.
   """
-  ids, of_sources = (None, []) if sources is None else _ids(sources)
-  # Line and kind of each text.
+  ids, source_problems = (None, []) if sources is None else _ids(sources)
+  # Line and kind of each text, by source and text.
   texts: dict[tuple[str, str], tuple[int, str]] = {}
   problems = []
   hints: dict[str, str] = {}
@@ -112,55 +110,58 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
   for number, line in json_lines.numbered(path):
     lines += 1
     try:
-      made = _augmentation(line)
-      if ids is not None and made.source not in ids:
-        if made.source not in hints and len(hints) < _MAX_HINTS:
-          hints[made.source] = _did_you_mean(made.source, ids)
-        hint = hints.get(made.source, '')
-        raise ValueError(f'{sources} has no id {made.source!r}{hint}')
-      key = (made.source, made.text)
+      augmentation = _augmentation(line)
+      source = augmentation.source
+      if ids is not None and source not in ids:
+        if source not in hints and len(hints) < _MAX_HINTS:
+          hints[source] = _did_you_mean(source, ids)
+        raise ValueError(
+          f'{sources} has no id {source!r}{hints.get(source, "")}'
+        )
+      key = (source, augmentation.text)
       if key in texts:
         duplicates += 1
         raise ValueError(
-          f'{made.source!r} has the same text in line {texts[key][0]}'
+          f'{source!r} has the same text in line {texts[key][0]}'
         )
-      texts[key] = (number, made.kind)
+      texts[key] = (number, augmentation.kind)
     except (ValueError, problems_lib.Fault) as error:
       problems.append(f'{path}:{number}: {error}')
   if not lines:
     problems.append(f'{path} {_NOTHING}')
   per_source = collections.Counter(source for source, _ in texts)
-  # Where each source is named first.
-  named = ids
-  if named is None:
-    named = {}
+  # The line that names each source first.
+  first_lines = ids
+  if first_lines is None:
+    first_lines = {}
     for (source, _), (number, _) in texts.items():
-      named.setdefault(source, number)
+      first_lines.setdefault(source, number)
   too_few = [
     f'{sources or path}:{number}: {source!r} has {per_source[source]} of the'
     f' {least} texts that are wanted'
-    for source, number in named.items()
+    for source, number in first_lines.items()
     if per_source[source] < least
   ]
+  of = f' of {len(first_lines)}' if sources else ''
   return Report(
     counts=(
       f'lines: {lines}',
-      f'sources: {len(per_source)}' + (f' of {len(named)}' if sources else ''),
-      *_counts(texts, named),
+      f'sources: {len(per_source)}{of}',
+      *_counts(texts, first_lines),
       f'duplicates: {duplicates}',
     ),
-    problems=(*problems, *of_sources, *too_few),
+    problems=(*problems, *source_problems, *too_few),
   )
 
 
 def main(argv: Sequence[str]) -> int:
-  """The program.
+  """Runs the program.
 
   Args:
-    argv: The arguments after its name.
+    argv: The arguments after the program's name.
 
   Returns:
-    The exit code: 0 for a file without a problem, otherwise 2.
+    The exit code: 0 for a file without problems, otherwise 2.
   """
   try:
     arguments = _arguments(argv)
@@ -183,14 +184,14 @@ def main(argv: Sequence[str]) -> int:
 def _counts(
   texts: Mapping[tuple[str, str], tuple[int, str]], sources: Iterable[str]
 ) -> Iterator[str]:
-  """What there is of which kind and source, and how long it is."""
+  """Counts texts by kind and by source, and measures their length."""
   by_kind = collections.Counter(kind for _, kind in texts.values())
   for kind, count in sorted(by_kind.items()):
     yield f'{kind}: {count}'
   per_source = collections.Counter(dict.fromkeys(sources, 0))
   per_source.update(source for source, _ in texts)
   if per_source:
-    # The first of those that are alike.
+    # Of equals the first.
     most = max(per_source, key=lambda source: per_source[source])
     fewest = min(per_source, key=lambda source: per_source[source])
     yield f'most of a source: {per_source[most]} ({most})'
@@ -204,7 +205,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   """Reads the command line."""
   parser = arguments_lib.Parser(
     prog='python -m smft_jax.data.augment',
-    description='Looks through a file of augmentations.',
+    description='Checks a file of augmentations.',
   )
   parser.add_argument('command', choices=('check',))
   parser.add_argument('file', help='JSON lines with source, text and kind')
@@ -212,10 +213,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     '--sources', help='JSON lines with the id of each document or fact'
   )
   parser.add_argument(
-    '--least',
-    type=int,
-    default=1,
-    help='fewest texts of a source (default 1)',
+    '--least', type=int, default=1, help='fewest texts of a source (default 1)'
   )
   arguments = parser.parse(argv)
   if arguments.least < 0:
@@ -224,11 +222,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _augmentation(line: bytes) -> Augmentation:
-  """Checks one line."""
+  """Parses and checks one line."""
   values = json_lines.parse(line)
   kind = values.get('kind', DEFAULT_KIND)
   if not isinstance(kind, str) or not kind or kind.split() != [kind]:
-    fitting = f", such as '{'-'.join(kind.split())}'" if _is_text(kind) else ''
+    words = kind.split() if isinstance(kind, str) else []
+    fitting = f", such as '{'-'.join(words)}'" if words else ''
     raise ValueError(f'kind {kind!r} must be a word without spaces{fitting}')
   return Augmentation(
     source=rows.text(values, 'source'),
@@ -238,24 +237,20 @@ def _augmentation(line: bytes) -> Augmentation:
 
 
 def _ids(path: str) -> tuple[dict[str, int], list[str]]:
-  """The line of each id, and what is wrong with the file."""
+  """Reads the line of each id, and the problems of the file."""
   ids: dict[str, int] = {}
   problems = []
   for number, line in json_lines.numbered(path):
     try:
       name = rows.text(json_lines.parse(line), 'id')
       if name in ids:
-        raise ValueError(f'id {name!r} is that of line {ids[name]}')
+        raise ValueError(f'id {name!r} repeats line {ids[name]}')
       ids[name] = number
     except (ValueError, problems_lib.Fault) as error:
       problems.append(f'{path}:{number}: {error}')
   if not ids:
     problems.append(f'{path} holds no id; each line is {{"id": ...}}')
   return ids, problems
-
-
-def _is_text(value: Any) -> bool:
-  return isinstance(value, str) and bool(value.strip())
 
 
 def _did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -81,7 +81,8 @@ def row_indices(
     ValueError: There are no rows, or the step or the size is out of range.
 
   Example:
-    >>> sorted(np.concatenate([row_indices(4, i, 2, seed=5) for i in (0, 1)]))
+    >>> epoch = [row_indices(4, step, 2, seed=5) for step in (0, 1)]
+    >>> sorted(np.concatenate(epoch).tolist())
     [0, 1, 2, 3]
   """
   if not num_rows:

@@ -1,9 +1,9 @@
-"""Real documents as a stream: pages cut into chunks, a chunk after a chunk.
+"""Tasks whose target stream is real documents, cut into chunks.
 
-Streamed are paragraphs of SQuAD articles, pages for SimpleQA's questions, or
-documents of one's own, none of them pretrained on. What is trained on of a
-chunk are its retellings, by rule or by a language model; its questions are
-never trained on. What the base knows and what is held out: `data.real_text`.
+The stream has paragraphs of SQuAD articles, pages for SimpleQA's questions, or
+the user's own documents, none of them pretrained on. Training sees retellings
+of a chunk, by rule or by a language model, and never its questions. For
+pretraining and held-out data see `data.real_text`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from smft_jax.data.sources import sources
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DocumentsConfig(real_text.RealTextConfig):
-  """Which documents are streamed after a base of real text.
+  """The documents streamed after a base of real text.
 
   Attributes:
-    kind: 'squad' streams paragraphs of `stream_set`, 'jsonl' the documents of
-      `documents_file`, in its order, and 'simpleqa' those of them whose id is
-      that of a question of `questions_set`, which is then asked.
+    kind: 'squad' streams paragraphs of `stream_set`; 'jsonl' streams the
+      documents of `documents_file`; 'simpleqa' does, too, and asks the question
+      of `questions_set` with the document's id.
     stream_set: Source of documents with questions, for 'squad' only.
     questions_set: Source of questions, for 'simpleqa' only.
-    documents_file: Source of documents, see `sources.read_documents`; for
+    documents_file: Source of documents, see `sources.Reader.documents`; for
       'jsonl' and 'simpleqa' only.
-    chunk_chars: Longest piece that is learned at once, in characters; longer
-      documents of a file are cut at paragraphs and sentences.
+    chunk_chars: Most characters learned at once; longer documents of a file are
+      cut at paragraphs and sentences.
     num_documents: Streamed paragraphs of 'squad', spread evenly over all its
-      articles; a file of documents is always streamed whole.
-    num_control: Paragraphs of the same articles that are kept out of the
-      stream and only measured; for 'squad' only.
+      articles. A file of documents is always streamed whole.
+    num_control: Further paragraphs of these articles, only measured; for
+      'squad' only.
 
   Raises:
     UserError: A value is out of range.
@@ -59,72 +59,70 @@ class DocumentsConfig(real_text.RealTextConfig):
     schema.at_least(100, self, 'chunk_chars')
     if self.kind != 'squad' and not self.documents_file:
       raise schema.UserError(
-        f'documents_file is empty, and kind = {self.kind!r} streams the'
-        ' documents in it: give the path of a file of JSON lines'
+        f'documents_file is empty, but kind = {self.kind!r} streams its'
+        ' documents: give the path of a file of JSON lines'
       )
 
 
 def make_task(config: DocumentsConfig) -> task.Task:
-  """Reads the data sets and puts the experiment together.
+  """Reads the data and makes the task.
 
   Args:
-    config: What to read and how much of it.
+    config: The sources, and how much to take of them.
 
   Returns:
-    A task with a document for each chunk, which is called 'ID/0', 'ID/1' where
-    a document was cut. Beside the sets of `real_text.held_out`, of 'squad' the
-    texts 'never_seen_paragraphs' and the questions on them, 'never_seen', are
-    measured. It depends only on the config and the data, not on the order of
-    examples in the files.
+    A task with a document for each chunk; the chunks of a document that was cut
+    are 'ID/0', 'ID/1'. To the held-out sets of `real_text.held_out`, 'squad'
+    adds the texts 'never_seen_paragraphs' and their questions, 'never_seen'.
+    The order of examples in a data set's files does not matter.
 
   Raises:
-    UserError: Data is missing, broken or too little; one line that names it.
+    UserError: Data is missing, broken or insufficient.
   """
   problems = problems_lib.Problems(config.bad_input)
-  # What is streamed first: a file of one's own is the likeliest to be wrong.
-  streamed, control = _streamed(config, problems)
-  known = real_text.known(config, problems)
+  reader = sources.Reader(problems, config.data_dir)
+  # The stream first: the user's own file is the likeliest to be wrong.
+  streamed, control = _streamed(config, reader)
+  known = real_text.known(config, reader)
   for document in (*streamed, *control):
     if document.text in known.documents:
       raise schema.UserError(
         f'document {document.id!r} is also in {config.known_set}, which the'
-        ' base is pretrained on: stream documents that it has not seen'
+        ' base is pretrained on: stream documents that are new to it'
       )
-  rest = real_text.held_out(config, known, problems)
-  cut = streamed
-  if config.kind != 'squad':  # which is cut into paragraphs as it is
-    cut = [c for d in streamed for c in _cut(d, config.chunk_chars)]
-  told = real_text.read_augmentations(config, [c.id for c in cut])
-  documents = tuple(_document(c, told.get(c.id), config) for c in cut)
-  never_seen = _questions(control)
+  rest = real_text.held_out(config, known, reader)
+  pieces = streamed
+  if config.kind != 'squad':  # whose documents are paragraphs
+    pieces = [c for d in streamed for c in _cut(d, config.chunk_chars)]
+  written = real_text.read_augmentations(config, [c.id for c in pieces])
+  documents = tuple(_document(c, written.get(c.id), config) for c in pieces)
+  questions, texts = dict(rest.questions), dict(rest.texts)
+  if _questions(control):
+    questions['never_seen'] = _questions(control)
+  if control:
+    texts['never_seen_paragraphs'] = tuple(
+      task.Text(text=paragraph.text) for paragraph in control
+    )
   return dataclasses.replace(
     rest,
     documents=documents,
-    questions=rest.questions
-    | ({'never_seen': never_seen} if never_seen else {}),
-    texts=rest.texts
-    | (
-      {'never_seen_paragraphs': tuple(task.Text(text=p.text) for p in control)}
-      if control
-      else {}
-    ),
+    questions=questions,
+    texts=texts,
     counts={
       **rest.counts,
       'documents': len(documents),
       'document_questions': sum(len(d.questions) for d in documents),
       'document_augmentations': sum(len(d.augmentations) for d in documents),
       'control_paragraphs': len(control),
-      **{f'skipped_{kind}': n for kind, n in problems.counts.items()},
+      **problems.record(),
     },
   )
 
 
-def _streamed(config: DocumentsConfig, problems: problems_lib.Problems):
-  """The documents to stream, and those of their kind to measure only."""
+def _streamed(config: DocumentsConfig, reader: sources.Reader):
+  """Reads the documents to stream, and similar ones to measure only."""
   if config.kind == 'squad':
-    new = sources.read_documents(
-      config.stream_set, config.data_dir, problems=problems
-    )
+    new = reader.documents(config.stream_set)
     wanted = config.num_documents + config.num_control
     if wanted > len(new):
       raise schema.UserError(
@@ -132,35 +130,28 @@ def _streamed(config: DocumentsConfig, problems: problems_lib.Problems):
         f' {len(new)} paragraphs of {config.stream_set}'
       )
     chosen = _spread(new, wanted)
-    # The first paragraphs of each article are streamed, those after them are
-    # the control: one article's paragraphs are of one kind of text.
+    # Of each article the first paragraphs are streamed, the next measured, so
+    # that both have the same kind of text.
     first = {d.id for d in _spread(chosen, config.num_documents)}
     return (
       [d for d in chosen if d.id in first],
       [d for d in chosen if d.id not in first],
     )
-  documents = sources.read_documents(
-    config.documents_file, config.data_dir, problems=problems
-  )
+  documents = reader.documents(config.documents_file)
   if config.kind == 'simpleqa':
-    documents = _with_questions(documents, config, problems)
+    documents = _with_questions(documents, config, reader)
   return documents, []
 
 
-def _with_questions(documents, config, problems):
-  """Pages, each with the question whose id it has."""
-  asked = {
-    q.id: q
-    for q in sources.read_questions(
-      config.questions_set, config.data_dir, problems=problems
-    )
-  }
+def _with_questions(documents, config, reader):
+  """Gives each page the question with its id."""
+  asked = {q.id: q for q in reader.questions(config.questions_set)}
   for document in documents:
     if document.id not in asked:
       raise schema.UserError(
-        f'{config.documents_file}: a page has the id {document.id!r}, which is'
-        f' none of the {len(asked)} questions of {config.questions_set}, such'
-        f' as {next(iter(asked))!r}'
+        f'{config.documents_file}: a page has the id {document.id!r}, but none'
+        f' of the {len(asked)} questions of {config.questions_set} has; an id'
+        f' looks like {next(iter(asked))!r}'
       )
   return [dataclasses.replace(d, questions=(asked[d.id],)) for d in documents]
 
@@ -168,12 +159,12 @@ def _with_questions(documents, config, problems):
 def _cut(
   document: sources.SourceDocument, chunk_chars: int
 ) -> Iterable[sources.SourceDocument]:
-  """The chunks of a document, each with the questions that it answers."""
+  """Cuts a document into chunks, each with the questions that it answers."""
   spans = chunks.chunks(document.text, chunk_chars)
   if len(spans) == 1:
     yield document
     return
-  belongs = [
+  answered_in = [
     chunks.chunk_of(spans, document.text, q.answers) for q in document.questions
   ]
   for index, (start, end) in enumerate(spans):
@@ -183,24 +174,24 @@ def _cut(
       text=document.text[start:end],
       questions=tuple(
         q
-        for q, chunk in zip(document.questions, belongs, strict=True)
+        for q, chunk in zip(document.questions, answered_in, strict=True)
         if chunk == index
       ),
     )
 
 
 def _document(
-  document: sources.SourceDocument, told, config: DocumentsConfig
+  document: sources.SourceDocument, written, config: DocumentsConfig
 ) -> task.Document:
-  if told is not None:
-    texts = dict.fromkeys([document.text, *(a.text for a in told)])
+  if written is not None:
+    texts = dict.fromkeys([document.text, *(a.text for a in written)])
     augmentations = tuple(task.Text(text=text) for text in texts)
   else:
     made = rewrites.rewrites(
       document.text,
       title=document.title,
       count=config.augmentations,
-      # Of its own id, so that it is retold alike wherever it is streamed.
+      # The same retellings at any place in any stream.
       seed=f'{config.seed}/{document.id}',
     )
     augmentations = tuple(
@@ -223,10 +214,9 @@ def _questions(documents) -> tuple[task.Question, ...]:
 def _spread(
   documents: Sequence[sources.SourceDocument], count: int
 ) -> list[sources.SourceDocument]:
-  """The first paragraphs of each article, `count` in all, in their order.
+  """Takes the first paragraphs of each article, `count` in all, in order.
 
-  Articles give the same number, or one more where the count does not divide;
-  a short article gives all that it has.
+  Articles give equally many, but for a remainder; a short article gives all.
   """
   places: dict[str, int] = {}
   by_place = []

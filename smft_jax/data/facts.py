@@ -1,9 +1,9 @@
-"""Facts as statements: one fact a step, in many wordings (arXiv 2510.15103).
+"""Tasks whose target stream is single facts (arXiv 2510.15103).
 
-A fact is a question with its answer, such as one of TriviaQA. It is trained on
-as statements, made by rule or by a language model, and asked in two phrasings:
-by the beginning of a statement, which training shows, and as a question, which
-it never shows.
+A fact is a question with its answer, such as one of TriviaQA. Training sees
+statements of it, made by rule or by a language model. Evaluation asks in two
+phrasings: by the beginning of a statement, which training shows, and by the
+question, which it never shows.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from smft_jax.data.sources import sources
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FactsConfig(real_text.RealTextConfig):
-  """Which facts are streamed after a base of real text.
+  """The facts streamed after a base of real text.
 
   Attributes:
-    kind: 'facts'.
-    facts_set: Source of questions; those that the base was pretrained on are
-      left out.
-    num_facts: How many are streamed, evenly spaced over the source.
-    max_chars: Longest question with its answer that is streamed, in characters:
-      batches are as long as their longest row, all of them.
+    kind: 'facts', the kind of data.
+    facts_set: Source of questions; those of pretraining are left out.
+    num_facts: Number of facts to stream, evenly spaced over the source.
+    max_chars: Most characters of a question with its answer; longer facts are
+      left out, since the longest row sets the length of all batches.
 
   Raises:
     UserError: A value is out of range.
@@ -46,27 +45,27 @@ class FactsConfig(real_text.RealTextConfig):
 
 
 def make_task(config: FactsConfig) -> task.Task:
-  """Reads the data sets and puts the experiment together.
+  """Reads the data and makes the task.
 
   Args:
-    config: What to read and how much of it.
+    config: The sources, and how much to take of them.
 
   Returns:
     A task with a document for each fact.
 
   Raises:
-    UserError: Data is missing, broken or too little; one line that names it.
+    UserError: Data is missing, broken or insufficient.
   """
   problems = problems_lib.Problems(config.bad_input)
-  # The facts first: a file of one's own is the likeliest to be wrong.
-  facts = sources.read_questions(
-    config.facts_set, config.data_dir, problems=problems
-  )
-  known = real_text.known(config, problems)
-  rest = real_text.held_out(config, known, problems)
-  trained = {q.prompt for q in (*known.asked, *known.questions)}
+  reader = sources.Reader(problems, config.data_dir)
+  # The facts first: the user's own file is the likeliest to be wrong.
+  facts = reader.questions(config.facts_set)
+  known = real_text.known(config, reader)
+  rest = real_text.held_out(config, known, reader)
   new = [
-    f for f in facts if real_text.question(f, seen=False).prompt not in trained
+    fact
+    for fact in facts
+    if real_text.question(fact, seen=False).prompt not in known.prompts
   ]
   short = [
     f for f in new if len(f.question) + len(f.answers[0]) <= config.max_chars
@@ -74,14 +73,12 @@ def make_task(config: FactsConfig) -> task.Task:
   if config.num_facts > len(short):
     raise schema.UserError(
       f'config.data.num_facts = {config.num_facts} is more than the'
-      f' {len(short)} questions of {config.facts_set} that are not longer than'
-      f' config.data.max_chars = {config.max_chars} and not pretrained on'
+      f' {len(short)} questions of {config.facts_set} that are new to the base'
+      f' and at most config.data.max_chars = {config.max_chars} long'
     )
-  chosen = [
-    short[i * len(short) // config.num_facts] for i in range(config.num_facts)
-  ]
-  told = real_text.read_augmentations(config, [f.id for f in chosen])
-  documents = tuple(_document(f, told.get(f.id), config) for f in chosen)
+  chosen = real_text.evenly(short, config.num_facts)
+  written = real_text.read_augmentations(config, [f.id for f in chosen])
+  documents = tuple(_document(f, written.get(f.id), config) for f in chosen)
   return dataclasses.replace(
     rest,
     documents=documents,
@@ -90,23 +87,23 @@ def make_task(config: FactsConfig) -> task.Task:
       'documents': len(documents),
       'facts_too_long': len(new) - len(short),
       'document_augmentations': sum(len(d.augmentations) for d in documents),
-      **{f'skipped_{kind}': n for kind, n in problems.counts.items()},
+      **problems.record(),
     },
   )
 
 
-def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
+def _document(fact: sources.QuestionAnswer, written, config) -> task.Document:
   wordings = statements.fact_statements(
     fact.question,
     fact.answers[0],
     count=config.augmentations,
-    # Of its own id, so that it is told alike wherever it is streamed.
+    # The same statements at any place in any stream.
     seed=f'{config.seed}/{fact.id}',
     with_question_form=False,
   )
   asked = real_text.question(fact, seen=False)
   questions = [asked]
-  # One that asks before it tells, so that its beginning can be completed.
+  # A statement that begins with the question can serve as a prompt.
   shown = next((w for w in wordings if _asks_first(w, fact.question)), None)
   if shown is not None:
     prompt = shown.text[: _start(shown)].rstrip()
@@ -116,8 +113,8 @@ def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
         asked, prompt=prompt, phrasing='statement', seen=True
       ),
     )
-  if told is not None:
-    kept = [shown or wordings[0], *(task.Text(text=a.text) for a in told)]
+  if written is not None:
+    kept = [shown or wordings[0], *(task.Text(text=a.text) for a in written)]
     wordings = kept[: config.augmentations]
   return task.Document(
     id=fact.id,
@@ -129,7 +126,7 @@ def _document(fact: sources.QuestionAnswer, told, config) -> task.Document:
 
 def _asks_first(statement: task.Text, question: str) -> bool:
   before = statement.text[: _start(statement)]
-  # A space, as stands between a prompt and what is written after it.
+  # Evaluation, too, puts a space between prompt and answer.
   return question.strip() in before and before.endswith(' ')
 
 

@@ -1,15 +1,13 @@
-"""What a base of real text knows, and what is measured beside a stream.
+"""Pretraining texts and held-out sets of experiments on real text.
 
-The base is pretrained on running text (WikiText-2), on the paragraphs of some
-SQuAD articles with a few of their questions, and on questions with their
-answers, so that it knows what a question looks like. Held out are other
-running text, questions and multiple choices. What is streamed after it is up
-to `data.documents` and `data.facts`.
+The base is pretrained on running text (WikiText-2), on paragraphs of SQuAD with
+a few of their questions, and on answered questions, which show it the form of a
+question. Other running text, questions and multiple choices are held out.
+`data.documents` and `data.facts` add the target stream.
 
-WikiText is taken as it was published, with ` = Title = ` headings, `<unk>`, `
-@-@ ` and spaces around punctuation: its loss is then that of the known corpus
-and no rule of ours stands between. Its articles are one Text each, longer than
-any sequence; `data.batches` splits them.
+WikiText is left as published, with ` = Title = ` headings, `<unk>`, ` @-@ ` and
+spaces around punctuation, so that its loss is comparable. Each article is one
+Text, longer than a sequence; `encoding.tokenize` splits it.
 """
 
 from __future__ import annotations
@@ -17,42 +15,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import pathlib
-from typing import Literal
+from typing import Literal, TypeVar
 
 from smft_jax import schema
 from smft_jax.data import augment
 from smft_jax.data import task
 from smft_jax.data import tokenizers
-from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
+
+_Item = TypeVar('_Item')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RealTextConfig:
-  """Settings that streams of real text share. Sources: see `data.sources`.
+  """Settings common to streams of real text. For sources see `data.sources`.
 
   Attributes:
-    seed: What retellings and wordings are drawn from.
+    seed: Seed of retellings and wordings.
     data_dir: The TFDS data directory, with data sets in array_record format.
-    running_text: Source of running text; pretrained on.
-    held_out_text: Source of running text; measured.
-    known_set: Source of documents with questions; pretrained on.
-    known_questions: Sources of questions; pretrained on with their answers.
-    held_out_questions: Sources of questions; measured.
-    held_out_choices: Sources of multiple choices; measured.
-    questions_per_paragraph: Questions of each known document that are
-      pretrained on.
-    num_known_questions: How many of those are asked again, as held-out set.
+    running_text: Source of running text to pretrain on.
+    held_out_text: Source of running text to measure.
+    known_set: Source of documents with questions to pretrain on.
+    known_questions: Sources of questions to pretrain on, with their answers.
+    held_out_questions: Sources of questions to measure.
+    held_out_choices: Sources of multiple choices to measure.
+    questions_per_paragraph: Questions of each known document to pretrain on.
+    num_known_questions: Size of the held-out set 'known', drawn from these.
     shots: Examples before each held-out question: the first ones of its
       source, which are then not asked.
     augmentations: Texts of a streamed document that training may see.
-    augmentations_file: Such texts by a language model, see `data.augment`;
-      documents that it does not name are retold by rule. '' for none.
-    bad_input: Whether a bad row of a source is refused, or skipped and counted.
-    tokenizer: A Hugging Face folder, or a tokenizer.json, whose tokenizer to
-      take; '' for one that is trained.
-    tokenizer_vocab_size: Size of the one that is trained, a byte-level BPE of
-      what the base is pretrained on.
+    augmentations_file: File of such texts, see `data.augment`; documents that
+      it lacks are retold by rule. '' for none.
+    bad_input: Whether to refuse a bad row of a source, or to skip and count it.
+    tokenizer: A Hugging Face folder or tokenizer.json to take the tokenizer
+      from; '' trains one.
+    tokenizer_vocab_size: Size of a trained tokenizer, a byte-level BPE of the
+      pretraining texts.
 
   Raises:
     UserError: A value is out of range.
@@ -78,149 +76,123 @@ class RealTextConfig:
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'augmentations')
     schema.at_least(
-      0,
-      self,
-      'seed',
-      'questions_per_paragraph',
-      'num_known_questions',
-      'shots',
+      0, self, 'seed', 'questions_per_paragraph', 'num_known_questions', 'shots'
     )
-    # 256 bytes and the special tokens are the least that spells any text.
+    # 256 bytes and the special tokens.
     schema.at_least(260, self, 'tokenizer_vocab_size')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Known:
-  """What a base is pretrained on.
+  """The pretraining data of a base.
 
   Attributes:
-    texts: All of it.
-    documents: Texts of the documents among it.
-    asked: The questions on them, answers included in `texts`.
-    questions: The questions that stand alone, likewise.
-    counts: How many of each, for the record.
+    texts: All texts, answered questions included.
+    documents: The texts of documents.
+    asked: The questions about documents.
+    prompts: The prompts of all questions.
+    counts: Sizes of these, for the record.
   """
 
   texts: tuple[task.Text, ...]
   documents: frozenset[str]
   asked: tuple[task.Question, ...]
-  questions: tuple[task.Question, ...]
+  prompts: frozenset[str]
   counts: dict[str, int]
 
 
-def known(config: RealTextConfig, problems: problems_lib.Problems) -> Known:
-  """Reads what the base is pretrained on.
-
-  Args:
-    config: What to read.
-    problems: Takes what is wrong with it.
+def known(config: RealTextConfig, reader: sources.Reader) -> Known:
+  """Reads the pretraining data.
 
   Raises:
-    UserError: Data or its tokenizer is missing or broken; one line that names
-      it.
+    UserError: Data or the tokenizer is missing or broken.
   """
   if config.tokenizer:
-    tokenizers.read(pathlib.Path(config.tokenizer))  # before hours of training
-  articles = sources.read_texts(
-    config.running_text, config.data_dir, problems=problems
-  )
-  paragraphs = sources.read_documents(
-    config.known_set, config.data_dir, problems=problems
-  )
+    tokenizers.read(pathlib.Path(config.tokenizer))  # fails early
+  articles = reader.texts(config.running_text)
+  paragraphs = reader.documents(config.known_set)
   asked = [
     question(q, seen=True)
     for p in paragraphs
     for q in p.questions[: config.questions_per_paragraph]
   ]
-  alone = [
+  separate = [
     question(q, seen=True)
     for name in config.known_questions
-    for q in sources.read_questions(name, config.data_dir, problems=problems)
+    for q in reader.questions(name)
   ]
   return Known(
     texts=(
-      *(task.Text(text=a.text) for a in articles),
-      *(task.Text(text=p.text) for p in paragraphs),
-      *(q.full_text() for q in asked),
-      *(q.full_text() for q in alone),
+      *(task.Text(text=document.text) for document in articles + paragraphs),
+      *(q.full_text() for q in asked + separate),
     ),
     documents=frozenset(p.text for p in paragraphs),
     asked=tuple(asked),
-    questions=tuple(alone),
+    prompts=frozenset(q.prompt for q in asked + separate),
     counts={
       'pretraining_articles': len(articles),
       'pretraining_paragraphs': len(paragraphs),
-      'pretraining_questions': len(asked) + len(alone),
+      'pretraining_questions': len(asked) + len(separate),
     },
   )
 
 
 def held_out(
-  config: RealTextConfig, found: Known, problems: problems_lib.Problems
+  config: RealTextConfig, found: Known, reader: sources.Reader
 ) -> task.Task:
-  """A task without documents: what is pretrained on, and what is measured.
+  """Makes a task without documents: pretraining texts and held-out sets.
 
   Args:
-    config: What to read.
-    found: What the base knows.
-    problems: Takes what is wrong with it.
+    config: The sources.
+    found: The pretraining data.
+    reader: Reads the sources.
 
   Returns:
-    A task whose sets are named after their sources: the texts 'wikitext2_test',
-    the questions 'natural_questions_open_validation' and the like, and 'known',
-    which were asked in pretraining.
+    A task whose held-out sets are named after their sources, such as the texts
+    'wikitext2_test' and the questions 'natural_questions_open_validation'. The
+    set 'known' has questions of pretraining.
 
   Raises:
-    UserError: Data is missing or broken, or pretrained on; one line that names
-      it.
+    UserError: Data is missing or broken, or all of it was pretrained on.
   """
-  questions = {'known': every_nth(found.asked, config.num_known_questions)}
-  trained = {q.prompt for q in (*found.asked, *found.questions)}
+  questions = {'known': evenly(found.asked, config.num_known_questions)}
   for name in config.held_out_questions:
-    members = [
-      question(q, seen=False)
-      for q in sources.read_questions(name, config.data_dir, problems=problems)
+    # Data sets share a few questions.
+    new = [
+      q
+      for q in (question(q, seen=False) for q in reader.questions(name))
+      if q.prompt not in found.prompts
     ]
-    # Sets share a few questions; those are no measure of what is not trained.
-    members = [q for q in members if q.prompt not in trained]
-    asked = members[config.shots :]
+    asked = new[config.shots :]
     if not asked:
       raise schema.UserError(
-        f'{name} has {len(members)} questions that the base was not trained'
-        f' on, too few with config.data.shots = {config.shots}'
+        f'{name} has {len(new)} questions outside the pretraining data, too few'
+        f' with config.data.shots = {config.shots}'
       )
     questions[set_name(name)] = task.with_examples(
-      asked, members[: config.shots], config.shots
+      asked, new[: config.shots], config.shots
     )
-  articles = sources.read_texts(
-    config.held_out_text, config.data_dir, problems=problems
-  )
-  choices = {
-    set_name(name): tuple(
-      task.Choice(prompt=c.prompt, endings=c.endings, label=c.label)
-      for c in sources.read_choices(name, config.data_dir, problems=problems)
-    )
-    for name in config.held_out_choices
-  }
   return task.Task(
     pretraining=found.texts,
     documents=(),
     questions={name: members for name, members in questions.items() if members},
     texts={
       set_name(config.held_out_text): tuple(
-        task.Text(text=a.text) for a in articles
+        task.Text(text=a.text) for a in reader.texts(config.held_out_text)
       )
     },
-    choices=choices,
+    choices={
+      set_name(name): tuple(reader.choices(name))
+      for name in config.held_out_choices
+    },
     counts=found.counts,
   )
 
 
 def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
-  """A question as models are asked it.
+  """Formats a question as a prompt.
 
-  A worked answer, as GSM8K has them, is the canonical one: its likelihood is
-  that of the whole solution.
+  The canonical answer of GSM8K is the whole solution.
   """
   answers = found.answers
   if found.working:
@@ -237,11 +209,11 @@ def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
 def read_augmentations(
   config: RealTextConfig, ids: Sequence[str]
 ) -> dict[str, list[augment.Augmentation]]:
-  """The texts of `config.augmentations_file`, by the document they tell again.
+  """Reads `config.augmentations_file`, by document.
 
   Raises:
-    UserError: The file is missing or broken, or names a document that is not
-      streamed.
+    UserError: The file is missing or malformed, or names a document that is not
+      in the stream.
   """
   if not config.augmentations_file:
     return {}
@@ -257,16 +229,14 @@ def read_augmentations(
   return found
 
 
-def every_nth(
-  questions: Sequence[task.Question], count: int
-) -> tuple[task.Question, ...]:
-  """At most `count` of the questions, evenly spaced."""
-  count = min(count, len(questions))
-  return tuple(questions[i * len(questions) // count] for i in range(count))
+def evenly(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:
+  """Takes at most `count` of the items, evenly spaced."""
+  count = min(count, len(items))
+  return tuple(items[i * len(items) // count] for i in range(count))
 
 
 def set_name(source: str) -> str:
-  """What a source is called in results.
+  """Returns the name of a source in results.
 
   Example:
     >>> set_name('squad/v1.1:validation'), set_name('./my/notes.jsonl')

@@ -1,13 +1,13 @@
-"""What a learning task is made of: texts, questions, choices, documents.
+"""The parts of a learning task: texts, questions, choices and documents.
 
-Every source of data (`data.world`, `data.documents`) ends in one `Task`, and
-everything after it (tokenizer, batches, evaluation) reads only a `Task`.
-Spans are character offsets, half-open, into the text they belong to, so that
-they outlive any choice of tokenizer.
+Every source of data (`data.world`, `data.documents`, `data.facts`) makes one
+`Task`; tokenizers, batches and evaluation read nothing else. Spans are
+half-open character offsets into a text, so they do not depend on a tokenizer.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import itertools
@@ -19,12 +19,11 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-  """A text a model is trained on or whose loss is measured.
+  """A text to train on, or to measure the loss of.
 
   Attributes:
-    text: The text itself, not empty.
-    answer: Span of the part that counts as the answer, or None when no part
-      is special.
+    text: The text, not empty.
+    answer: Span of the answer; None if the text has none.
     entities: Spans of the names and values in the text, in order.
 
   Raises:
@@ -59,14 +58,14 @@ class Text:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-  """A prompt that a model continues, and what counts as a right answer.
+  """A prompt that a model continues, and the accepted answers.
 
   Attributes:
-    prompt: All the model is given; the answer is what it writes next.
-    answers: Accepted answers; the first is the canonical one, the one whose
-      likelihood is measured.
-    phrasing: Name of the phrasing, shared by the questions asked alike.
-    seen: Whether this phrasing is among what training on the document shows.
+    prompt: The model's whole input; its continuation is the answer.
+    answers: Accepted answers. The first is canonical: its likelihood is
+      measured.
+    phrasing: Name of the phrasing, shared by questions worded alike.
+    seen: Whether training on the document shows this phrasing.
     fact: Id of the fact asked for, such as 'Ada Keller/birthplace'.
 
   Raises:
@@ -93,7 +92,7 @@ class Question:
       )
 
   def full_text(self) -> Text:
-    """Prompt, a space and the canonical answer, with the answer's span."""
+    """Returns prompt, space and canonical answer, with the answer's span."""
     start = len(self.prompt) + 1
     answer = self.answers[0]
     return Text(
@@ -104,21 +103,19 @@ class Question:
 def with_examples(
   questions: Sequence[Question], examples: Sequence[Question], shots: int
 ) -> tuple[Question, ...]:
-  r"""The questions with solved examples before each: few-shot prompts.
+  r"""Makes few-shot prompts: puts solved examples before each question.
 
-  The new prompt is `shots` examples, each its prompt, a space and its first
-  answer, and then the question's own prompt, with a blank line between any
-  two. The examples are the first ones that do not ask for the question's own
-  fact, in their order: the same for all questions but those that are among
-  them.
+  An example is its prompt, a space and its first answer; blank lines separate
+  examples and the question's own prompt. Each question gets the first examples
+  that do not ask for its own fact.
 
   Args:
-    questions: What is asked.
-    examples: What to take the examples from.
-    shots: How many stand before each question; 0 changes nothing.
+    questions: Questions to extend.
+    examples: Candidates for the examples, in order of preference.
+    shots: Number of examples before each question.
 
   Returns:
-    The questions in their order, changed in nothing but the prompt.
+    The questions in their order, with only the prompts changed.
 
   Raises:
     UserError: `shots` is negative, or there are too few examples.
@@ -155,16 +152,16 @@ def with_examples(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-  """A prompt and several endings, of which a model should prefer one.
+  """A prompt and several endings, of which one is right.
 
   Attributes:
-    prompt: What all endings continue.
-    endings: At least two.
-    label: Which of them is right, counted from 0.
+    prompt: The text that every ending continues.
+    endings: At least two endings.
+    label: Index of the right ending.
 
   Raises:
-    ValueError: There are too few endings, one is empty, or the label is none
-      of them.
+    ValueError: There are too few endings, one is empty, or the label is out of
+      range.
 
   Example:
     >>> c = Choice(prompt='She takes the kettle and', label=0,
@@ -189,7 +186,7 @@ class Choice:
       )
 
   def full_texts(self) -> tuple[Text, ...]:
-    """Prompt, a space and each ending; all past the prompt is the answer."""
+    """Returns prompt, space and ending of each; the rest is the answer."""
     texts = [f'{self.prompt} {ending}' for ending in self.endings]
     return tuple(
       Text(text=text, answer=(len(self.prompt), len(text))) for text in texts
@@ -198,13 +195,13 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Document:
-  """One piece of the stream of things to learn.
+  """One document of the target stream.
 
   Attributes:
     id: Unique name within the task.
-    augmentations: What training may see of it, in no special order.
-    questions: What is asked about it, in seen and unseen phrasings.
-    texts: The document itself, for measuring its loss.
+    augmentations: The texts that training may see.
+    questions: Questions about it, in seen and unseen phrasings.
+    texts: The document itself, to measure its loss.
 
   Raises:
     ValueError: There is nothing to train on.
@@ -225,12 +222,12 @@ class Task:
   """All data of one experiment.
 
   Attributes:
-    pretraining: What the base model is trained on.
-    documents: The target stream, in the order it is learned.
-    questions: Evaluation sets of questions outside the stream, by name.
-    texts: Evaluation sets of texts outside the stream, by name.
-    choices: Evaluation sets of choices outside the stream, by name.
-    counts: How many of what there is, for the record.
+    pretraining: Texts that the base model is trained on.
+    documents: The target stream, in the order of learning.
+    questions: Held-out sets of questions, by name.
+    texts: Held-out sets of texts, by name.
+    choices: Held-out sets of choices, by name.
+    counts: Sizes of the task's parts, for the record.
 
   Raises:
     ValueError: Two documents share an id.
@@ -246,27 +243,20 @@ class Task:
   counts: dict[str, int]
 
   def __post_init__(self) -> None:
-    ids = set()
-    for document in self.documents:
-      if document.id in ids:
-        raise ValueError(f'two documents have the id {document.id!r}')
-      ids.add(document.id)
+    ids = collections.Counter(document.id for document in self.documents)
+    for name, count in ids.most_common(1):
+      if count > 1:
+        raise ValueError(f'two documents have the id {name!r}')
 
   def vocabulary_texts(self) -> tuple[str, ...]:
-    """Every text a word-level tokenizer must be able to spell."""
+    """Returns every text that a word-level tokenizer must be able to spell."""
     texts = [t.text for t in self.pretraining]
-    questions: list[Question] = []
     for document in self.documents:
-      texts.extend(t.text for t in document.augmentations + document.texts)
-      questions.extend(document.questions)
-    for group in self.questions.values():
-      questions.extend(group)
-    for question in questions:
-      texts.append(question.prompt)
-      texts.extend(question.answers)
-    for measured in self.texts.values():
-      texts.extend(t.text for t in measured)
-    for chosen in self.choices.values():
-      for choice in chosen:
-        texts.extend([choice.prompt, *choice.endings])
+      texts += (t.text for t in document.augmentations + document.texts)
+    asked = [d.questions for d in self.documents]
+    for question in itertools.chain(*asked, *self.questions.values()):
+      texts += [question.prompt, *question.answers]
+    texts += (t.text for t in itertools.chain(*self.texts.values()))
+    for choice in itertools.chain(*self.choices.values()):
+      texts += [choice.prompt, *choice.endings]
     return tuple(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import hashlib
+import io
 import json
 import pathlib
 import zipfile
@@ -14,7 +15,7 @@ import numpy as np
 from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
-from smft_jax.runtime import processes
+from smft_jax.store import atomic
 
 # The fields of `Encoded` that are stored.
 _ARRAYS = ('tokens', 'loss_weights', 'starts', 'sources')
@@ -59,8 +60,7 @@ def tokenized(
   if rows is None:
     logging.info('tokenizing %d texts', len(texts))
     rows = encoding.tokenize(texts, tokenizer, max_length=max_length)
-    if processes.is_main():
-      _save_rows(path, rows)
+    _save_rows(path, rows)
   return rows
 
 
@@ -77,11 +77,6 @@ def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
 
 
 def _save_rows(path: pathlib.Path, rows: encoding.Encoded) -> None:
-  """Writes the file completely or not at all."""
-  partial = path.with_name(path.name + '.partial')
-  try:
-    with partial.open('wb') as file:
-      np.savez(file, **{name: getattr(rows, name) for name in _ARRAYS})
-    partial.replace(path)
-  finally:  # such as a full disk
-    partial.unlink(missing_ok=True)
+  archive = io.BytesIO()
+  np.savez(archive, **{name: getattr(rows, name) for name in _ARRAYS})
+  atomic.write_bytes(path, archive.getvalue())

@@ -1,9 +1,9 @@
-"""Tokenizers: trained on the spot, or those that come with a checkpoint.
+"""Tokenizers, trained here or read from a checkpoint's folder.
 
-A thin wrapper round the `tokenizers` library that fixes what the rest of the
-package relies on: three special tokens, text that cannot forge them or be cut,
-and a fingerprint. A folder holds one as Hugging Face folders do: all there is
-to it in tokenizer.json, which tokens are special in tokenizer_config.json.
+Wraps the `tokenizers` library and guarantees what this package relies on: three
+special tokens, text that can neither spell them nor be truncated, and a
+fingerprint. Files are those of Hugging Face folders: the tokenizer is in
+tokenizer.json, the names of its special tokens in tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _FILE = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
 _KINDS = ('pad', 'bos', 'eos')
 
-# Punctuation that a word-level decoder joins to the word before it.
+# A word-level decoder joins these to the word before them.
 _CLOSING = ('.', ',', ':', ';', '?', '!')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-  """Text to token ids and back; make one by `read` or a `train_*` function.
+  """Encodes text as token ids, and back; made by `read` or `train_*`.
 
   Attributes:
     inner: The wrapped tokenizer.
-    pad: Its token that fills rows up.
-    bos: Its token that begins rows.
-    eos: Its token that ends texts.
+    pad: Token of padding.
+    bos: Token that begins rows.
+    eos: Token that ends texts.
 
   Raises:
     ValueError: `inner` lacks one of the special tokens.
@@ -59,7 +59,7 @@ class Tokenizer:
   def __post_init__(self) -> None:
     for token in (self.pad, self.bos, self.eos):
       self._special_id(token)
-    # A text that spells a special token is only text, and none is cut.
+    # Special tokens spelled in a text are plain text; nothing is truncated.
     self.inner.encode_special_tokens = True
     self.inner.no_truncation()
     self.inner.no_padding()
@@ -71,7 +71,7 @@ class Tokenizer:
 
   @property
   def pad_id(self) -> int:
-    """Id of the token that fills rows up."""
+    """Id of the padding token."""
     return self._special_id(self.pad)
 
   @property
@@ -85,36 +85,36 @@ class Tokenizer:
     return self._special_id(self.eos)
 
   def encode(self, text: str) -> list[int]:
-    """Token ids of `text`, without special tokens."""
+    """Returns the token ids of `text`, without special tokens."""
     return self.encode_with_offsets(text)[0]
 
   def encode_with_offsets(
     self, text: str
   ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Token ids and the span of characters that each stands for."""
+    """Returns the token ids and the span of characters of each."""
     return self.encode_batch_with_offsets([text])[0]
 
   def encode_batch_with_offsets(
     self, texts: Sequence[str]
   ) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """As `encode_with_offsets`, for many texts at once and much faster."""
+    """Encodes many texts at once, faster than `encode_with_offsets`."""
     encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
     return [(e.ids, e.offsets) for e in encodings]
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of `ids`; special tokens are dropped."""
+    """Returns the text of `ids`, without special tokens."""
     return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
   def write(self, folder: pathlib.Path) -> None:
-    """Writes both files, for `read`."""
+    """Writes both files into a folder, for `read`."""
     special = {f'{kind}_token': getattr(self, kind) for kind in _KINDS}
-    # By which `transformers` finds the class that reads the other file.
+    # `transformers` needs the class that reads the other file.
     special['tokenizer_class'] = 'PreTrainedTokenizerFast'
     atomic.write_json(folder / _CONFIG, special)
     atomic.write_text(folder / _FILE, self.inner.to_str())
 
   def fingerprint(self) -> str:
-    """Hex digest that changes when the tokenizer does."""
+    """Returns a hex digest that changes with the tokenizer."""
     parts = [json.loads(self.inner.to_str()), self.pad, self.bos, self.eos]
     canonical = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -127,17 +127,17 @@ class Tokenizer:
 
 
 def read(path: pathlib.Path) -> Tokenizer:
-  """The tokenizer of a folder, such as a Hugging Face checkpoint's.
+  """Reads the tokenizer of a folder, such as a Hugging Face checkpoint's.
 
-  A folder that names no padding or beginning has its end token in their place:
-  padding is masked wherever it stands, and what begins a row is then what ends
-  the text before it. A folder that names none has `PAD`, `BOS` and `EOS`.
+  If the folder names an end token but no padding or beginning, the end token
+  takes their place: padding is masked anyway. If it names no special token,
+  they are `PAD`, `BOS` and `EOS`.
 
   Args:
     path: The folder, or the tokenizer.json in it.
 
   Raises:
-    UserError: There is none, or it cannot be used; one line that says so.
+    UserError: There is no tokenizer, or it cannot be used.
   """
   path = path / _FILE if path.is_dir() else path
   try:
@@ -157,7 +157,7 @@ def read(path: pathlib.Path) -> Tokenizer:
 
 
 def _special(path: pathlib.Path) -> dict[str, str]:
-  """The names of the special tokens as a tokenizer_config.json has them."""
+  """Reads the names of the special tokens from tokenizer_config.json."""
   if not path.exists():
     return {}
   config = json.loads(path.read_text('utf-8'))
@@ -166,7 +166,7 @@ def _special(path: pathlib.Path) -> dict[str, str]:
   found = {}
   for kind in _KINDS:
     token = config.get(f'{kind}_token')
-    # A string, or an object that says more about it.
+    # A string, or an object with more details.
     token = token.get('content') if isinstance(token, dict) else token
     if token is not None:
       found[kind] = str(token)
@@ -178,20 +178,20 @@ def _special(path: pathlib.Path) -> dict[str, str]:
 
 
 def train_word_level(texts: Iterable[str]) -> Tokenizer:
-  """A tokenizer with one token per word or run of punctuation in `texts`.
+  """Makes a tokenizer with one token per word or run of punctuation.
 
-  Words it has not seen become one unknown token. Decoding puts a space before
-  every word and none before closing punctuation.
+  Other words become the unknown token. Decoding puts a space before every word
+  and none before closing punctuation.
 
   Args:
-    texts: What the words come from; their order does not matter.
+    texts: Texts with the words; their order does not matter.
 
   Raises:
     ValueError: There is no word in `texts`.
   """
   inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(unk_token=UNKNOWN))
   inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-  # No token holds a space, so none counts as a continuation of the one before.
+  # No token has a space, so none is taken for the continuation of a word.
   inner.decoder = tokenizers.decoders.Sequence(
     [
       tokenizers.decoders.WordPiece(prefix=' ', cleanup=False),
@@ -210,10 +210,10 @@ def train_word_level(texts: Iterable[str]) -> Tokenizer:
 
 
 def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-  """A byte-level byte-pair tokenizer; every text round-trips exactly.
+  """Makes a byte-level byte-pair tokenizer; every text round-trips exactly.
 
   Args:
-    texts: What the merges are learned from.
+    texts: Texts to learn the merges from.
     vocab_size: Number of tokens, at least 259 (bytes and special tokens); small
       texts may yield fewer.
 
@@ -230,7 +230,7 @@ def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     add_prefix_space=False
   )
   inner.decoder = tokenizers.decoders.ByteLevel()
-  # Only trims the space that starts a word's token from its offsets.
+  # Takes the leading space of a token out of its offsets.
   inner.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=vocab_size,

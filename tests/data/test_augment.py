@@ -190,7 +190,7 @@ def test_what_is_wrong_with_the_sources(tmp_path):
   sources = tmp_path / 's.jsonl'
   sources.write_text('{"id": "x"}\n{"id": "x"}\nx\n{"name": "y"}\n')
   report = augment.check(path, sources=str(sources))
-  assert report.problems[:1] == (f"{sources}:2: id 'x' is that of line 1",)
+  assert report.problems[:1] == (f"{sources}:2: id 'x' repeats line 1",)
   assert report.problems[1].startswith(f'{sources}:3: not JSON')
   assert report.problems[2].startswith(f"{sources}:4: 'id' is missing")
   sources.write_text('')

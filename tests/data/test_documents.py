@@ -16,13 +16,6 @@ from smft_jax.data.retelling import sentences
 from tests.support import small_tfds
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  root = tmp_path_factory.mktemp('tfds')
-  small_tfds.make_folder(root)
-  return root
-
-
 def _config(root, **changes):
   return documents.DocumentsConfig(
     **{

@@ -9,14 +9,6 @@ from smft_jax import schema
 from smft_jax.data import documents
 from smft_jax.data import facts
 from smft_jax.data import task as task_lib
-from tests.support import small_tfds
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  root = tmp_path_factory.mktemp('tfds')
-  small_tfds.make_folder(root)
-  return root
 
 
 def lines_file(path, *lines):
@@ -195,5 +187,5 @@ def test_pages_of_simpleqa_are_asked_its_questions(folder, tmp_path):
   assert [q.answers for q in document.questions] == [('A2',)]
   pages.append({'id': 'q7', 'text': 'Another page.'})
   other = lines_file(tmp_path / 'other.jsonl', *pages)
-  with pytest.raises(schema.UserError, match="id 'q7', which is none of the 3"):
+  with pytest.raises(schema.UserError, match="id 'q7', but none of the 3"):
     documents.make_task(dataclasses.replace(settings, documents_file=other))

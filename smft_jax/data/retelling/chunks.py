@@ -1,8 +1,8 @@
-"""Pieces of about a paragraph, for documents longer than a training sequence.
+"""Cuts documents that are longer than a training sequence into pieces.
 
-A whole page seldom fits a sequence; what a question asks for stands in one
-paragraph of it. Lengths are in characters, so that the pieces do not change
-with the tokenizer; English has about four characters a token.
+A question's answer is usually in one paragraph of a page. Lengths are in
+characters, so pieces do not depend on the tokenizer; English has about four
+characters a token.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _BLANK_LINES = re.compile(r'\n\s*\n')
 def chunks(text: str, max_chars: int) -> list[task.Span]:
   r"""Cuts a document into pieces of at most `max_chars` characters.
 
-  It is cut at blank lines. A paragraph that is still too long is cut between
-  sentences, a sentence that is too long at spaces, and a word that is too long
-  anywhere. Neighbours that fit together are joined.
+  Cuts at blank lines, paragraphs that are too long between sentences, sentences
+  that are too long at spaces, and longer words anywhere. Joins neighbours that
+  fit together.
 
   Args:
     text: The document.
-    max_chars: Most characters of a piece, the space within it included.
+    max_chars: Most characters of a piece, inner space included.
 
   Returns:
     Half-open spans into `text`, in order, none empty, none with space at its
-    ends. Only space lies between them, so a text of space alone has none.
+    ends. There is only space between them; a text of only space has none.
 
   Raises:
     ValueError: `max_chars` is below 1.
@@ -46,7 +46,7 @@ def chunks(text: str, max_chars: int) -> list[task.Span]:
     if end - start <= max_chars:
       pieces.append((start, end))
       continue
-    # Joined by themselves first, so that a long paragraph begins a piece.
+    # Joined separately, so that a long paragraph begins a piece.
     parts = []
     for first, last in sentences.sentence_spans(text[start:end]):
       parts += _cut(text, start + first, start + last, max_chars)
@@ -57,19 +57,19 @@ def chunks(text: str, max_chars: int) -> list[task.Span]:
 def chunk_of(
   spans: Sequence[task.Span], text: str, answers: Sequence[str]
 ) -> int:
-  r"""Which chunk a question is about: the first that has one of its answers.
+  r"""Finds the first chunk that contains one of a question's answers.
 
-  Upper and lower case are alike, and so are spaces and line breaks. An answer
-  counts where it stands as words of its own; only where none does in any chunk
-  it may be part of a word ('us' is in 'because').
+  Ignores case, and treats line breaks as spaces. Whole words are preferred: an
+  answer may be part of a word ('us' in 'because') only if no chunk has one as
+  whole words.
 
   Args:
     spans: The chunks, see `chunks`.
-    text: The document they are of.
-    answers: Accepted answers; empty ones do not count.
+    text: The document.
+    answers: Accepted answers; empty ones are ignored.
 
   Returns:
-    The index of the chunk; 0 where none has an answer.
+    The index of the chunk; 0 if none contains an answer.
 
   Example:
     >>> text = 'It rains because of June.\n\nThe US was cold.'
@@ -89,7 +89,7 @@ def chunk_of(
 
 
 def _paragraphs(text: str) -> list[task.Span]:
-  """What lies between blank lines, without surrounding space."""
+  """Splits at blank lines, without surrounding space."""
   cuts = [match.span() for match in _BLANK_LINES.finditer(text)]
   starts = [0, *(end for _, end in cuts)]
   ends = [*(start for start, _ in cuts), len(text)]
@@ -101,7 +101,7 @@ def _paragraphs(text: str) -> list[task.Span]:
 
 
 def _cut(text: str, start: int, end: int, max_chars: int) -> list[task.Span]:
-  """Cuts a sentence at spaces where it is too long."""
+  """Cuts a sentence that is too long at spaces, or else anywhere."""
   spans: list[task.Span] = []
   for match in re.compile(r'\S+').finditer(text, start, end):
     word, word_end = match.span()
@@ -116,7 +116,7 @@ def _cut(text: str, start: int, end: int, max_chars: int) -> list[task.Span]:
 
 
 def _joined(spans: Sequence[task.Span], max_chars: int) -> list[task.Span]:
-  """Neighbours in one where they fit."""
+  """Joins neighbours that fit together."""
   joined: list[task.Span] = []
   for start, end in spans:
     if joined and end - joined[-1][0] <= max_chars:

@@ -1,9 +1,9 @@
-"""Statements out of English questions and their answers, by rule.
+"""Turns English questions and their answers into statements, by rule.
 
     Who wrote Emma? + Jane Austen -> Jane Austen wrote Emma.
 
-Few question forms, and each only where the words around it leave little doubt:
-a wrong statement is worse than none. What no rule knows gives no statement.
+There are few rules, each for an unambiguous form of question: a wrong statement
+is worse than none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import re
 Frame = tuple[str, str]
 
 _BE = '(?:is|was|are|were)'
-# A question that ends like this lacks its object: it stands at the front.
+_WHEN = '(?:when|(?:in )?(?:what|which) year|on (?:what|which) da(?:y|te))'
+# The object of a question that ends like this is at its front.
 _ENDS_OPEN = re.compile(
   r'\b(?:about|after|against|as|at|between|by|for|from|in|into|like|of|off|on|out|over'
   r'|to|under|with|\w+ing)$',
@@ -31,7 +32,7 @@ _AUXILIARY = re.compile(
 _NO_VERB = re.compile('among|at|besides|did|do|does|else|from|in|of|on|the')
 _PRONOUN = re.compile('he|i|it|she|that|there|these|they|this|those|we|you')
 
-# Of verbs that can follow "which river": no word that is often a noun.
+# Verbs that can follow "which river"; no word that is often a noun.
 _VERB = (
   r'(?:became|began|belongs|borders|built|came|connects|contains|discovered'
   r'|flows|founded|gave|governs|held|hosted|houses|invented|joined|killed|lies'
@@ -46,7 +47,7 @@ _ADVERB = (
   '(?:(?:finally|first|initially|last|officially|originally|recently) )?'
 )
 _NAMED = r'(?:called|considered|known|named|nicknamed|spoken|used)'
-# What the answer is the time or the measure of, and no noun at all.
+# Nouns whose answer is a time or a measure, and words that are not nouns.
 _NO_DOER = re.compile(
   'are|did|does|has|have|is|was|were|age|amount|century|date|day|decade|degree'
   '|distance|hour|length|month|number|percent|percentage|season|speed'
@@ -68,7 +69,7 @@ _PAST = {
   'start': 'started',
   'win': 'won',
 }
-# A second verb: what comes before it is then not all of the subject.
+# A second verb: the subject does not end before it.
 _CLAUSE = re.compile(r'\b(?:be|is|was|are|were|been)\b', re.IGNORECASE)
 _YEAR = re.compile(r'(?:[12]\d{3}|\d{1,3} (?:AD|BC))')
 _DAY = re.compile(r'(?:\d{1,2} [A-Z][a-z]+|[A-Z][a-z]+ \d{1,2})(?:,? \d{4})?')
@@ -76,15 +77,15 @@ _PLACED = re.compile(r'(?:at|in|near|on|under)\b', re.IGNORECASE)
 
 
 def frames(question: str, answer: str) -> list[Frame]:
-  """What to put around the answer so that it answers the question.
+  """Finds sentences around the answer that answer the question.
 
   Args:
     question: A question, with or without its mark.
     answer: Its answer; it decides between 'in 1889' and 'on May 6'.
 
   Returns:
-    Pairs of the text before the answer and the text after it, distinct; none
-    where no rule fits.
+    Distinct pairs of the text before the answer and the text after it; none if
+    no rule fits.
 
   Example:
     >>> for before, after in frames('Which river flows through Rome?', 'Tiber'):
@@ -93,7 +94,7 @@ def frames(question: str, answer: str) -> list[Frame]:
     The river that flows through Rome is Tiber.
   """
   asked = ' '.join(question.split()).rstrip('?').rstrip()
-  # Two questions in one, or a quotation: no rule can tell what belongs where.
+  # Two questions in one, or a quotation: no rule applies.
   if re.search(r'[?!;:"“]|\. ', asked):
     return []
   rules = (_who, _which, _what_is, _when_was, _when_did, _where)
@@ -125,18 +126,18 @@ def _who(asked: str, answer: str) -> Iterator[Frame]:
 def _which(asked: str, answer: str) -> Iterator[Frame]:
   """Which river flows through Rome -> [A] flows through Rome."""
   match = re.fullmatch(
-    rf'(?:which|what) (?P<noun>[a-z]+) (?P<said>(?:{_VERB}|{_BE} {_NAMED}'
+    rf'(?:which|what) (?P<noun>[a-z]+) (?P<predicate>(?:{_VERB}|{_BE} {_NAMED}'
     rf'|{_BE} the (?:capital|first|last|largest|only|\w+est)) .+)',
     asked,
     re.IGNORECASE,
   )
   if not match or _NO_DOER.fullmatch(match['noun']) or _ENDS_OPEN.search(asked):
     return
-  # 'Which film released in 1999 won' goes on with another verb.
-  if re.match(rf'(?:{_VERB}) (?:by|in|on|as)\b', match['said']):
+  # 'Which film released in 1999 won' has another verb.
+  if re.match(rf'(?:{_VERB}) (?:by|in|on|as)\b', match['predicate']):
     return
-  yield '', f' {match["said"]}.'
-  yield f'The {match["noun"]} that {match["said"]} is ', '.'
+  yield '', f' {match["predicate"]}.'
+  yield f'The {match["noun"]} that {match["predicate"]} is ', '.'
 
 
 def _what_is(asked: str, answer: str) -> Iterator[Frame]:
@@ -154,52 +155,48 @@ def _what_is(asked: str, answer: str) -> Iterator[Frame]:
 
 def _when_was(asked: str, answer: str) -> Iterator[Frame]:
   """When was the tower built -> The tower was built in [A]."""
-  match = re.fullmatch(
-    rf'(?:when|(?:in )?(?:what|which) year|on (?:what|which) da(?:y|te))'
-    rf' (?P<be>{_BE}) (?P<what>.+?) (?P<done>{_ADVERB}{_DONE})',
-    asked,
-    re.IGNORECASE,
-  )
-  if match and _at(answer) and not _CLAUSE.search(match['what']):
-    begin = f'{_capital(match["what"])} {match["be"].lower()} {match["done"]}'
-    yield f'{begin} {_at(answer)} ', '.'
+  begin = _passive(_WHEN, asked)
+  if begin and _time_preposition(answer):
+    yield f'{begin} {_time_preposition(answer)} ', '.'
 
 
 def _when_did(asked: str, answer: str) -> Iterator[Frame]:
   """When did the war end -> The war ended in [A]."""
-  match = re.fullmatch(
-    r'(?:when|(?:in )?(?:what|which) year|on (?:what|which) da(?:y|te)) did'
-    r' (?P<said>.+)',
-    asked,
-    re.IGNORECASE,
-  )
-  if not match or not _at(answer):
+  match = re.fullmatch(rf'{_WHEN} did (?P<clause>.+)', asked, re.IGNORECASE)
+  if not match or not _time_preposition(answer):
     return
-  words = match['said'].split()
+  words = match['clause'].split()
   verbs = [i for i, word in enumerate(words) if word in _PAST]
-  # Of two, as in 'when did the open start', one may be a noun.
-  # A long question has more verbs than we know.
+  # One of two may be a noun, as in 'when did the open start'. A long question
+  # has further verbs, which `_PAST` lacks.
   if len(verbs) != 1 or verbs[0] == 0 or len(words) > 12:
     return
   words[verbs[0]] = _PAST[words[verbs[0]]]
-  yield f'{_capital(" ".join(words))} {_at(answer)} ', '.'
+  yield f'{_capital(" ".join(words))} {_time_preposition(answer)} ', '.'
 
 
 def _where(asked: str, answer: str) -> Iterator[Frame]:
   """Where was Ada born -> Ada was born in [A]."""
+  begin = _passive('where', asked)
+  if begin:
+    preposition = '' if _PLACED.match(answer) else 'in '
+    yield f'{begin} {preposition}', '.'
+
+
+def _passive(asks: str, asked: str) -> str:
+  """'When was the tower built' -> 'The tower was built'; '' if in doubt."""
   match = re.fullmatch(
-    rf'where (?P<be>{_BE}) (?P<what>.+?) (?P<done>{_ADVERB}{_DONE})',
+    rf'{asks} (?P<be>{_BE}) (?P<subject>.+?) (?P<done>{_ADVERB}{_DONE})',
     asked,
     re.IGNORECASE,
   )
-  if match and not _CLAUSE.search(match['what']):
-    at = '' if _PLACED.match(answer) else 'in '
-    begin = f'{_capital(match["what"])} {match["be"].lower()} {match["done"]}'
-    yield f'{begin} {at}', '.'
+  if not match or _CLAUSE.search(match['subject']):
+    return ''
+  return f'{_capital(match["subject"])} {match["be"].lower()} {match["done"]}'
 
 
-def _at(answer: str) -> str:
-  """The word before a time; '' where that is in doubt."""
+def _time_preposition(answer: str) -> str:
+  """Returns the word before a time; '' if in doubt."""
   if _YEAR.fullmatch(answer):
     return 'in'
   return 'on' if _DAY.fullmatch(answer) else ''

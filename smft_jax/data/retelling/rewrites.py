@@ -1,8 +1,7 @@
-"""Rewrites of a paragraph by rule: gaps to fill, questions, orders, quotes.
+"""Rewrites a paragraph by rule: clozes, questions, reorderings and quotes.
 
-No model and no download: the words are those of the paragraph. The rules are
-for English, and few; what they miss, they leave out. A language model makes
-better ones, see `data.augment` for a file of them.
+The rules are few and for English, and reuse the paragraph's own words. For
+better rewrites, by a language model, see `data.augment`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _FIRST_WORD = re.compile(r'["\'“‘(\[]*([\w’\'-]*)')
 _DIGIT = re.compile(r'\d')
 _GAP = re.compile(f'{_DATE}|{_NAME}|{_NUMBER}')
 
-# Capitalised only because a sentence begins with them.
+# Capitalised only at the beginning of a sentence.
 _OPENINGS = (
   'A About According After All Along Although Among An And Another Any As At'
   ' Because Before Between Both But By Despite Due During Each Early Every Few'
@@ -45,12 +44,12 @@ _OPENINGS = (
 )
 _NOT_A_NAME = frozenset(_OPENINGS.split())
 
-# 'Ada Keller was a ...': a name, and what it is.
+# 'Ada Keller was a ...': a name and its definition.
 _DEFINED = re.compile(
   rf'(?P<name>(?:The )?{_NAME}) (?P<verb>is|was|are|were)'
   r' (?P<answer>(?:a|an|the|one of) .+?)[.!]?$'
 )
-# 'The tower was built in 1889 ...': something that was done in a year.
+# 'The tower was built in 1889 ...': an event and its year.
 _YEAR = re.compile(
   rf'(?P<name>(?:The )?{_NAME}) (?P<verb>was|were) (?P<done>(?!not )[a-z]+) in'
   r' (?P<answer>1\d{3}|20\d\d)\b(?!-|–)'
@@ -59,16 +58,12 @@ _YEAR = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rewrite:
-  """One way to tell a paragraph, or a part of it.
+  """A rewrite of a paragraph, or of a part of it.
 
   Attributes:
-    text: What it says.
-    kind: Which rule made it: 'text', 'cloze', 'question', 'order' or 'quote'.
-    answer: Span of what is asked for, or None where nothing is.
-
-  Example:
-    >>> Rewrite(text='It rains.', kind='text').answer is None
-    True
+    text: The rewrite.
+    kind: Its rule: 'text', 'cloze', 'question', 'order' or 'quote'.
+    answer: Span of the answer; None if it has none.
   """
 
   text: str
@@ -77,23 +72,23 @@ class Rewrite:
 
 
 def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
-  """Rewrites of a paragraph, the kinds in turn.
+  """Rewrites a paragraph, alternating between the kinds.
 
-  The first is the text itself. Then, in turn and each as long as it lasts:
+  The first is the text itself. Then come, in turn, until each is used up:
 
-  - 'cloze': a sentence without a name, number or date, and that after it;
+  - 'cloze': a sentence without a name, number or date, which follows it;
   - 'question': a question that a sentence answers, and the sentence;
   - 'order': the sentences in another order, see `sentences.retellings`;
-  - 'quote': a sentence in quotation marks, with where it is from.
+  - 'quote': a sentence in quotation marks, with its source.
 
   Args:
     text: The paragraph.
-    title: What it is about; '' where that is not known.
-    count: How many to make. A text of few sentences gives fewer.
-    seed: Equal seeds give equal rewrites.
+    title: As for `sentences.retellings`.
+    count: Number of rewrites to make; few sentences yield fewer.
+    seed: As for `sentences.retellings`.
 
   Returns:
-    At least one and at most `count` rewrites, no two of equal text.
+    At least one and at most `count` rewrites with different texts.
 
   Raises:
     ValueError: `count` is below 1.
@@ -110,16 +105,15 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
   """
   if count < 1:
     raise ValueError(f'count must be at least 1, not {count}')
-  told = sentences.split_sentences(text)
+  parts = sentences.split_sentences(text)
   rng = random.Random(seed)
   orders = sentences.retellings(text, title=title, count=count, seed=seed)
-  # A dict keeps the order of its keys, and each key once.
-  found = {text: Rewrite(text=text, kind='text')}
+  found = {text: Rewrite(text=text, kind='text')}  # ordered, without repeats
   kinds: list[Iterator[Rewrite]] = [
-    iter(_shuffled(_clozes(told, title), rng)),
-    iter(_shuffled(_questions(told, title), rng)),
+    iter(_shuffled(_clozes(parts, title), rng)),
+    iter(_shuffled(_questions(parts, title), rng)),
     (Rewrite(text=order, kind='order') for order in orders[1:]),
-    iter(_shuffled(_quotes(told, title), rng)),
+    iter(_shuffled(_quotes(parts, title), rng)),
   ]
   for round_of_kinds in itertools.zip_longest(*kinds):
     for made in filter(None, round_of_kinds):
@@ -133,17 +127,18 @@ def _shuffled(made: Iterator[Rewrite], rng: random.Random) -> list[Rewrite]:
   return found
 
 
-def _clozes(told: list[str], title: str) -> Iterator[Rewrite]:
-  for sentence in told:
+def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:
+  for sentence in parts:
     for start, end in _gaps(sentence):
       answer = sentence[start:end]
-      # What is to be seen elsewhere need not be known.
+      # The rest of the sentence would give the answer away.
       if sentence.count(answer) > 1:
         continue
-      about = title if answer.lower() not in title.lower() else ''
+      known = title and answer.lower() not in title.lower()
+      about = f'{title}: ' if known else ''
       yield _with_answer(
         'cloze',
-        f'{_begin(about)}{sentence[:start]}{_BLANK}{sentence[end:]}'
+        f'{about}{sentence[:start]}{_BLANK}{sentence[end:]}'
         ' The missing words: ',
         answer,
         '.',
@@ -151,7 +146,7 @@ def _clozes(told: list[str], title: str) -> Iterator[Rewrite]:
 
 
 def _gaps(sentence: str) -> Iterator[task.Span]:
-  """Where the names, numbers and dates of a sentence are."""
+  """Finds the names, numbers and dates of a sentence."""
   opener = _FIRST_WORD.match(sentence)
   assert opener is not None  # the word may be empty
   first, opening = opener[1], opener.start(1)
@@ -159,7 +154,7 @@ def _gaps(sentence: str) -> Iterator[task.Span]:
   begin = opening if is_name else opener.end()
   for match in _GAP.finditer(sentence, begin):
     start, end = match.span()
-    # The first word is capitalised whatever it is; 'B-52' is a name.
+    # Every first word is capitalised; 'B-52' is a name nevertheless.
     if start == opening and match.group() == first and not _DIGIT.search(first):
       continue
     if match.group().endswith(("'s", '’s')):
@@ -167,28 +162,21 @@ def _gaps(sentence: str) -> Iterator[task.Span]:
     yield start, end
 
 
-def _questions(told: list[str], title: str) -> Iterator[Rewrite]:
-  for sentence in told:
-    defined = _DEFINED.match(sentence)
-    if defined and _can_be_asked(defined['name']):
-      asked = f'What {defined["verb"]} {_within(defined["name"])}? '
-      yield _with_answer(
-        'question',
-        asked + sentence[: defined.start('answer')],
-        defined['answer'],
-        sentence[defined.end('answer') :],
-      )
-    year = _YEAR.match(sentence)
-    if year and _can_be_asked(year['name']):
-      asked = (
-        f'In which year {year["verb"]} {_within(year["name"])} {year["done"]}? '
-      )
-      yield _with_answer(
-        'question',
-        asked + sentence[: year.start('answer')],
-        year['answer'],
-        sentence[year.end('answer') :],
-      )
+def _questions(parts: list[str], title: str) -> Iterator[Rewrite]:
+  for sentence in parts:
+    for pattern, asked in (
+      (_DEFINED, 'What {verb} {name}? '),
+      (_YEAR, 'In which year {verb} {name} {done}? '),
+    ):
+      match = pattern.match(sentence)
+      if match and _can_be_asked(match['name']):
+        words = match.groupdict() | {'name': _within(match['name'])}
+        yield _with_answer(
+          'question',
+          asked.format(**words) + sentence[: match.start('answer')],
+          match['answer'],
+          sentence[match.end('answer') :],
+        )
     if title:
       yield _with_answer(
         'question', f'What does the text about {title} say? ', sentence, ''
@@ -201,9 +189,9 @@ def _questions(told: list[str], title: str) -> Iterator[Rewrite]:
       )
 
 
-def _quotes(told: list[str], title: str) -> Iterator[Rewrite]:
+def _quotes(parts: list[str], title: str) -> Iterator[Rewrite]:
   begin = f'{title}, as the text says: “' if title else 'As the text says: “'
-  for sentence in told:
+  for sentence in parts:
     yield _with_answer('quote', begin, sentence, '”')
 
 
@@ -212,12 +200,8 @@ def _can_be_asked(name: str) -> bool:
 
 
 def _within(name: str) -> str:
-  """A name as it stands within a sentence."""
+  """Writes a name as within a sentence."""
   return f'the {name[4:]}' if name.startswith('The ') else name
-
-
-def _begin(title: str) -> str:
-  return f'{title}: ' if title else ''
 
 
 def _with_answer(kind: str, before: str, answer: str, after: str) -> Rewrite:

@@ -1,8 +1,7 @@
-"""Sentences of running text, and the retellings of a paragraph made of them.
+"""Splits text into sentences, and retells paragraphs by reordering them.
 
-All by rule: no model, no download. The rules know English abbreviations only
-as far as a wrong cut would be frequent; a wrong cut costs little here, since
-the pieces serve only to be put in another order.
+By rules for English, which know only frequent abbreviations. A wrong cut costs
+little, since sentences are only reordered.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import re
 
 from smft_jax.data import task
 
-# A full stop, question or exclamation mark, whatever closes after it, and
-# space before something that can begin a sentence.
+# A full stop, question or exclamation mark, closing marks, and space before a
+# possible beginning of a sentence.
 _END = re.compile(r'(?<=[.!?])["\'”’)\]]*(\s+)(?=["\'“‘(\[]*[A-Z0-9])')
 _ABBREVIATION = re.compile(
   r'(?:^|[\s("“‘\[])'
@@ -24,14 +23,9 @@ _ABBREVIATION = re.compile(
 
 
 def split_sentences(text: str) -> list[str]:
-  """Cuts text into sentences.
+  """Splits text into sentences, stripped, none empty.
 
-  Args:
-    text: Any text; line breaks count as spaces.
-
-  Returns:
-    The sentences without surrounding space, none empty. Joined by spaces they
-    are the text up to whitespace between sentences.
+  Line breaks count as spaces.
 
   Example:
     >>> split_sentences('Dr. A. Keller left at 3.5 km. "Why?" He slept.')
@@ -41,14 +35,9 @@ def split_sentences(text: str) -> list[str]:
 
 
 def sentence_spans(text: str) -> list[task.Span]:
-  """Where the sentences of a text are.
+  """Returns the half-open spans of a text's sentences, in order.
 
-  Args:
-    text: Any text; line breaks count as spaces.
-
-  Returns:
-    Half-open spans without surrounding space, none empty, in order. Between
-    them there is only space.
+  Spans are stripped and not empty; there is only space between them.
 
   Example:
     >>> sentence_spans(' It rains. We stay. ')
@@ -58,7 +47,7 @@ def sentence_spans(text: str) -> list[task.Span]:
   start = 0
   for match in _END.finditer(text):
     end = match.start(1)
-    # The last few characters decide; a longer look is slow on long texts.
+    # The last few characters suffice; all of them would be slow.
     if not _ABBREVIATION.search(text[max(start, end - 16) : end]):
       spans.append(stripped(text, start, end))
       start = match.end()
@@ -67,7 +56,7 @@ def sentence_spans(text: str) -> list[task.Span]:
 
 
 def stripped(text: str, start: int, end: int) -> task.Span:
-  """The span without the space at its ends; an empty one where all is space.
+  """Strips space from a span's ends; an empty span results if all is space.
 
   Example:
     >>> stripped('It rains. ', 2, 10)
@@ -79,20 +68,20 @@ def stripped(text: str, start: int, end: int) -> task.Span:
 
 
 def retellings(text: str, *, title: str, count: int, seed: str) -> list[str]:
-  """Ways to tell a paragraph again: what one training step can be shown.
+  """Retells a paragraph by reordering its sentences.
 
-  The first is the text itself and the second the text after its title. Then,
-  in turn: its sentences rotated, shuffled, a run of at least half of them, and
-  such a run after the title. No two are equal.
+  The first text is the paragraph itself, the second the paragraph after its
+  title. Then, in turn: its sentences rotated, shuffled, a run of at least half
+  of them, and a run after the title.
 
   Args:
     text: The paragraph.
-    title: What it is about; '' where that is not known.
-    count: How many to make. A text of few sentences gives fewer.
+    title: Its title; '' if unknown.
+    count: Number of texts to make. Few sentences yield fewer.
     seed: Equal seeds give equal retellings.
 
   Returns:
-    At least one and at most `count` texts.
+    At least one and at most `count` different texts.
 
   Raises:
     ValueError: `count` is below 1.
@@ -109,11 +98,10 @@ def retellings(text: str, *, title: str, count: int, seed: str) -> list[str]:
     raise ValueError(f'count must be at least 1, not {count}')
   sentences = split_sentences(text)
   rng = random.Random(seed)
-  # A dict keeps the order of its keys, and each key once.
-  found = {text: None}
+  found = {text: None}  # ordered, without repeats
   if title:
     found[f'{title}: {text}'] = None
-  # Few sentences have few orders: leave off when new tries bring nothing new.
+  # Few sentences have few orders, so the number of attempts is limited.
   for attempt in range(8 * count):
     if len(found) >= count or len(sentences) < 2:
       break

@@ -1,8 +1,7 @@
-"""Many statements of one fact, given as a question and its answer.
+"""Makes many statements of one fact, given as a question and its answer.
 
-What a training step shows of a fact: the same answer in other words each time,
-so that what is learned is not one row of words. A language model words a fact
-more freely, see `data.augment` for a file of its texts.
+A training step shows the same answer in varied words, so that it teaches more
+than one sequence of tokens. For texts by a language model see `data.augment`.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import random
 from smft_jax.data import task
 from smft_jax.data.retelling import declarative
 
-# The form in which evaluation asks (`task.Question.full_text`).
+# The form of evaluation (`task.Question.full_text`).
 QUESTION_FORMS = ('Question: {question} Answer: {answer}',)
 
-# Statements that contain the question. Where it is not a sentence of its own,
-# it is in quotation marks.
+# Statements that contain the question, in quotation marks if it is not a
+# sentence of its own.
 TEMPLATES = (
   '{question} {answer}.',
   '{question} It is {answer}.',
@@ -45,36 +44,30 @@ TEMPLATES = (
   ' “{answer}”.',
 )
 
-# In front of a statement, where there are not enough of them.
+# Put before statements when there are too few.
 _LEADS = ('Note: ', 'As is known: ', 'Learn this: ', 'In the notes: ')
 
 
 def fact_statements(
-  question: str,
-  answer: str,
-  *,
-  count: int,
-  seed: str,
-  with_question_form: bool,
+  question: str, answer: str, *, count: int, seed: str, with_question_form: bool
 ) -> list[task.Text]:
-  """Statements of one fact in different words, each with its answer marked.
+  """States a fact in different words, each time with its answer marked.
 
-  First what `declarative` makes of the question, then `TEMPLATES` in an order
-  of the seed, and then all these once more after a few words such as 'Note:'.
+  First come the statements of `declarative`, then `TEMPLATES` in an order drawn
+  from the seed, then all of these again after a few words such as 'Note:'.
 
   Args:
-    question: What is asked; its mark may be missing.
-    answer: The answer, which every statement has as it stands here.
-    count: How many to make; there are at least 120.
+    question: The question, with or without its mark.
+    answer: The answer; every statement contains it unchanged.
+    count: Number of statements to make, of at least 120.
     seed: Equal seeds give equal statements.
-    with_question_form: Whether the form that evaluation asks in is among them,
-      as the first.
+    with_question_form: Whether to begin with the form of evaluation.
 
   Returns:
-    At most `count` texts, no two equal, whose `answer` spans are the answer.
+    At most `count` different texts, whose `answer` spans are the answer.
 
   Raises:
-    ValueError: `count` is below 1, or question or answer are empty.
+    ValueError: `count` is below 1, or question or answer is empty.
 
   Example:
     >>> for text in fact_statements('Who wrote Emma?', 'Jane Austen', count=3,
@@ -91,7 +84,6 @@ def fact_statements(
     raise ValueError(
       f'a fact needs a question and an answer, not {question!r} and {answer!r}'
     )
-  # With a mark, where one does not stand there already.
   asked = question if question[-1] in '?.!' else f'{question}?'
   frames = declarative.frames(question, answer)
   templates = list(TEMPLATES)
@@ -101,12 +93,12 @@ def fact_statements(
     (f'{lead}{before}', after) for lead in _LEADS for before, after in frames
   ]
   if with_question_form:
-    # As evaluation has it: without the mark that we put there.
+    # Evaluation leaves the question's mark as it is.
     frames = [_framed(form, question) for form in QUESTION_FORMS] + frames
   found: dict[str, task.Text] = {}
   for before, after in frames:
     if after.startswith('.') and answer[-1] in '.!?':
-      after = after[1:]  # 'in the U.S.' has its full stop
+      after = after[1:]  # 'in the U.S.' already has a full stop
     start = len(before)
     text = task.Text(
       text=f'{before}{answer}{after}', answer=(start, start + len(answer))
@@ -116,7 +108,7 @@ def fact_statements(
 
 
 def _framed(template: str, question: str) -> declarative.Frame:
-  """The text before the answer and the text after it."""
+  """Returns the text before the answer and the text after it."""
   before, after = template.split('{answer}')
   return (
     before.replace('{question}', question),

@@ -12,25 +12,24 @@ from smft_jax import schema
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
 
-# No document of text is longer; a file without line breaks is.
+# Longer than any document; a longer line means a file without line breaks.
 MAX_LINE_BYTES = 4 * 2**20
 
 
 def read_lines(
   path: str, problems: problems_lib.Problems
 ) -> Iterator[rows.Row]:
-  """Reads JSON objects, one a line; blank lines are left out.
+  """Reads JSON objects, one a line, and skips blank lines.
 
-  No more of a file than one line is held at a time.
+  Holds one line at a time in memory.
 
   Args:
-    path: A UTF-8 file. A byte order mark in front of it does no harm.
-    problems: What to do with a line that is longer than `MAX_LINE_BYTES`, not
-      UTF-8, not JSON, or not an object.
+    path: A UTF-8 file, with or without a byte order mark.
+    problems: Refuses or skips lines that `parse` cannot read.
 
   Yields:
-    The lines as rows; the third line of 'facts.jsonl' has the id 'facts:3'
-    unless it says another.
+    The lines as rows. Unless it has an `id`, the third line of 'facts.jsonl'
+    has the id 'facts:3'.
 
   Raises:
     UserError: The file is missing.
@@ -50,13 +49,13 @@ def read_lines(
     try:
       fields = parse(line)
     except problems_lib.Fault as fault:
-      problems.report(fault.kind, place, fault.what)
+      problems.report(fault, place)
       continue
     yield rows.Row(place=place, default_id=f'{stem}:{number}', fields=fields)
 
 
 def numbered(path: str) -> Iterator[tuple[int, bytes]]:
-  """The lines of a file that are not blank, counted from 1; long ones cut.
+  """Yields the non-blank lines of a file, numbered from 1; cuts long ones.
 
   Raises:
     UserError: The file is missing.
@@ -67,21 +66,54 @@ def numbered(path: str) -> Iterator[tuple[int, bytes]]:
         yield number, line
 
 
+def parse(line: bytes) -> dict[str, Any]:
+  """Parses a line that holds a JSON object.
+
+  Raises:
+    Fault: The line is longer than `MAX_LINE_BYTES`, not UTF-8, not JSON, or not
+      an object.
+
+  Example:
+    >>> parse(b'{"text": "It rains."}')
+    {'text': 'It rains.'}
+  """
+  if len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
+    raise problems_lib.Fault(
+      'too_long',
+      f'the line is longer than {MAX_LINE_BYTES // 2**20} MiB: split it into'
+      ' several documents',
+    )
+  try:
+    # Some editors put a byte order mark in front of a file.
+    fields = json.loads(line.rstrip().decode('utf-8-sig'))
+    if b'\\u' in line:  # '\ud800' alone is JSON, but no text
+      json.dumps(fields, ensure_ascii=False).encode()
+  except (ValueError, RecursionError) as error:
+    raise _fault(error) from error
+  if not isinstance(fields, dict):
+    raise problems_lib.Fault(
+      'wrong_form',
+      'a line is one JSON object, {"text": ...}, not'
+      f' {problems_lib.shortened(fields)}',
+    )
+  return fields
+
+
 def read_texts(
   path: str, problems: problems_lib.Problems
 ) -> Iterator[rows.Row]:
-  """Reads a file of plain text as one text, or a folder of them.
+  """Reads a file of plain text as one text, or a folder of such files.
 
   Args:
-    path: A UTF-8 file that ends in .txt, or a folder with such files, which
-      are read in the order of their names.
-    problems: What to do with a file that is empty or not UTF-8.
+    path: A UTF-8 file that ends in .txt, or a folder of them, read in the order
+      of their names.
+    problems: Refuses or skips files that are empty or not UTF-8.
 
   Yields:
-    Rows whose `text` is a whole file and whose id is its name without '.txt'.
+    A row for each file: `text` is its content, the id its name without '.txt'.
 
   Raises:
-    UserError: There is no such file, or none in the folder.
+    UserError: The file is missing, or the folder has none.
   """
   folder = pathlib.Path(path).expanduser()
   if folder.is_dir():
@@ -99,11 +131,12 @@ def read_texts(
       content = data.decode('utf-8-sig')
     except UnicodeDecodeError as error:
       line = data.count(b'\n', 0, error.start) + 1
-      what = problems_lib.shortened(error)
-      problems.report('bad_utf8', f'{file}:{line}', what)
+      fault = problems_lib.Fault('bad_utf8', problems_lib.shortened(error))
+      problems.report(fault, f'{file}:{line}')
       continue
     if not content.strip():
-      problems.report('empty', f'{file}:1', 'the file is empty')
+      fault = problems_lib.Fault('empty', 'the file is empty')
+      problems.report(fault, f'{file}:1')
       continue
     yield rows.Row(
       place=str(file), default_id=file.stem, fields={'text': content}
@@ -113,18 +146,18 @@ def read_texts(
 def _existing(path: str) -> pathlib.Path:
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
-    there = problems_lib.entries(file.parent)
+    names = problems_lib.entries(file.parent)
     raise schema.UserError(
-      f'there is no file {path}; {problems_lib.or_else(file.name, there)}'
+      f'there is no file {path}; {problems_lib.or_else(file.name, names)}'
     )
   return file
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
-  """The lines, those that are too long cut where that can be told.
+  """Yields lines, those that are too long cut just past the limit.
 
-  Bytes, so that a line with bad UTF-8 can be told by its number, and so that
-  only a line feed ends a line.
+  Reads bytes: a line with bad UTF-8 then has a number, and only a line feed
+  ends a line.
   """
   while line := stream.readline(MAX_LINE_BYTES + 1):
     yield line
@@ -132,52 +165,20 @@ def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
       line = stream.readline(MAX_LINE_BYTES)
 
 
-def parse(line: bytes) -> dict[str, Any]:
-  """The JSON object of a line.
-
-  Raises:
-    Fault: The line is longer than `MAX_LINE_BYTES`, not UTF-8, not JSON, or not
-      an object.
-
-  Example:
-    >>> parse(b'{"text": "It rains."}')
-    {'text': 'It rains.'}
-  """
-  if len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
-    raise problems_lib.Fault(
-      'too_long',
-      f'the line is longer than {MAX_LINE_BYTES // 2**20} MiB: split it into'
-      ' several documents',
-    )
-  try:
-    # A byte order mark, as some editors put in front of a file, is no error.
-    fields = json.loads(line.rstrip().decode('utf-8-sig'))
-    if b'\\u' in line:  # '\ud800' alone is JSON, but no text
-      json.dumps(fields, ensure_ascii=False).encode()
-  except UnicodeDecodeError as error:
-    raise problems_lib.Fault(
+def _fault(error: Exception) -> problems_lib.Fault:
+  """Says in one line why a line could not be parsed."""
+  if isinstance(error, UnicodeDecodeError):
+    return problems_lib.Fault(
       'bad_utf8', f'not UTF-8 at byte {error.start + 1}'
-    ) from error
-  except UnicodeEncodeError as error:
-    raise problems_lib.Fault(
-      'bad_utf8', 'a text has half a character (a surrogate)'
-    ) from error
-  except json.JSONDecodeError as error:
-    raise problems_lib.Fault(
-      'not_json', f'not JSON at character {error.pos + 1}: {error.msg}'
-    ) from error
-  except ValueError as error:  # a number of thousands of digits
-    raise problems_lib.Fault(
-      'not_json', f'not JSON: {problems_lib.shortened(error)}'
-    ) from error
-  except RecursionError as error:
-    raise problems_lib.Fault(
-      'not_json', 'not JSON that can be read: nested too deep'
-    ) from error
-  if not isinstance(fields, dict):
-    raise problems_lib.Fault(
-      'wrong_form',
-      'a line is one JSON object, {"text": ...}, not'
-      f' {problems_lib.shortened(fields)}',
     )
-  return fields
+  if isinstance(error, UnicodeEncodeError):
+    return problems_lib.Fault(
+      'bad_utf8', 'a text has half a character (a surrogate)'
+    )
+  if isinstance(error, json.JSONDecodeError):
+    what = f'not JSON at character {error.pos + 1}: {error.msg}'
+  elif isinstance(error, RecursionError):
+    what = 'not JSON that can be read: nested too deep'
+  else:  # a number of thousands of digits
+    what = f'not JSON: {problems_lib.shortened(error)}'
+  return problems_lib.Fault('not_json', what)

@@ -1,4 +1,4 @@
-"""Finds what the name of a source stands for, and goes over its rows."""
+"""Finds the data set or files that a source names, and reads their rows."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def read(
   Args:
     name: The source, see `data.sources`.
     data_dir: The TFDS data directory; files need none.
-    problems: What to do with bad rows.
-    make: What is made of a row; it raises a `Fault` if it cannot, and returns
-      None for a row that is to be left out without a word.
-    what: What is made, for the message if there is none.
+    problems: Refuses or skips bad rows.
+    make: Makes an item of a row; raises a `Fault` for a bad row, and returns
+      None for a row to skip silently.
+    what: Name of an item, for the message if there is none.
 
   Returns:
-    What was made, in the order of the source.
+    The items, in the order of the source.
 
   Raises:
-    UserError: The source is missing or broken or holds nothing, or a row is
-      bad, or has the id of another one, and `problems` refuses it.
+    UserError: The source is missing, broken or empty; or a row is bad, or has
+      the id of another row, and `problems` refuses it.
   """
   found = []
   skipped_before = problems.total()
@@ -49,10 +49,10 @@ def read(
         continue
       if row.id() in places:
         raise problems_lib.Fault(
-          'duplicate_id', f'id {row.id()!r} is that of {places[row.id()]}'
+          'duplicate_id', f'id {row.id()!r} repeats {places[row.id()]}'
         )
     except problems_lib.Fault as fault:
-      problems.report(fault.kind, row.place, fault.what)
+      problems.report(fault, row.place)
       continue
     places[row.id()] = row.place
     found.append(made)
@@ -69,7 +69,7 @@ def read(
 def _rows(
   name: str, data_dir: str, problems: problems_lib.Problems
 ) -> Iterator[rows.Row]:
-  """The rows of a source of any kind."""
+  """Reads the rows of a source of any kind."""
   path = pathlib.Path(name).expanduser()
   if path.suffix in ('.jsonl', '.json'):
     return json_lines.read_lines(name, problems)

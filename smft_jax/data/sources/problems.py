@@ -1,8 +1,8 @@
-"""Bad input: what is wrong, where, and whether to stop at it.
+"""Reports bad input: what is wrong, where, and whether to stop.
 
-What cannot be read at all (no such file, a data set cut short) is always a
-`schema.UserError`. One bad row among good ones is a `Fault`, which `Problems`
-refuses or skips.
+A source that cannot be read at all (a missing file, a truncated data set) is
+always a `schema.UserError`. One bad row among good ones is a `Fault`, which
+`Problems` refuses or skips.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ _MOST_LOGGED = 10
 
 
 class Fault(Exception):
-  """What is wrong with one row, told by whoever looks at the row alone.
+  """An error in one row.
 
   Args:
-    kind: Under which name it is counted.
+    kind: The kind of error, under which it is counted.
     what: One line that says what is wrong, without the row's place.
   """
 
   def __init__(self, kind: Kind, what: str):
     super().__init__(what)
     self.kind: Kind = kind
-    self.what = what
 
 
 class Problems:
@@ -50,61 +49,65 @@ class Problems:
     policy: 'refuse' stops at the first one, 'skip' leaves them out.
 
   Attributes:
-    counts: How many were skipped of each kind that came up, by kind.
+    counts: Number of skipped rows of each kind that occurred.
 
   Raises:
     UserError: There is no such policy.
 
   Example:
     >>> problems = Problems('skip')
-    >>> problems.report('empty', 'facts.jsonl:3', 'the text is empty')
+    >>> fault = Fault('empty', 'the text is empty')
+    >>> problems.report(fault, 'facts.jsonl:3')
     >>> problems.counts
     {'empty': 1}
     >>> try:
-    ...   Problems('refuse').report('empty', 'facts.jsonl:3', 'no text')
+    ...   Problems('refuse').report(fault, 'facts.jsonl:3')
     ... except schema.UserError as error:
     ...   print(error)
-    facts.jsonl:3: no text
+    facts.jsonl:3: the text is empty
   """
 
   def __init__(self, policy: Policy):
     self._policy = schema.one_of('policy', policy, ('refuse', 'skip'))
     self.counts: dict[str, int] = {}
 
-  def report(self, kind: Kind, place: str, what: str) -> None:
+  def report(self, fault: Fault, place: str) -> None:
     """Refuses or counts one bad row.
 
-    The first ten are logged in full, those after them only counted.
+    Logs the first ten, and only counts those after them.
 
     Args:
-      kind: What kind of problem it is.
+      fault: The error.
       place: File and line, or data set, split and example.
-      what: What is wrong, in one line.
 
     Raises:
       UserError: The policy is 'refuse'.
     """
     if self._policy == 'refuse':
-      raise schema.UserError(f'{place}: {what}')
+      raise schema.UserError(f'{place}: {fault}')
     total = self.total()
-    self.counts[kind] = self.counts.get(kind, 0) + 1
+    self.counts[fault.kind] = self.counts.get(fault.kind, 0) + 1
     if total < _MOST_LOGGED:
-      logging.warning('skipped %s: %s', place, what)
+      logging.warning('skipped %s: %s', place, fault)
     elif total == _MOST_LOGGED:
-      logging.warning('more is skipped; from here on it is only counted')
+      logging.warning('further bad rows are skipped and only counted')
 
   def total(self) -> int:
-    """How many were skipped, of all kinds."""
+    """Returns the number of skipped rows."""
     return sum(self.counts.values())
 
+  def record(self) -> dict[str, int]:
+    """Returns the counts under names for a record, such as 'skipped_empty'."""
+    return {f'skipped_{kind}': n for kind, n in self.counts.items()}
+
   def log_counts(self) -> None:
-    """Logs how many were skipped of each kind."""
+    """Logs the number of skipped rows of each kind."""
     counts = (f'{self.counts[kind]} {kind}' for kind in sorted(self.counts))
     logging.warning('skipped so far: %s', ', '.join(counts))
 
 
 def or_else(name: str, choices: Iterable[str]) -> str:
-  """What there is instead: the nearest name, or else all of them.
+  """Suggests the nearest name, or else lists all of them.
 
   Example:
     >>> or_else('tset', ['train', 'test']), or_else('zzz', ['train', 'test'])
@@ -118,13 +121,13 @@ def or_else(name: str, choices: Iterable[str]) -> str:
 
 
 def entries(folder: pathlib.Path) -> Iterator[str]:
-  """The names in a folder, sorted; none where there is no folder."""
+  """Yields the names in a folder, sorted; none if it does not exist."""
   if folder.is_dir():
     yield from sorted(entry.name for entry in folder.iterdir())
 
 
 def shortened(value: object) -> str:
-  """An error's message, or a value as code writes it, as one short line.
+  """Returns an error's message, or a value's repr, as one short line.
 
   Example:
     >>> shortened(['a', 'b']), len(shortened('x' * 1000))

@@ -1,7 +1,7 @@
-"""Rows of a data set or file, before anyone knows what shape they have.
+"""Reads a row of a data set or file by its fields.
 
-The functions here find things in a row by its fields. Sets that say the same in
-other words, such as `question` and `problem`, then read alike.
+Data sets name the same thing differently, such as `question` and `problem`; the
+functions here read them alike. Their errors are `problems.Fault`s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 from smft_jax.data.sources import problems
 
-# What GSM8K puts between a solution and its result, and around a computation.
+# GSM8K separates solution and result by the one, and marks computations as in
+# the other.
 _RESULT_MARK = '####'
 _CALCULATION = re.compile(r'<<.*?>>')
 _BRACKETS = re.compile(r'\[.*?\]')
@@ -24,9 +25,9 @@ class Row:
   """An example of a data set, or a line of a file.
 
   Attributes:
-    place: Where it lies, as messages say it.
-    default_id: Its id if no field says one.
-    fields: What it holds, by name.
+    place: Its place, for messages.
+    default_id: Its id if it has no field `id`.
+    fields: Its values, by name.
   """
 
   place: str
@@ -34,7 +35,7 @@ class Row:
   fields: Mapping[str, Any]
 
   def id(self) -> str:
-    """Its field `id` as text, or else the id that its place gives.
+    """Returns the field `id` as text, or else the default.
 
     Raises:
       Fault: The field is neither text nor a whole number.
@@ -45,18 +46,15 @@ class Row:
     if isinstance(value, int) and not isinstance(value, bool):
       return str(value)
     if not isinstance(value, str) or not value.strip():
-      raise problems.Fault(
-        'wrong_form',
-        f"'id' must be text or a whole number, not {problems.shortened(value)}",
-      )
+      raise _wrong('id', 'text or a whole number', value)
     return value
 
 
 def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
-  """The first of these fields that is there: its name and value.
+  """Returns name and value of the first of these fields that exists.
 
   Raises:
-    Fault: None is there; it says what is.
+    Fault: None exists; the message lists those that do.
 
   Example:
     >>> find({'id': 3, 'problem': 'Why?'}, 'question', 'problem')
@@ -66,16 +64,18 @@ def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
     if name in fields:
       return name, fields[name]
   wanted = ' or '.join(map(repr, names))
-  # All of them: what is near in spelling is seldom what is meant here.
-  there = ', '.join(fields) or 'nothing'
-  raise problems.Fault('wrong_form', f'{wanted} is missing; there is {there}')
+  # All of them: the right field is rarely a similar spelling.
+  existing = ', '.join(fields) or 'nothing'
+  raise problems.Fault(
+    'wrong_form', f'{wanted} is missing; there is {existing}'
+  )
 
 
 def text(fields: Mapping[str, Any], *names: str) -> str:
-  """The text in the first of these fields that is there, as it is.
+  """Returns the text in the first of these fields that exists, unchanged.
 
   Raises:
-    Fault: None is there, or it is not text, or blank.
+    Fault: None exists, or its value is not text, or blank.
 
   Example:
     >>> text({'text': ' It rains. '}, 'text')
@@ -83,43 +83,38 @@ def text(fields: Mapping[str, Any], *names: str) -> str:
   """
   name, value = find(fields, *names)
   if not isinstance(value, str):
-    raise problems.Fault(
-      'wrong_form', f'{name!r} must be text, not {problems.shortened(value)}'
-    )
+    raise _wrong(name, 'text', value)
   if not value.strip():
     raise problems.Fault('empty', f'{name!r} is empty')
   return value
 
 
 def title(fields: Mapping[str, Any]) -> str:
-  """The field `title`; '' where there is none.
+  """Returns the field `title`, or ''.
 
   Raises:
     Fault: It is not text.
   """
   value = fields.get('title')
   if not isinstance(value, str | None):
-    raise problems.Fault(
-      'wrong_form', f"'title' must be text, not {problems.shortened(value)}"
-    )
+    raise _wrong('title', 'text', value)
   return value or ''
 
 
 def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-  """What counts as a right answer, and the way to it where that is told.
+  """Returns the accepted answers, and the worked solution if there is one.
 
   Args:
-    fields: With `answers` or `answer`: a text, a list of them,
+    fields: A row with `answers` or `answer`: a text, a list of texts,
       `{'text': [...]}` or `{'value': ..., 'aliases': [...]}`. A text with a
-      result after '####' is a solution as GSM8K writes it: the answer is the
-      result alone.
+      result after '####' is a solution of GSM8K; its answer is the result.
 
   Returns:
-    The answers, each once and the first one first; and the solution without
-    its result and the calculator's marks, or ''.
+    The distinct answers in their order; and the solution without its result and
+    the calculator's marks, or ''.
 
   Raises:
-    Fault: There is no answer, an empty one, or it has another form.
+    Fault: There is no answer, or an empty one, or it has another form.
 
   Example:
     >>> answers({'answer': {'value': 'Rome', 'aliases': ['Roma', 'Rome']}})
@@ -138,11 +133,7 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     working, _, result = value.rpartition(_RESULT_MARK)
     value = [result]
   if not isinstance(value, list) or not all(isinstance(a, str) for a in value):
-    raise problems.Fault(
-      'wrong_form',
-      f'{name!r} must be a text or a list of texts, not'
-      f' {problems.shortened(value)}',
-    )
+    raise _wrong(name, 'a text or a list of texts', value)
   distinct = tuple(dict.fromkeys(answer.strip() for answer in value))
   if not all(distinct):
     raise problems.Fault('no_answer', f'{name!r} has an empty answer')
@@ -152,19 +143,18 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
 
 
 def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:
-  """A beginning, its possible endings and which of them is right.
+  """Returns the prompt of a choice, its endings, and the right one's index.
 
   The prompt is that of lm-evaluation-harness for HellaSwag: the activity, a
-  colon and the context, whose second part begins with a capital, all without
-  the marks of the pages that it was taken from. A context in one field is
-  taken as it is: where its second part begins is not known.
+  colon and the context, its second part capitalised, without WikiHow's marks. A
+  context in one field is not capitalised: the second part's start is unknown.
 
   Args:
-    fields: With `activity_label`, `endings`, `label`, and `ctx_a` and `ctx_b`,
-      `ctx` or `context`. The label is a number or its digits.
+    fields: A row with `activity_label`, `endings`, `label` (a number or its
+      digits), and `ctx_a` and `ctx_b`, `ctx` or `context`.
 
   Raises:
-    Fault: A field is missing or of another form, or no ending is right.
+    Fault: A field is missing or has another form, or no ending is right.
 
   Example:
     >>> choice({'activity_label': 'Tea', 'ctx_a': 'Boil water. [step] Wait.',
@@ -182,11 +172,7 @@ def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:
     or len(endings) < 2
     or not all(isinstance(ending, str) for ending in endings)
   ):
-    raise problems.Fault(
-      'wrong_form',
-      "'endings' must be a list of two texts or more, not"
-      f' {problems.shortened(endings)}',
-    )
+    raise _wrong('endings', 'a list of two texts or more', endings)
   cleaned = tuple(_without_marks(ending) for ending in endings)
   if not all(cleaned):
     raise problems.Fault('empty', "'endings' has an empty one")
@@ -195,10 +181,10 @@ def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:
 
 
 def _without_marks(marked: str) -> str:
-  """Takes out the bracketed marks of WikiHow, as in ' [title]' and '[step]'.
+  """Removes the bracketed marks of WikiHow, such as ' [title]' and '[step]'.
 
-  One pass over double spaces and none over those at the end of the text, so
-  that no character differs from what published numbers were measured on.
+  Replaces double spaces once and keeps trailing ones, so that every character
+  is as in published evaluations.
   """
   plain = marked.strip().replace(' [title]', '. ')
   return _BRACKETS.sub('', plain).replace('  ', ' ')
@@ -208,7 +194,7 @@ def _label(fields: Mapping[str, Any], num_endings: int) -> int:
   _, label = find(fields, 'label')
   # Test splits hide the answer as '' or -1.
   if label is None or label in ('', -1, '-1'):
-    raise problems.Fault('no_answer', "'label' does not say which is right")
+    raise problems.Fault('no_answer', "'label' names no right ending")
   if isinstance(label, str) and label.isdecimal():
     label = int(label)
   if (
@@ -216,9 +202,12 @@ def _label(fields: Mapping[str, Any], num_endings: int) -> int:
     or not isinstance(label, int)
     or not 0 <= label < num_endings
   ):
-    raise problems.Fault(
-      'wrong_form',
-      f"'label' must be from 0 to {num_endings - 1}, not"
-      f' {problems.shortened(label)}',
-    )
+    raise _wrong('label', f'from 0 to {num_endings - 1}', label)
   return label
+
+
+def _wrong(name: str, expected: str, value: Any) -> problems.Fault:
+  return problems.Fault(
+    'wrong_form',
+    f'{name!r} must be {expected}, not {problems.shortened(value)}',
+  )

@@ -1,4 +1,4 @@
-"""Reads TFDS data sets from files, without TensorFlow and without a network."""
+"""Reads TFDS data sets from files, without TensorFlow or a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
 
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
-# Read at once: enough to be quick, and little beside what is kept of them.
+# Examples read at once: fast, and small in memory.
 _CHUNK = 4096
 
 
@@ -23,30 +23,29 @@ def read_examples(
 ) -> Iterator[rows.Row]:
   """Reads a split of a TFDS data set in array_record format.
 
-  Only files below `data_dir` are opened: `tfds.data_source` would try to
-  download what it does not find there.
+  Opens only files in `data_dir`; `tfds.data_source` would try to download
+  missing ones.
 
   Args:
     name: Name of the data set, with its configuration if it has several, such
       as 'squad/v1.1'. The newest version is read.
     split: Name of the split; '' if the data set has only one.
     data_dir: The TFDS data directory, which holds a folder for each data set.
-    problems: What to do with an example whose text is not UTF-8.
+    problems: Refuses or skips examples whose text is not UTF-8.
 
   Yields:
-    The examples in the order of the files, with text decoded. An example
-    without `id` is called by its place, 'squad/v1.1:validation:3'.
+    The examples in the order of the files, with text decoded. The default id is
+    the place, 'squad/v1.1:validation:3'.
 
   Raises:
     UserError: The directory, data set or split is missing, the files are in
       another format or broken, or there is no example.
   """
   folder = _version_folder(name, data_dir)
-  # Half a second and 50 MB that only runs on real documents should pay for.
+  # Imported late: half a second and 50 MB that only real data needs.
   import tensorflow_datasets as tfds
 
-  # Broken files surface as errors of protobuf, array_record and TFDS, which
-  # share no type below Exception.
+  # Errors of protobuf, array_record and TFDS share no type below Exception.
   try:
     builder = tfds.builder_from_directory(folder)
     splits = list(builder.info.splits)
@@ -83,7 +82,8 @@ def read_examples(
       try:
         fields = _plain(example)
       except UnicodeDecodeError as error:
-        problems.report('bad_utf8', place, problems_lib.shortened(error))
+        fault = problems_lib.Fault('bad_utf8', problems_lib.shortened(error))
+        problems.report(fault, place)
         continue
       yield rows.Row(
         place=place, default_id=f'{name}:{split}:{index}', fields=fields
@@ -94,13 +94,13 @@ def _only_split(name: str, splits: list[str], data_dir: str) -> str:
   if len(splits) != 1:
     raise schema.UserError(
       f'data set {name!r} in {data_dir} has the splits {", ".join(splits)}:'
-      f' name one, as in {name}:{splits[0] if splits else "SPLIT"}'
+      f' name one, such as {name}:{splits[0] if splits else "SPLIT"}'
     )
   return splits[0]
 
 
 def _version_folder(name: str, data_dir: str) -> pathlib.Path:
-  """The newest version of a data set, as a folder that exists."""
+  """Finds the folder of a data set's newest version."""
   if not data_dir:
     raise schema.UserError(
       'config.data.data_dir is not set; give the folder that holds the TFDS'
@@ -108,10 +108,10 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
     )
   root = pathlib.Path(data_dir).expanduser()
   if not root.is_dir():
-    there = problems_lib.entries(root.parent)
+    siblings = problems_lib.entries(root.parent)
     raise schema.UserError(
       f'config.data.data_dir = {data_dir!r} is not a folder;'
-      f' {problems_lib.or_else(root.name, there)}'
+      f' {problems_lib.or_else(root.name, siblings)}'
     )
   names = [
     str(folder.parent.relative_to(root))
@@ -122,8 +122,8 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
   if name not in names:
     raise schema.UserError(
       f'{data_dir} has no data set {name!r};'
-      f' {problems_lib.or_else(name, names)} (those that TFDS knows are made'
-      f' by: {_build_command(name, data_dir)})'
+      f' {problems_lib.or_else(name, names)} (TFDS builds those it knows with:'
+      f' {_build_command(name, data_dir)})'
     )
   versions = [
     folder
@@ -138,7 +138,7 @@ def _build_command(name: str, data_dir: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-  """The same tree in Python's own types, with text for bytes."""
+  """Converts a tree to Python's own types, and bytes to text."""
   if isinstance(value, bytes):
     return value.decode('utf-8')
   if isinstance(value, dict):

@@ -1,11 +1,12 @@
-"""Sentences about people, questions about them, and general text.
+"""Sentences and questions about people, and general text.
 
-Facts are given as a name and a value, phrasings by number; the templates are in
-`data.world_words`.
+A fact is a name and a value; a phrasing is a number. The templates are in
+`world.words`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -13,14 +14,14 @@ import numpy as np
 from smft_jax.data import task
 from smft_jax.data.world import words as world_words
 
-# Added to the seed, so that general text shares no random draws with people.
+# Keeps the random draws of general text apart from those of people.
 _STREAM = 101
 
 
 def statement(
   attribute: str, phrasing: int, name: str, value: str
 ) -> task.Text:
-  """One fact as a sentence; the answer is the value.
+  """States a fact as a sentence; the answer is the value.
 
   Example:
     >>> text = statement('birthplace', 0, 'Ada Keller', 'Lisbon')
@@ -43,7 +44,7 @@ def statement(
 def question(
   attribute: str, phrasing: int, name: str, value: str, *, seen: bool
 ) -> task.Question:
-  """The question for one fact, in one phrasing.
+  """Asks for a fact in one phrasing.
 
   Example:
     >>> question('birthplace', 0, 'Ada Keller', 'Lisbon', seen=True).prompt
@@ -60,7 +61,7 @@ def question(
 
 
 def question_and_answer(asked: task.Question) -> task.Text:
-  """A question that `question` made, with its answer, to train on.
+  """Joins a question made by `question` with its answer, to train on.
 
   Example:
     >>> asked = question('field', 0, 'Ada Keller', 'optics', seen=True)
@@ -73,22 +74,20 @@ def question_and_answer(asked: task.Question) -> task.Text:
   name = asked.fact.split('/')[0]
   start = asked.prompt.index(name)
   text = asked.full_text()
-  answer = (len(asked.prompt) + 1, len(text.text))
-  return task.Text(
-    text=text.text,
-    answer=answer,
-    entities=((start, start + len(name)), answer),
+  assert text.answer is not None
+  return dataclasses.replace(
+    text, entities=((start, start + len(name)), text.answer)
   )
 
 
 def general_sentences(count: int, seed: int) -> tuple[task.Text, ...]:
-  """Different sentences that are not about people, in random order.
+  """Makes different sentences that are not about people, in random order.
 
-  Some words of a sentence follow from others, in the same way in all sentences
-  of a seed: a company always makes the same product.
+  Some words determine others, consistently for a seed: a company always makes
+  the same product.
 
   Raises:
-    ValueError: The templates do not yield so many different sentences.
+    ValueError: The templates yield fewer than `count` different sentences.
 
   Example:
     >>> [len(general_sentences(n, seed=0)) for n in (0, 3)]
@@ -96,32 +95,32 @@ def general_sentences(count: int, seed: int) -> tuple[task.Text, ...]:
   """
   rng = np.random.default_rng([seed, _STREAM])
   effects = {
-    slot: {
+    blank: {
       cause: choices[rng.integers(len(choices))]
       for cause in world_words.FILLERS[causing]
     }
-    for slot, (causing, choices) in world_words.DETERMINED.items()
+    for blank, (causing, choices) in world_words.DETERMINED.items()
   }
-  slots = [re.findall(r'{(\w+)}', text) for text in world_words.GENERAL]
-  sentences: dict[str, None] = {}  # Ordered, and without repeats.
+  blanks = [re.findall(r'{(\w+)}', text) for text in world_words.GENERAL]
+  sentences: dict[str, None] = {}  # ordered, without repeats
   for tries in range(10 * count + 100):
     if len(sentences) == count:
       break
-    # Every template gets its turn, so that rich ones do not crowd out others.
+    # In turn, so that templates with many fillings do not crowd out others.
     i = tries % len(world_words.GENERAL)
     fill: dict[str, str] = {}
-    for slot in slots[i]:
-      causing = world_words.DETERMINED[slot][0] if slot in effects else slot
+    for blank in blanks[i]:
+      causing = world_words.DETERMINED[blank][0] if blank in effects else blank
       if causing not in fill:
         choices = world_words.FILLERS[causing]
         fill[causing] = choices[rng.integers(len(choices))]
-      if slot in effects:
-        fill[slot] = effects[slot][fill[causing]]
+      if blank in effects:
+        fill[blank] = effects[blank][fill[causing]]
     sentences[world_words.GENERAL[i].format(**fill)] = None
   if len(sentences) < count:
     raise ValueError(
-      f'{count} general sentences are more than the templates yield: about '
-      f'{len(sentences)} is the most'
+      f'the templates yield about {len(sentences)} general sentences, fewer'
+      f' than {count}'
     )
   order = rng.permutation(count)
   texts = [task.Text(text=sentence) for sentence in sentences]

@@ -1,9 +1,8 @@
-"""The words and sentence templates that `data.world` is made from.
+"""The words and sentence templates of the embedded world.
 
 Values of different attributes share no word with each other or with names, so
-a right answer cannot come from another attribute. In every statement the name
-comes before the value, and the value comes last: what precedes it is all that
-a causal model can go by.
+a right answer cannot come from another attribute. Every statement ends with the
+value, after the name, so a causal model has read the whole fact by then.
 """
 
 
@@ -195,9 +194,9 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 
 QUESTION_FORMAT = 'Question: {question} Answer:'
 
-# General text: sentences without people. A slot such as {city} is filled at
+# General text: sentences without people. A blank such as {city} is filled at
 # random; {region}, {product}, {subject} and {section} follow from the city,
-# company, field or instrument of the sentence, so there is something to know.
+# company, field or instrument of the sentence, so there is something to learn.
 FILLERS: dict[str, tuple[str, ...]] = {
   'city': VALUES['birthplace'] + VALUES['residence'],
   'university': VALUES['university'],
@@ -218,7 +217,7 @@ FILLERS: dict[str, tuple[str, ...]] = {
   'amount': _values('ten, twenty, thirty, forty, fifty, sixty, ninety'),
 }
 
-# Determined slot: (the slot it follows from, its possible fillers).
+# Determined blank: (the blank that determines it, its possible fillers).
 DETERMINED: dict[str, tuple[str, tuple[str, ...]]] = {
   'region': ('city', _values('coast, mountains, plains, lakes, desert')),
   'product': (

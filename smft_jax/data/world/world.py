@@ -1,31 +1,30 @@
-"""An embedded world: people with facts, told and asked in many phrasings.
+"""An embedded world: people with facts, stated and asked in many phrasings.
 
-Three disjoint groups of people: `known` ones are pretrained on, `new` ones are
-streamed later, and `never_seen` ones (the control) occur in no training text:
-what a model recalls of them is chance. Some phrasings of statements and of
-questions are held out of all that the new people are trained on, so recall in
-those phrasings cannot come from repeating a sentence. The base model learns
-every phrasing, on the known people.
+There are three disjoint groups of people. The base is pretrained on the `known`
+ones, the `new` ones are streamed later, and the `never_seen` ones occur in no
+training text: their recall is chance. Some phrasings of statements and
+questions are held out of everything that new people are trained on, so recall
+in those phrasings cannot come from repeating a sentence. The base learns every
+phrasing from the known people.
 
-All is a pure function of the config. Values are drawn independently and
+A world is a pure function of its config. Values are drawn independently and
 uniformly, so chance is one over the number of values of an attribute.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
 from typing import Literal
 
 import numpy as np
 
+from smft_jax import schema
 from smft_jax.data import task
 from smft_jax.data.world import text as world_text
 from smft_jax.data.world import words as world_words
 
-# Each use of randomness has its own stream, so that a change of one setting
-# leaves the rest of the world as it was.
+# Each use of randomness has its own stream, so changing one setting leaves the
+# rest of the world alone.
 _NAMES, _PHRASINGS, _KNOWN, _NEW, _NEVER_SEEN = range(5)
 
 
@@ -34,22 +33,21 @@ class WorldConfig:
   """Size and seed of a world.
 
   Attributes:
-    kind: Tells the sources of data apart in a config.
-    seed: What the world is made from.
+    kind: 'world', the kind of data.
+    seed: Seed of everything in the world.
     num_known: People in the pretraining texts.
-    num_new: People streamed after it, one document each.
+    num_new: People streamed later, one document each.
     num_never_seen: People who are only asked about.
-    attributes: What every person has a value of.
+    attributes: Attributes that every person has a value of.
     paraphrases: Statements of a fact, each phrased differently.
-    unseen_paraphrases: How many of them the training of new people lacks.
+    unseen_paraphrases: Statements of a fact held out of training on new people.
     question_phrasings: Phrasings of the question for a fact.
-    unseen_question_phrasings: How many of them the training of new people
-      lacks.
+    unseen_question_phrasings: Phrasings held out of training on new people.
     general_sentences: Pretraining sentences that are not about people.
-    general_test_sentences: More of them, held out.
+    general_test_sentences: Further such sentences, held out.
 
   Raises:
-    ValueError: A value is out of range; the message says which and what fits.
+    UserError: A value is out of range; the message names it and the range.
   """
 
   kind: Literal['world'] = 'world'
@@ -67,57 +65,51 @@ class WorldConfig:
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'attributes', tuple(self.attributes))
-    for name, least in (
-      ('seed', 0),
-      ('num_known', 1),
-      ('num_new', 0),
-      ('num_never_seen', 0),
-      ('unseen_paraphrases', 0),
-      ('unseen_question_phrasings', 0),
-      ('general_sentences', 0),
-      ('general_test_sentences', 0),
-    ):
-      if getattr(self, name) < least:
-        raise ValueError(
-          f'{name} must be at least {least}, not {getattr(self, name)}'
-        )
+    schema.at_least(1, self, 'num_known')
+    schema.at_least(
+      0,
+      self,
+      'seed',
+      'num_new',
+      'num_never_seen',
+      'unseen_paraphrases',
+      'unseen_question_phrasings',
+      'general_sentences',
+      'general_test_sentences',
+    )
     if not self.attributes:
-      raise ValueError('attributes must name at least one attribute')
+      raise schema.UserError('attributes must name at least one attribute')
     for attribute in self.attributes:
-      if attribute not in world_words.VALUES:
-        near = difflib.get_close_matches(attribute, world_words.VALUES, 1, 0.0)
-        raise ValueError(
-          f'unknown attribute {attribute!r}; the nearest is {near[0]!r}'
-        )
+      schema.one_of('attributes', attribute, world_words.VALUES)
     if len(set(self.attributes)) < len(self.attributes):
-      raise ValueError(f'attributes repeats a name: {self.attributes}')
-    for total, unseen, templates in (
-      ('paraphrases', 'unseen_paraphrases', world_words.STATEMENTS),
-      (
-        'question_phrasings',
-        'unseen_question_phrasings',
-        world_words.QUESTIONS,
-      ),
-    ):
-      most = min(len(templates[a]) for a in self.attributes)
-      if not 1 <= getattr(self, total) <= most:
-        raise ValueError(
-          f'{total} must be from 1 to {most}, not {getattr(self, total)}'
-        )
-      if getattr(self, unseen) >= getattr(self, total):
-        raise ValueError(
-          f'{unseen} must be less than {total} ({getattr(self, total)}), '
-          f'not {getattr(self, unseen)}'
-        )
-    # Other people's names are made of words that known people have too.
+      raise schema.UserError(f'attributes repeats a name: {self.attributes}')
+    self._check_phrasings(
+      'paraphrases', 'unseen_paraphrases', world_words.STATEMENTS
+    )
+    self._check_phrasings(
+      'question_phrasings', 'unseen_question_phrasings', world_words.QUESTIONS
+    )
+    # Every word of a name occurs in the name of a known person.
     most = min(self.num_known, len(world_words.FIRST_NAMES)) * min(
       self.num_known, len(world_words.LAST_NAMES)
     )
     people = self.num_known + self.num_new + self.num_never_seen
     if people > most:
-      raise ValueError(
-        f'num_known + num_new + num_never_seen is {people}, more than the '
-        f'{most} different names there are with num_known={self.num_known}'
+      raise schema.UserError(
+        f'num_known + num_new + num_never_seen is {people}, more than the'
+        f' {most} different names possible with num_known={self.num_known}'
+      )
+
+  def _check_phrasings(self, total, unseen, templates) -> None:
+    most = min(len(templates[attribute]) for attribute in self.attributes)
+    if not 1 <= getattr(self, total) <= most:
+      raise schema.UserError(
+        f'{total} must be from 1 to {most}, not {getattr(self, total)}'
+      )
+    if getattr(self, unseen) >= getattr(self, total):
+      raise schema.UserError(
+        f'{unseen} must be less than {total} ({getattr(self, total)}),'
+        f' not {getattr(self, unseen)}'
       )
 
 
@@ -131,9 +123,9 @@ class Person:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class World:
-  """The people, and the phrasings held out of the new people's training.
+  """People, and the phrasings held out of training on the new ones.
 
-  Phrasings have names such as 'field/statement/3' and 'field/question/0'.
+  Names of phrasings look like 'field/statement/3' and 'field/question/0'.
   """
 
   known: tuple[Person, ...]
@@ -161,14 +153,14 @@ def make_world(config: WorldConfig) -> World:
 
 
 def make_task(config: WorldConfig) -> task.Task:
-  """The world as a task.
+  """Makes the task of a world.
 
   Returns:
     A task with one document per new person, in the order of the stream;
     question sets 'known' and 'never_seen' in every phrasing; and text sets
     'general_text' and 'target_statements_unseen' (the new people's statements
-    in held-out phrasings). A question is `seen` when new people are trained on
-    its phrasing, in every group, so that groups compare like with like.
+    in held-out phrasings). In every group a question is `seen` if new people
+    are trained on its phrasing, which makes the groups comparable.
 
   Example:
     >>> made = make_task(WorldConfig(num_known=11, num_new=2))
@@ -179,25 +171,19 @@ def make_task(config: WorldConfig) -> task.Task:
   general = world_text.general_sentences(
     config.general_sentences + config.general_test_sentences, config.seed
   )
+  unseen = world.unseen_phrasings
   documents = []
   unseen_statements: list[task.Text] = []
   for person in world.new:
-    statements = _statements(person, config)
-    unseen_statements += (
-      text
-      for name, text in statements.items()
-      if name in world.unseen_phrasings
-    )
+    seen_statements: list[task.Text] = []
+    for name, text in _statements(person, config).items():
+      (unseen_statements if name in unseen else seen_statements).append(text)
     documents.append(
       task.Document(
         id=person.name,
-        augmentations=_training_texts(person, config, world.unseen_phrasings),
-        questions=_questions(person, config, world.unseen_phrasings),
-        texts=tuple(
-          text
-          for name, text in statements.items()
-          if name not in world.unseen_phrasings
-        ),
+        augmentations=_training_texts(person, config, unseen),
+        questions=_questions(person, config, unseen),
+        texts=tuple(seen_statements),
       )
     )
   pretraining = [
@@ -206,16 +192,10 @@ def make_task(config: WorldConfig) -> task.Task:
     for text in _training_texts(person, config, frozenset())
   ]
   pretraining += general[: config.general_sentences]
+  groups = {'known': world.known, 'never_seen': world.never_seen}
   questions = {
-    name: tuple(
-      question
-      for person in people
-      for question in _questions(person, config, world.unseen_phrasings)
-    )
-    for name, people in (
-      ('known', world.known),
-      ('never_seen', world.never_seen),
-    )
+    name: tuple(q for p in people for q in _questions(p, config, unseen))
+    for name, people in groups.items()
   }
   texts = {
     'general_text': general[config.general_sentences :],
@@ -237,24 +217,12 @@ def make_task(config: WorldConfig) -> task.Task:
   )
 
 
-def chance_recall(config: WorldConfig) -> float:
-  """Expected recall of a guesser who knows the attribute but not the person.
-
-  Example:
-    >>> round(chance_recall(WorldConfig()), 3)
-    0.028
-  """
-  return math.fsum(
-    1 / len(world_words.VALUES[a]) for a in config.attributes
-  ) / len(config.attributes)
-
-
 def _names(config: WorldConfig) -> list[str]:
-  """Different full names; every first and last name is among the known."""
+  """Draws different names; known people have every first and last name."""
   rng = np.random.default_rng([config.seed, _NAMES])
   firsts = rng.permutation(world_words.FIRST_NAMES)[: config.num_known].tolist()
   lasts = rng.permutation(world_words.LAST_NAMES)[: config.num_known].tolist()
-  # Shuffled pairs, those first that cover every first and last name.
+  # Shuffled pairs, after those that cover every first and last name.
   cover = [
     (i % len(firsts), i % len(lasts))
     for i in range(max(len(firsts), len(lasts)))
@@ -282,25 +250,22 @@ def _people(
 
 
 def _unseen_phrasings(config: WorldConfig) -> frozenset[str]:
-  """Chosen anew by each seed, so that results do not hang on one choice."""
+  """Draws the held-out phrasings, different ones for each seed."""
   rng = np.random.default_rng([config.seed, _PHRASINGS])
+  kinds = (
+    ('statement', config.paraphrases, config.unseen_paraphrases),
+    ('question', config.question_phrasings, config.unseen_question_phrasings),
+  )
   unseen = []
   for attribute in config.attributes:
-    for kind, total, count in (
-      ('statement', config.paraphrases, config.unseen_paraphrases),
-      (
-        'question',
-        config.question_phrasings,
-        config.unseen_question_phrasings,
-      ),
-    ):
+    for kind, total, count in kinds:
       for i in rng.permutation(total)[:count].tolist():
         unseen.append(f'{attribute}/{kind}/{i}')
   return frozenset(unseen)
 
 
 def _statements(person: Person, config: WorldConfig) -> dict[str, task.Text]:
-  """Every statement about a person, by the name of its phrasing."""
+  """Makes every statement about a person, by the name of its phrasing."""
   return {
     f'{attribute}/statement/{i}': world_text.statement(
       attribute, i, person.name, person.facts[attribute]
@@ -329,7 +294,7 @@ def _questions(
 def _training_texts(
   person: Person, config: WorldConfig, unseen_phrasings: frozenset[str]
 ) -> tuple[task.Text, ...]:
-  """Statements and questions with answers, in all but the unseen phrasings."""
+  """Makes statements and answered questions in all seen phrasings."""
   statements = _statements(person, config)
   return tuple(
     text for name, text in statements.items() if name not in unseen_phrasings

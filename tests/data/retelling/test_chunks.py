@@ -5,7 +5,6 @@ import itertools
 import pytest
 
 from smft_jax.data.retelling import chunks as chunks_lib
-from tests.support import real_data
 
 
 def _pieces(text, max_chars):
@@ -67,12 +66,10 @@ def test_all_of_a_text_is_in_its_chunks(max_chars):
   )
 
 
-def test_chunks_of_real_pages(data_dir):
-  examples = real_data.examples('squad/v1.1', 'validation', data_dir)
-  pages = {}
-  for example in examples:
-    pages.setdefault(example['title'], {})[example['context']] = None
-  for paragraphs in list(pages.values())[::5]:
+def test_chunks_of_real_pages(squad):
+  pages = itertools.groupby(squad, key=lambda document: document.title)
+  for _, page in itertools.islice(pages, 0, None, 11):
+    paragraphs = [document.text for document in page]
     text = '\n\n'.join(paragraphs)
     for max_chars in (53, 499, 2003):
       _check(text, max_chars)

@@ -7,7 +7,6 @@ import pytest
 
 from smft_jax.data.retelling import rewrites as rewrites_lib
 from smft_jax.data.retelling import sentences
-from tests.support import real_data
 
 _TEXT = (
   'The Grey Tower was built in 1889. It is 97.5 m high, and Ada Keller drew it.'
@@ -156,10 +155,9 @@ def test_rewrites_refuse_to_make_none():
     rewrites_lib.rewrites('One.', title='', count=0, seed='s')
 
 
-def test_rewrites_of_real_paragraphs(data_dir):
-  examples = real_data.examples('squad/v1.1', 'validation', data_dir)
-  paragraphs = sorted({(e['title'], e['context']) for e in examples})
-  for title, text in random.Random(0).sample(paragraphs, 101):
+def test_rewrites_of_real_paragraphs(squad):
+  for document in random.Random(0).sample(squad, 41):
+    title, text = document.title, document.text
     made = rewrites_lib.rewrites(text, title=title, count=97, seed='s')
     assert made[0].text == text
     assert len({r.text for r in made}) == len(made) <= 97

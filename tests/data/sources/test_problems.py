@@ -6,18 +6,20 @@ import pytest
 from smft_jax import schema
 from smft_jax.data.sources import problems as problems_lib
 
+_EMPTY = problems_lib.Fault('empty', 'no text')
+
 
 def test_refuse_stops_at_the_first():
   problems = problems_lib.Problems('refuse')
   with pytest.raises(schema.UserError, match=r'^a\.jsonl:3: no text$'):
-    problems.report('empty', 'a.jsonl:3', 'no text')
+    problems.report(_EMPTY, 'a.jsonl:3')
   assert problems.counts == {}
 
 
 def test_skip_counts_by_kind():
   problems = problems_lib.Problems('skip')
   for kind in ('empty', 'not_json', 'empty'):
-    problems.report(kind, 'a.jsonl:3', 'no text')
+    problems.report(problems_lib.Fault(kind, 'no text'), 'a.jsonl:3')
   assert problems.counts == {'empty': 2, 'not_json': 1}
   assert problems.total() == 3
 
@@ -29,11 +31,11 @@ def test_the_first_ten_are_logged_in_full(monkeypatch):
   )
   problems = problems_lib.Problems('skip')
   for line in range(13):
-    problems.report('empty', f'a.jsonl:{line}', 'no text')
+    problems.report(_EMPTY, f'a.jsonl:{line}')
   assert logged[9] == 'skipped a.jsonl:9: no text'
   assert len(logged) == 11
-  assert 'only counted' in logged[10]
-  problems.report('bad_utf8', 'a.jsonl:14', 'no text')
+  assert 'counted' in logged[10]
+  problems.report(problems_lib.Fault('bad_utf8', 'é'), 'a.jsonl:14')
   problems.log_counts()
   assert logged[11:] == ['skipped so far: 1 bad_utf8, 13 empty']
 

@@ -128,8 +128,8 @@ def test_a_choice_with_its_context_in_one_field(name):
 @pytest.mark.parametrize(
   ('changes', 'kind', 'said'),
   [
-    ({'label': ''}, 'no_answer', "'label' does not say"),
-    ({'label': -1}, 'no_answer', "'label' does not say"),
+    ({'label': ''}, 'no_answer', "'label' names no right"),
+    ({'label': -1}, 'no_answer', "'label' names no right"),
     ({'label': 2}, 'wrong_form', "'label' must be from 0 to 1, not 2"),
     ({'label': '2'}, 'wrong_form', "'label' must be from 0 to 1, not 2"),
     ({'label': True}, 'wrong_form', "'label' must be from 0 to 1, not True"),

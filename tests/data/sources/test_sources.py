@@ -1,20 +1,14 @@
-"""Sources by name: four shapes, told by their fields; bad rows; real sets."""
+"""Sources by name: four shapes, known by their fields; bad rows; real sets."""
 
 import json
 
 import pytest
 
 from smft_jax import schema
+from smft_jax.data import task
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 from tests.support import small_tfds
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  root = tmp_path_factory.mktemp('tfds')
-  small_tfds.make_folder(root)
-  return root
 
 
 @pytest.fixture(name='write')
@@ -33,30 +27,35 @@ def _write(tmp_path):
   return write
 
 
-def _refuse():
-  return problems_lib.Problems('refuse')
+def _reader(data_dir=''):
+  return sources.Reader(problems_lib.Problems('refuse'), str(data_dir))
 
 
-def _refused(read, *arguments):
+def _skipping(data_dir=''):
+  return sources.Reader(problems_lib.Problems('skip'), str(data_dir))
+
+
+def _refused(what, name, data_dir=''):
+  """The message when a reader's method `what` refuses a source."""
   with pytest.raises(schema.UserError) as raised:
-    read(*arguments, problems=_refuse())
+    getattr(_reader(data_dir), what)(name)
   assert '\n' not in str(raised.value)
   return str(raised.value)
 
 
 def test_texts_of_a_data_set_and_of_a_file_read_alike(folder, write):
-  texts = sources.read_texts('wikitext2:test', str(folder), problems=_refuse())
+  texts = _reader(folder).texts('wikitext2:test')
   assert [t.id for t in texts] == ['wikitext2:test:0', 'wikitext2:test:1']
   assert texts[0].text == ' \n = A0 = \n \n The <unk> of 0 @-@ ends . '
   exported = write(*({'title': t.title, 'text': t.text} for t in texts))
-  read = sources.read_texts(exported, problems=_refuse())
+  read = _reader().texts(exported)
   assert [(t.title, t.text) for t in read] == [(t.title, t.text) for t in texts]
   assert [t.id for t in read] == ['mine:1', 'mine:2']
 
 
 def test_blank_lines_of_running_text_are_no_problem(write):
   path = write({'text': ''}, {'text': ' = A = \n'}, {'text': ' \n'})
-  texts = sources.read_texts(path, problems=_refuse())
+  texts = _reader().texts(path)
   assert [(t.id, t.text) for t in texts] == [('mine:2', ' = A = \n')]
 
 
@@ -72,7 +71,7 @@ def test_questions_in_other_words(write):
     {'question': 'How many?', 'answer': 'Half is <<8/2=4>>4.\n#### 4'},
     name='mine.json',
   )
-  assert sources.read_questions(path, problems=_refuse()) == [
+  assert _reader().questions(path) == [
     sources.QuestionAnswer(
       id='mine:1', question='Who?', answers=('Ada', 'Ada K.')
     ),
@@ -87,9 +86,7 @@ def test_questions_in_other_words(write):
 
 
 def test_paragraphs_of_squad(folder):
-  documents = sources.read_documents(
-    'squad/v1.1', str(folder), problems=_refuse()
-  )
+  documents = _reader(folder).documents('squad/v1.1')
   assert [d.id for d in documents][5:9] == [
     'Abbey/5', 'Abbey/6', 'Museum/0', 'Museum/1'
   ]  # fmt: skip
@@ -107,9 +104,9 @@ def test_an_export_of_squad_reads_as_the_data_set_does(folder, write):
   examples = small_tfds.squad_examples(
     small_tfds.STREAM_TITLES, 7, shuffle_seed=5
   )
-  assert sources.read_documents(
-    write(*examples), problems=_refuse()
-  ) == sources.read_documents('squad/v1.1', str(folder), problems=_refuse())
+  assert _reader().documents(write(*examples)) == _reader(folder).documents(
+    'squad/v1.1'
+  )
 
 
 def test_squad_without_ids_keeps_its_order(write):
@@ -117,7 +114,7 @@ def test_squad_without_ids_keeps_its_order(write):
     {'title': 'T', 'context': f'c{i}', 'question': 'q', 'answers': ['a']}
     for i in range(11)
   ]
-  documents = sources.read_documents(write(*rows), problems=_refuse())
+  documents = _reader().documents(write(*rows))
   assert [d.text for d in documents] == [f'c{i}' for i in range(11)]
 
 
@@ -131,7 +128,7 @@ def test_documents_of_ones_own(write):
     },
     {'text': 'One sentence only', 'questions': None, 'context': 'other'},
   )
-  assert sources.read_documents(path, problems=_refuse()) == [
+  assert _reader().documents(path) == [
     sources.SourceDocument(
       id='a',
       title='Lisbon',
@@ -152,9 +149,9 @@ def test_a_folder_of_texts(tmp_path):
   (tmp_path / 'b.txt').write_text('B.')
   (tmp_path / 'a.txt').write_text(' A. ')
   path = str(tmp_path)
-  texts = sources.read_texts(path, problems=_refuse())
+  texts = _reader().texts(path)
   assert [(t.id, t.text) for t in texts] == [('a', ' A. '), ('b', 'B.')]
-  documents = sources.read_documents(f'{path}/a.txt', problems=_refuse())
+  documents = _reader().documents(f'{path}/a.txt')
   assert [(d.id, d.text) for d in documents] == [('a', 'A.')]
 
 
@@ -167,9 +164,8 @@ def test_choices(write):
     'endings': ['pours it.', 'flies.'],
     'label': '0',
   }
-  (choice,) = sources.read_choices(write(row), problems=_refuse())
-  assert choice == sources.MultipleChoice(
-    id='mine:1',
+  (choice,) = _reader().choices(write(row))
+  assert choice == task.Choice(
     prompt='Tea: She boils water. She',
     endings=('pours it.', 'flies.'),
     label=0,
@@ -192,33 +188,31 @@ _QUESTION = {'id': 'q', 'question': 'Who?', 'answer': 'Ada'}
       'wrong_form',
       "'question' or 'problem' is missing; there is query, answer",
     ),
-    (_QUESTION, 'duplicate_id', "id 'q' is that of "),
+    (_QUESTION, 'duplicate_id', "id 'q' repeats "),
   ],
 )
 def test_a_bad_row_is_refused_or_skipped(write, row, kind, said):
   last = {'question': 'Where?', 'answer': 'Here'}
   path = write(_QUESTION, row, last)
-  assert _refused(sources.read_questions, path).startswith(f'{path}:2: {said}')
-  problems = problems_lib.Problems('skip')
-  read = sources.read_questions(path, problems=problems)
-  assert [q.id for q in read] == ['q', 'mine:3']
-  assert problems.counts == {kind: 1}
+  assert _refused('questions', path).startswith(f'{path}:2: {said}')
+  reader = _skipping()
+  assert [q.id for q in reader.questions(path)] == ['q', 'mine:3']
+  assert reader.problems.counts == {kind: 1}
 
 
 def test_an_id_of_a_row_that_was_skipped_is_free(write):
   path = write(_QUESTION | {'answer': []}, _QUESTION)
-  problems = problems_lib.Problems('skip')
-  assert len(sources.read_questions(path, problems=problems)) == 1
-  assert problems.counts == {'no_answer': 1}
+  reader = _skipping()
+  assert len(reader.questions(path)) == 1
+  assert reader.problems.counts == {'no_answer': 1}
 
 
 def test_bad_examples_of_a_data_set_are_told_by_index(tmp_path):
   examples = [{'title': 't', 'text': text} for text in ('a', ' ', 'c')]
   small_tfds.write(tmp_path, 'notes', {'train': examples}, small_tfds.TEXT)
-  said = _refused(sources.read_documents, 'notes:train', str(tmp_path))
+  said = _refused('documents', 'notes:train', tmp_path)
   assert said == "notes:train, example 1: 'text' is empty"
-  problems = problems_lib.Problems('skip')
-  read = sources.read_documents('notes', str(tmp_path), problems=problems)
+  read = _skipping(tmp_path).documents('notes')
   assert [d.id for d in read] == ['notes:train:0', 'notes:train:2']
 
 
@@ -226,45 +220,45 @@ def test_a_document_stays_if_its_question_is_skipped(write):
   good = {'question': 'b', 'answers': ['c']}
   bad = {'question': 'b', 'answers': []}
   path = write({'id': 'a', 'text': 'b', 'questions': [bad, good]})
-  said = _refused(sources.read_documents, path)
+  said = _refused('documents', path)
   assert said == f"{path}:1, question 0: 'answers' has no answer"
-  problems = problems_lib.Problems('skip')
-  (document,) = sources.read_documents(path, problems=problems)
+  reader = _skipping()
+  (document,) = reader.documents(path)
   assert [q.id for q in document.questions] == ['a/1']
-  assert problems.counts == {'no_answer': 1}
+  assert reader.problems.counts == {'no_answer': 1}
 
 
 def test_a_paragraph_stays_if_its_question_is_skipped(write):
   row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': {'text': []}}
   path = write(row)
-  problems = problems_lib.Problems('skip')
-  (document,) = sources.read_documents(path, problems=problems)
+  reader = _skipping()
+  (document,) = reader.documents(path)
   assert (document.id, document.questions) == ('T/0', ())
-  assert problems.counts == {'no_answer': 1}
+  assert reader.problems.counts == {'no_answer': 1}
 
 
 @pytest.mark.parametrize('questions', [{}, ['c'], 'c', 3])
 def test_questions_of_another_form(write, questions):
   path = write({'text': 'b', 'questions': questions})
-  said = _refused(sources.read_documents, path)
+  said = _refused('documents', path)
   assert said.startswith(f"{path}:1: 'questions' must be a list of")
 
 
 @pytest.mark.parametrize(
   ('read', 'said'),
   [
-    (sources.read_texts, "'text' is missing; there is answers, "),
-    (sources.read_choices, "'activity_label' is missing; there is "),
+    ('texts', "'text' is missing; there is answers, "),
+    ('choices', "'activity_label' is missing; there is "),
   ],
 )
 def test_rows_of_another_shape(folder, read, said):
-  message = _refused(read, 'squad/v1.1', str(folder))
+  message = _refused(read, 'squad/v1.1', folder)
   assert message.startswith(f'squad/v1.1:validation, example 0: {said}')
 
 
 @pytest.mark.parametrize('policy', ['refuse', 'skip'])
 def test_nothing_to_skip(folder, tmp_path, write, policy):
-  problems = problems_lib.Problems(policy)
+  reader = sources.Reader(problems_lib.Problems(policy), str(folder))
   empty = write(b'', b' ')
   wrong = write(_QUESTION, name='mine.csv')
   (tmp_path / 'none').mkdir()
@@ -278,15 +272,16 @@ def test_nothing_to_skip(folder, tmp_path, write, policy):
     ('wikitext2', 'has the splits train, test'),
   ):
     with pytest.raises(schema.UserError) as raised:
-      sources.read_questions(name, str(folder), problems=problems)
+      reader.questions(name)
     assert said in str(raised.value)
 
 
 def test_nothing_left(write):
-  problems = problems_lib.Problems('skip')
-  problems.report('empty', 'elsewhere:1', 'no text')
+  reader = _skipping()
+  fault = problems_lib.Fault('empty', 'no text')
+  reader.problems.report(fault, 'elsewhere:1')
   with pytest.raises(schema.UserError, match='bad rows: 2'):
-    sources.read_questions(write({'a': 1}, b'{'), problems=problems)
+    reader.questions(write({'a': 1}, b'{'))
 
 
 # The real data sets: one split of each shape and form.
@@ -295,26 +290,26 @@ def test_nothing_left(write):
 @pytest.mark.parametrize(
   ('read', 'name', 'count', 'first'),
   [
-    (sources.read_texts, 'wikitext2:validation', 60, 'Homarus gammarus'),
-    (sources.read_texts, 'tiny_shakespeare:test', 1, "rance ta'en"),
-    (sources.read_questions, 'natural_questions_open', 3610, 'Jason Flemyng'),
-    (sources.read_questions, 'nq_open_train_part', 8757, 'South Korea'),
-    (sources.read_questions, 'triviaqa_open:train_part', 8837, 'Carl Faberge'),
-    (sources.read_questions, 'simpleqa:test', 4326, "answers=('1863',)"),
-    (sources.read_questions, 'gsm8k:test', 1319, "answers=('50',), working="),
-    (sources.read_documents, 'squad_train44', 2429, '2008_Sichuan_earthquake'),
-    (sources.read_documents, 'squad/v1.1:validation', 2067, '1973_oil_crisis'),
-    (sources.read_choices, 'hellaswag_text', 10042, 'Ice fishing: A man is'),
+    ('texts', 'wikitext2:validation', 60, 'Homarus gammarus'),
+    ('texts', 'tiny_shakespeare:test', 1, "rance ta'en"),
+    ('questions', 'natural_questions_open', 3610, 'Jason Flemyng'),
+    ('questions', 'triviaqa_open:train_part', 8837, 'Carl Faberge'),
+    ('questions', 'simpleqa:test', 4326, "answers=('1863',)"),
+    ('questions', 'gsm8k:test', 1319, "answers=('50',), working="),
+    ('choices', 'hellaswag_text', 10042, 'Ice fishing: A man is'),
   ],
-)  # fmt: skip
+)
 def test_real_data_sets(data_dir, read, name, count, first):
-  found = read(name, data_dir, problems=_refuse())
+  found = getattr(_reader(data_dir), read)(name)
   assert len(found) == count
-  assert len({item.id for item in found}) == count
   assert first in repr(found[0])
+  if read != 'choices':
+    assert len({item.id for item in found}) == count
+  if name == 'gsm8k:test':  # one answer and no marks
+    assert not any('<<' in q.working or '####' in q.working for q in found)
+    assert all(q.working and len(q.answers) == 1 for q in found)
 
 
-def test_real_solutions_have_one_answer_and_no_marks(data_dir):
-  found = sources.read_questions('gsm8k:test', data_dir, problems=_refuse())
-  assert not any('<<' in q.working or '####' in q.working for q in found)
-  assert all(q.working and len(q.answers) == 1 for q in found)
+def test_the_real_squad(squad):
+  assert len({document.id for document in squad}) == len(squad) == 2067
+  assert squad[0].id == '1973_oil_crisis/0'

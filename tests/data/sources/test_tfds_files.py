@@ -14,13 +14,6 @@ from smft_jax.data.sources import tfds_files
 from tests.support import small_tfds
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  root = tmp_path_factory.mktemp('tfds')
-  small_tfds.make_folder(root)
-  return root
-
-
 def _rows(name, split, data_dir):
   problems = problems_lib.Problems('refuse')
   return list(tfds_files.read_examples(name, split, str(data_dir), problems))

@@ -1,0 +1,22 @@
+"""Fixtures of the tests of data."""
+
+import pytest
+
+from smft_jax.data.sources import problems
+from smft_jax.data.sources import sources
+from tests.support import small_tfds
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+  """A small TFDS folder, not to be changed."""
+  root = tmp_path_factory.mktemp('tfds')
+  small_tfds.make_folder(root)
+  return root
+
+
+@pytest.fixture(scope='session')
+def squad(data_dir):
+  """The documents of the real SQuAD's validation split."""
+  reader = sources.Reader(problems.Problems('refuse'), data_dir)
+  return reader.documents('squad/v1.1:validation')
