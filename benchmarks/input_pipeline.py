@@ -43,6 +43,7 @@ from smft_jax.runs import learner
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 # Times as fast as the step that a batch should be made.
@@ -64,7 +65,7 @@ class Case:
 
   name: str
   make: Callable[[int], batches.Batch]
-  state: Callable[[], step_lib.TrainState]
+  state: Callable[[], state_lib.TrainState]
 
   def tokens(self) -> float:
     """Tokens of a batch, without padding; the mean over some."""
@@ -192,13 +193,13 @@ def cases(
   assert experiment.method is not None
   model = model_lib.config_of(experiment, tokenizer.vocab_size)
 
-  def first_state(method: method_lib.Method) -> step_lib.TrainState:
+  def first_state(method: method_lib.Method) -> state_lib.TrainState:
     graphdef, params = transformer.make(model, experiment.seed)
     # Made up: the cost of ranking does not hang on what the counts are.
     background = method_lib.Background(
       jnp.zeros(experiment.memory.num_slots), jnp.float32(1)
     )
-    return step_lib.init_state(nnx.merge(graphdef, params), method, background)
+    return state_lib.init(nnx.merge(graphdef, params), method, background)
 
   def of_pretraining(name: str, rows: encoding.Encoded) -> Case:
     texts = stream_lib.Batches(

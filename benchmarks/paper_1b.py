@@ -33,6 +33,7 @@ from smft_jax.config import file as config_file
 from smft_jax.data import batches
 from smft_jax.runtime import program
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
@@ -47,7 +48,7 @@ def load(variant: str) -> config_lib.Experiment:
   return shapes_lib.experiment_of(config_file.load(f'{_CONFIG}:{variant}'))
 
 
-def fill(shapes: step_lib.TrainState) -> step_lib.TrainState:
+def fill(shapes: state_lib.TrainState) -> state_lib.TrainState:
   """A state of these shapes: random weights, and a background of no accesses.
 
   The weights repeat a million numbers: to draw billions takes several times
@@ -109,7 +110,7 @@ def needed(
   assert stream is not None
   first = min(model.memory_layers) + 1
   above = [params['blocks'][i] for i in range(first, model.num_layers)]
-  table = step_lib.table(params)
+  table = state_lib.value_table(params)
   parameters = count([params, *above, params['embedding']]) - table.size
   tokens = stream.batch_size * length
   pairs = tokens * length * model.num_heads * model.head_dim
@@ -123,7 +124,7 @@ def needed(
 
 def time_step(
   step: jax.stages.Compiled,
-  state: step_lib.TrainState,
+  state: state_lib.TrainState,
   batch: batches.Batch,
   repeats: int,
 ) -> list[float]:
@@ -157,7 +158,7 @@ def main(argv: Sequence[str]) -> None:
   vocab_size, length = shapes_lib.rows(experiment)
   state = shapes_lib.state(experiment, vocab_size)
   batch = make_batch(experiment, length)
-  table = step_lib.table(state.params)
+  table = state_lib.value_table(state.params)
   print(
     f'{options.variant}: {len(batch.tokens)} rows of {length} tokens, on one'
     f' {device.device_kind}\n  {count(state.params) / 1e9:.3f}B'

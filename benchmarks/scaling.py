@@ -24,7 +24,7 @@ from smft_jax.compile import shapes
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
 from smft_jax.runtime import program
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 _ROWS = 8  # for each replica
 # Topology, replicas, parts of the table, slots.
@@ -93,7 +93,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
   params = shapes.state(
     dataclasses.replace(experiment, mesh=None), vocab_size
   ).params
-  P = paper_1b.count(params) - step_lib.table(params).size
+  P = paper_1b.count(params) - state_lib.value_table(params).size
   subkeys = H * n * memory.key_dim
   flops, _ = paper_1b.needed(experiment, params, L)
   search = 2 * T * subkeys

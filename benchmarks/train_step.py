@@ -43,6 +43,7 @@ from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import model as model_lib
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 FORMS = {
@@ -98,16 +99,16 @@ class Setting:
     )
     self._documents = documents
 
-  def state(self, form: str) -> step_lib.TrainState:
+  def state(self, form: str) -> state_lib.TrainState:
     """The state before the first step of one of `FORMS`, its arrays its own."""
     model = transformer.Transformer(self._config, rngs=nnx.Rngs(0))
     if form == 'lora':
       # Twice the rank is one of the paper's alphas; the time is the same.
       model = lora.add_adapters(model, rank=32, alpha=64.0, rngs=nnx.Rngs(1))
       method = lora.make(lora.Config(learning_rate=2e-4))
-      return step_lib.init_state(model, method)
+      return state_lib.init(model, method)
     if form == 'full':
-      return step_lib.init_state(model, full.make(full.Config()))
+      return state_lib.init(model, full.make(full.Config()))
     update: Literal['dense', 'rows'] = 'dense' if form == 'dense' else 'rows'
     method = sparse_memory.make(
       dataclasses.replace(self._method, update=update)
@@ -115,7 +116,7 @@ class Setting:
     background = method_lib.Background(
       jnp.asarray(self._frequency, jnp.float32), jnp.float32(self._documents)
     )
-    return step_lib.init_state(model, method, background)
+    return state_lib.init(model, method, background)
 
   def stepper(self, form: str) -> Callable[[], None]:
     """A function that takes the next step and waits for it."""
@@ -134,7 +135,7 @@ class Setting:
     return step
 
 
-def program_bytes(state: step_lib.TrainState, batch: batches.Batch) -> int:
+def program_bytes(state: state_lib.TrainState, batch: batches.Batch) -> int:
   """What the compiled step needs, as the compiler says."""
   compiled = step_lib.train_step.lower(state, batch).compile()
   sizes = compiled.memory_analysis()

@@ -46,7 +46,7 @@ from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
 from smft_jax.store import checksum
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 # Slots shown of an answer.
 _SHOWN = 5
@@ -124,7 +124,7 @@ def with_lessons(
     UserError: If a lesson is of another base.
   """
   _, fingerprint = lesson_models.identify(base.params)
-  table = step_lib.table(base.params)
+  table = state_lib.value_table(base.params)
   for lesson, name in zip(lessons, names, strict=True):
     lesson_models.named(name, lesson_lib.check_base, lesson, fingerprint)
     lesson_models.named(name, lesson_lib.check_rows, table, lesson)
@@ -153,7 +153,7 @@ def before_and_after(
   if experiment.stream is not None:
     state = finetune.last_state(experiment, base, workdir)
     differing = checksum.differing_rows(
-      step_lib.table(base.params), step_lib.table(state.params)
+      state_lib.value_table(base.params), state_lib.value_table(state.params)
     )
     changed = np.flatnonzero(np.asarray(differing))
     models.append(model(str(workdir), changed, state.graphdef, state.params))

@@ -265,7 +265,7 @@ def at_least(lowest: int, section: Any, *names: str) -> None:
   """Raises a UserError unless these fields are `lowest` or more, or None."""
   for name in names:
     value = getattr(section, name)
-    if value is not None and value < lowest:
+    if value is not None and not lowest <= value < math.inf:
       raise UserError(f'{name} must be at least {lowest}, not {value}')
 
 

@@ -15,7 +15,7 @@ from smft_jax import overlay as overlay_lib
 from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 from tests.support import compilation
 from tests.support import decoders
 from tests.support import lessons
@@ -123,7 +123,7 @@ def test_a_table_on_a_mesh_is_read_likewise(split):
 
 def model_and_lessons():
   model = decoders.make_model(memory=decoders.MEMORY, memory_layers=(0, 1))
-  values = step_lib.table(nnx.split(model)[1])
+  values = state_lib.value_table(nnx.split(model)[1])
   given = [
     lessons.make([0, 3, 4, 11, 30], 1, values=values),
     lessons.make(range(49), 2, values=values),

@@ -25,7 +25,7 @@ from smft_jax.evaluation import health
 from smft_jax.runs import base as base_lib
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 KINDS = {
   'core': 'the core set',
@@ -44,8 +44,8 @@ _COMMON = 0.5
 def analyse(
   experiment: config_lib.Experiment,
   base: base_lib.Base,
-  first: step_lib.TrainState,
-  last: step_lib.TrainState,
+  first: state_lib.TrainState,
+  last: state_lib.TrainState,
 ) -> tuple[dict[str, Any], tuple[held_facts.HeldFact, ...]]:
   """Analyses a finished run of sparse memory finetuning.
 
@@ -59,7 +59,7 @@ def analyse(
     The content of analysis.json, and the facts that were analysed.
   """
   changed = lesson_lib.difference(
-    step_lib.table(base.params), step_lib.table(last.params)
+    state_lib.value_table(base.params), state_lib.value_table(last.params)
   )
   chosen, score_sample = held_facts.chosen_slots(experiment, base, first)
   lessons = [slots[np.isin(slots, changed.slots)] for slots in chosen]
@@ -83,7 +83,7 @@ def analyse(
 
 
 def _describe(
-  held: held_facts.HeldFact, first: step_lib.TrainState
+  held: held_facts.HeldFact, first: state_lib.TrainState
 ) -> dict[str, Any]:
   """Returns a fact's entry in analysis.json."""
   assert first.background is not None

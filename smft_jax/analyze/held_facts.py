@@ -23,6 +23,7 @@ from smft_jax.runs import learner
 from smft_jax.runtime import preemption
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 # Most lessons whose facts are analysed, evenly spaced over the stream.
@@ -70,7 +71,7 @@ class HeldFact:
 def chosen_slots(
   experiment: config_lib.Experiment,
   base: base_lib.Base,
-  first: step_lib.TrainState,
+  first: state_lib.TrainState,
 ) -> tuple[list[np.ndarray], np.ndarray]:
   """Recovers the slots that the steps of a run chose.
 
@@ -106,7 +107,7 @@ def chosen_slots(
 def find(
   experiment: config_lib.Experiment,
   base: base_lib.Base,
-  first: step_lib.TrainState,
+  first: state_lib.TrainState,
   lessons: Sequence[np.ndarray],
 ) -> tuple[HeldFact, ...]:
   """Finds the facts of the lessons, or of a sample if there are many.

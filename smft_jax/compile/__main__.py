@@ -39,6 +39,7 @@ from smft_jax.data import batches
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
 from smft_jax.sharded import layout as layout_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 _FLAGS = {
@@ -155,7 +156,7 @@ def report(
 
 
 def bytes_by_kind(
-  state: step_lib.TrainState,
+  state: state_lib.TrainState,
   batch: batches.Batch,
   hidden: jax.ShapeDtypeStruct | None = None,
 ) -> dict[str, int]:

@@ -29,13 +29,13 @@ from smft_jax.runs import learner
 from smft_jax.runs import model as model_lib
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import method as method_lib
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 
 def step(
   experiment: config_lib.Experiment,
   devices: Sequence[jax.Device] | None = None,
-) -> tuple[step_lib.TrainState, batches.Batch, jax.ShapeDtypeStruct | None]:
+) -> tuple[state_lib.TrainState, batches.Batch, jax.ShapeDtypeStruct | None]:
   """The arguments of `step_lib.train_step` in a run of a config.
 
   It is the step on the stream, or without one that of pretraining.
@@ -58,7 +58,7 @@ def step(
       f'config.method.name = {found.method.name!r} takes no steps: there is'
       ' nothing to compile'
     )
-  layout = step_lib.layout_of(found)
+  layout = state_lib.layout_of(found)
   hidden = None
   if experiment.stream is not None and experiment.stream.reuse_hidden:
     size = experiment.stream.batch_size
@@ -117,7 +117,7 @@ def state(
   experiment: config_lib.Experiment,
   vocab_size: int,
   devices: Sequence[jax.Device] | None = None,
-) -> step_lib.TrainState:
+) -> state_lib.TrainState:
   """The state before the first step: neither time nor memory are taken.
 
   Args:
@@ -135,7 +135,7 @@ def state(
     assert experiment.method is not None
     method = methods.METHODS[experiment.method.name].make(experiment.method)
 
-  def build() -> step_lib.TrainState:
+  def build() -> state_lib.TrainState:
     model: nnx.Module = transformer.Transformer(config, rngs=nnx.Rngs(0))
     if method.add_modules is not None:
       model = method.add_modules(model, nnx.Rngs(0))
@@ -152,9 +152,9 @@ def state(
     background = method_lib.Background(
       jnp.zeros(experiment.memory.num_slots), jnp.zeros(())
     )
-    return step_lib.init_state(model, method, background, extras)
+    return state_lib.init(model, method, background, extras)
 
-  return step_lib.lay_out(
+  return state_lib.shard(
     jax.eval_shape(build),
     lambda x, placed: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placed),
   )

@@ -25,7 +25,7 @@ from smft_jax.runs import finetune
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.store import checkpoint
 from smft_jax.store import manifest
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 # Methods that change rows of the value table and nothing else.
 METHODS = ('sparse_memory', 'values_only')
@@ -61,8 +61,8 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
   }
   table, fingerprint = identify(base.params)
   lesson = lesson_lib.difference(
-    step_lib.table(base.params),
-    step_lib.table(state.params),
+    state_lib.value_table(base.params),
+    state_lib.value_table(state.params),
     table=table,
     base=fingerprint,
     runs=[run],

@@ -1,7 +1,8 @@
-"""Ways of finetuning, one file each. Adding one is a file and a line here.
+"""Ways of finetuning, one file each.
 
-A file has a `Config`, a frozen dataclass whose `name` is the method's, and
-`make(config) -> method.Method`.
+Each file has a `Config`, a `method.MethodConfig` whose `name` is the key in
+`METHODS`, and `make(config) -> method.Method`. A new method is a file and a
+line here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from smft_jax.methods import lora
 from smft_jax.methods import replay
 from smft_jax.methods import sparse_memory
 from smft_jax.methods import values_only
+from smft_jax.training import method as method_lib
 
 METHODS = {
   'sparse_memory': sparse_memory,
@@ -27,3 +29,8 @@ METHODS = {
   'experts': experts,
   'in_context': in_context,
 }
+
+
+def make(config: method_lib.MethodConfig) -> method_lib.Method:
+  """Builds the method that a `Config` describes."""
+  return METHODS[config.name].make(config)

@@ -1,13 +1,13 @@
 """Bottleneck adapters after frozen sublayers (arXiv 1902.00751).
 
-What comes out of attention and of an FFN, before it is added to the residual
-stream, goes through a small network of its own with a skip connection:
+The output of attention and of each FFN passes through a small residual network
+before it joins the residual stream:
 
   y <- y + W_up silu(W_down y)
 
-W_up starts at zero, so the model is the same at first. There are no biases, as
-everywhere in this decoder. A block whose FFN is replaced by memory has an
-adapter after its attention only.
+W_up starts at zero, so the model's outputs start unchanged. There are no
+biases. A block whose FFN is replaced by memory gets an adapter after attention
+only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
 from smft_jax.training import method as method_lib
@@ -28,22 +29,24 @@ SUBLAYER_OUTPUTS = r'(^|/)(attention/out|mlp/down)$'
 
 
 class AdapterParam(nnx.Param):
-  """A parameter of an adapter: what this method trains."""
+  """A parameter of an adapter."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """Bottleneck adapters by AdamW.
+class Config(method_lib.MethodConfig):
+  """Bottleneck adapters, trained by AdamW.
 
   Attributes:
-    name: Tells methods apart in a config.
-    learning_rate: Constant; for a loss that is a mean over the loss weights.
-    weight_decay: Of the adapters.
+    name: The method's name.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    weight_decay: Weight decay of the adapters.
     width: R, inner size of an adapter.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
+
+  adds_parameters = True
 
   name: Literal['adapter'] = 'adapter'
   learning_rate: float = 1e-3
@@ -51,12 +54,13 @@ class Config:
   width: int = 32
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
-    _check_width(self.width)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
+    schema.at_least(1, self, 'width')
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.weight_decay, config.width),
     hyperparameters={'learning_rate': config.learning_rate},
@@ -77,11 +81,11 @@ def _method(weight_decay: float, width: int) -> method_lib.Method:
 
 
 class AdaptedProjection(surgery.Extended):
-  """A projection to the model dimension D, and an adapter after it.
+  """A projection to the model dimension D, followed by an adapter.
 
   Attributes:
-    adapter_down: [D, R]; normal, with standard deviation D ** -0.5.
-    adapter_up: [R, D]; zeros.
+    adapter_down: [D, R], normal with standard deviation D ** -0.5.
+    adapter_up: [R, D], zeros.
   """
 
   def __init__(
@@ -103,19 +107,19 @@ class AdaptedProjection(surgery.Extended):
 def add_adapters(
   model: surgery.Model, *, width: int, rngs: nnx.Rngs
 ) -> surgery.Model:
-  """The model with an adapter after every attention and FFN.
+  """Adds an adapter after every attention and FFN.
 
   Args:
     model: As in `surgery.replace_projections`.
     width: R, at least 1.
-    rngs: Source of the initial W_down.
+    rngs: Random keys for W_down.
 
   Returns:
-    A model of the same outputs.
+    A model with the same outputs.
 
   Raises:
     ValueError: If the width is below 1, or the model has no such sublayer or
-      has adapters already.
+      already has adapters.
 
   Example:
     >>> from smft_jax.models import transformer
@@ -127,12 +131,8 @@ def add_adapters(
     >>> adapted.blocks[0].mlp.down.adapter_up.shape
     (3, 8)
   """
-  _check_width(width)
+  if width < 1:
+    raise ValueError(f'width must be at least 1, not {width}')
   return surgery.replace_projections(
     model, SUBLAYER_OUTPUTS, lambda p: AdaptedProjection(p, width, rngs=rngs)
   )
-
-
-def _check_width(width: int) -> None:
-  if width < 1:
-    raise ValueError(f'width must be at least 1, not {width}')

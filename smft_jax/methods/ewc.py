@@ -1,13 +1,13 @@
-r"""Elastic weight consolidation: full finetuning, tied to where it came from.
+r"""Elastic weight consolidation: full finetuning with a quadratic penalty.
 
-Parameters that the old texts' likelihood depends on are held near their old
-values by springs (Kirkpatrick et al., "Overcoming catastrophic forgetting in
-neural networks", arXiv 1612.00796):
+The penalty keeps parameters that matter for old texts near their old values
+(Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks",
+arXiv 1612.00796):
 
 .. math:: L(\theta) + \frac{\lambda}{2} \sum_i F_i (\theta_i - \theta^*_i)^2
 
-The model before the stream is :math:`\theta^*`, and stays it for the whole
-stream: what is new is not consolidated in turn.
+:math:`\theta^*` is the model before the stream, for the whole stream: new
+documents are not consolidated in turn.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
-import math
 from typing import Any, Literal
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import schema
 from smft_jax.training import method as method_lib
 from smft_jax.training import step as step_lib
 
@@ -29,24 +29,22 @@ TRAINABLE = nnx.Param
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """Elastic weight consolidation, by AdamW.
+class Config(method_lib.MethodConfig):
+  """Elastic weight consolidation, trained by AdamW.
 
   Attributes:
-    name: Tells methods apart in a config.
+    name: The method's name.
     learning_rate: As in `full`.
-    weight_decay: Of all parameters. 0, as decay would pull them to zero, and
-      away from where the penalty holds them.
-    strength: lambda. Its scale is that of `fisher_information`, whose losses
-      are means over a sequence; with sums the same penalty takes a strength
-      lower by the square of its length. Well trained models have little Fisher
-      information: in configs/docqa.py 1e4 does next to nothing, and 1e7 lets
-      next to nothing be learned.
-    num_sequences: Pretraining sequences that the Fisher information is
-      estimated from.
+    weight_decay: Weight decay of all parameters; 0, as decay works against the
+      penalty.
+    strength: lambda, for a Fisher information of losses that are means over a
+      sequence; for sums, divide by the square of its length. In
+      configs/docqa.py, 1e4 has almost no effect and 1e7 prevents learning.
+    num_sequences: Pretraining sequences to estimate the Fisher information
+      from.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
 
   name: Literal['ewc'] = 'ewc'
@@ -56,19 +54,14 @@ class Config:
   num_sequences: int = 256
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
-    if not 0 <= self.strength < math.inf:
-      raise ValueError(
-        f'strength must be at least 0 and finite, not {self.strength}'
-      )
-    if self.num_sequences < 1:
-      raise ValueError(
-        f'num_sequences must be at least 1, not {self.num_sequences}'
-      )
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
+    schema.at_least(0, self, 'strength')
+    schema.at_least(1, self, 'num_sequences')
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.weight_decay, config.num_sequences),
     hyperparameters={
@@ -86,7 +79,7 @@ def _method(weight_decay: float, num_sequences: int) -> method_lib.Method:
     trainable = nnx.filter_state(params, TRAINABLE)
     return {
       'fisher': fisher_information(graphdef, params, batches, num_sequences),
-      # A copy: steps donate the parameters, and the anchor has to stay.
+      # A copy, because steps donate the parameters.
       'anchor': jax.tree.map(jnp.copy, trainable),
     }
 
@@ -100,7 +93,7 @@ def _method(weight_decay: float, num_sequences: int) -> method_lib.Method:
 
 
 def penalty(trainable: nnx.State, extras: Mapping[str, Any]) -> jax.Array:
-  """What is added to the loss: strength / 2 * sum F (theta - theta*)^2.
+  """Computes the penalty strength / 2 * sum F (theta - theta*)^2.
 
   Args:
     trainable: theta, a tree of arrays.
@@ -134,26 +127,25 @@ def fisher_information(
   batches: Iterator[Any],
   num_sequences: int,
 ) -> nnx.State:
-  """The diagonal of the empirical Fisher information.
+  """Estimates the diagonal of the empirical Fisher information.
 
-  That is the mean over sequences of the square of the gradient of that
-  sequence's own loss, which is what `train_step` would have it be in a batch of
-  that sequence alone: the mean over its loss weights. The square of a batch's
-  gradient would be another number, too small by about the size of the batch.
-  "Empirical", as the tokens are those of the text and not the model's samples.
+  The mean over sequences of the squared gradient of one sequence's loss, which
+  is a mean over its loss weights. (The squared gradient of a batch is too small
+  by about the batch size.) "Empirical" because tokens come from the text, not
+  from the model.
 
   Args:
     graphdef: The model.
     params: Its Variables.
-    batches: Batches as in `train_step`, of any size; as many are taken as there
-      have to be for `num_sequences` rows, of which the first are used.
-    num_sequences: How many rows to take the mean over.
+    batches: Batches as in `train_step`, of any size; consumed until they hold
+      `num_sequences` rows.
+    num_sequences: Number of rows to average over.
 
   Returns:
-    The state of the parameters that train, float32 in the place of each.
+    A float32 array for each trainable parameter.
 
   Raises:
-    ValueError: If `batches` ends before there are enough rows.
+    ValueError: If `batches` has too few rows.
   """
   fisher = jax.tree.map(
     lambda x: jnp.zeros(x.shape, jnp.float32),
@@ -164,7 +156,7 @@ def fisher_information(
     batch = next(batches, None)
     if batch is None:
       raise ValueError(
-        f'num_sequences is {num_sequences}, and there are '
+        f'num_sequences is {num_sequences}, but there are only '
         f'{num_sequences - missing} pretraining sequences'
       )
     rows = min(missing, len(batch.tokens))
@@ -177,9 +169,9 @@ def fisher_information(
   jax.jit, static_argnames='graphdef', donate_argnames='fisher'
 )
 def _add_squares(fisher, graphdef, params, batch, rows, num_sequences):
-  """Adds the squared gradients of the first rows, over `num_sequences`.
+  """Adds the squared gradients of the first rows, divided by `num_sequences`.
 
-  A row at a time: a gradient has the size of the model, value table included.
+  One row at a time, because a gradient is as large as the model.
   """
   trainable, frozen = nnx.split_state(params, TRAINABLE, ...)
   scale = 1 / num_sequences
@@ -198,5 +190,5 @@ def _add_squares(fisher, graphdef, params, batch, rows, num_sequences):
       lambda f, g: f + scale * g.astype(jnp.float32) ** 2, fisher, gradient
     )
 
-  # The number of rows is data, so a last batch used in part shares the program.
+  # `rows` is traced, so that a partly used last batch needs no new program.
   return jax.lax.fori_loop(0, rows, add, fisher)

@@ -1,18 +1,16 @@
-"""A new expert for each group of documents, the old ones frozen.
+"""A new expert for each group of documents; earlier experts are frozen.
 
-Beside what comes out of a frozen FFN stand E small networks, each with a gate:
+E small gated networks add to the output of each frozen FFN:
 
   y <- y + sum_e sigmoid(G_e . y + c_e) U_e silu(D_e y)
 
-U starts at zero, so the model is the same at first. Document i of n trains
-expert i * E // n of every block, and nothing else; each expert has an optimizer
-state of its own, so that it begins afresh with its group.
+U starts at zero, so the model's outputs start unchanged. Document i of n trains
+expert i * E // n of every block and nothing else. Each expert has its own
+optimizer state.
 
-Gates are sigmoids and no softmax over experts: one expert's parameters then do
-not enter into what another one adds. Experts stand after FFNs, as in mixtures
-of experts at large, and as that is where facts seem to be kept (arXiv
-2012.14913); attention stays as it is. A block whose FFN is replaced by memory
-has none.
+Gates are sigmoids, not a softmax over experts, so that training one expert does
+not change what another adds. Experts follow FFNs, where facts seem to be stored
+(arXiv 2012.14913). A block whose FFN is replaced by memory has none.
 
 Shapes: E experts, D model dim, R width.
 """
@@ -28,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
 from smft_jax.training import method as method_lib
@@ -36,23 +35,25 @@ FFN_OUTPUTS = r'(^|/)mlp/down$'
 
 
 class ExpertParam(nnx.Param):
-  """A parameter of all experts of a block; its first axis is the expert's."""
+  """A parameter of all experts of a block, stacked along its first axis."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """Experts by AdamW.
+class Config(method_lib.MethodConfig):
+  """Experts, trained by AdamW.
 
   Attributes:
-    name: Tells methods apart in a config.
-    learning_rate: Constant; for a loss that is a mean over the loss weights.
-    weight_decay: Of the expert that trains.
+    name: The method's name.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    weight_decay: Weight decay of the expert that trains.
     width: R, inner size of an expert.
-    num_experts: E, and so the number of groups of documents.
+    num_experts: E, which is also the number of groups of documents.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
+
+  adds_parameters = True
 
   name: Literal['experts'] = 'experts'
   learning_rate: float = 1e-3
@@ -61,12 +62,13 @@ class Config:
   num_experts: int = 4
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
-    _check_sizes(self.width, self.num_experts)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
+    schema.at_least(1, self, 'width', 'num_experts')
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.weight_decay, config.width, config.num_experts),
     hyperparameters={'learning_rate': config.learning_rate},
@@ -86,20 +88,20 @@ def _method(
   return method_lib.Method(
     name='experts',
     trainable=ExpertParam,
-    optimizer=of_one_expert(method_lib.adamw(weight_decay)),
+    optimizer=one_expert_at_a_time(method_lib.adamw(weight_decay)),
     add_modules=add_modules,
     begin_document=begin_document,
   )
 
 
 class MixedProjection(surgery.Extended):
-  """A projection to the model dimension, and experts after it.
+  """A projection to the model dimension, followed by experts.
 
   Attributes:
-    expert_down: [E, D, R]; normal, with standard deviation D ** -0.5.
-    expert_up: [E, R, D]; zeros.
-    expert_gate: [E, D]; zeros, so that all gates are half open at first.
-    expert_bias: [E]; zeros.
+    expert_down: [E, D, R], normal with standard deviation D ** -0.5.
+    expert_up: [E, R, D], zeros.
+    expert_gate: [E, D], zeros, so that all gates start at one half.
+    expert_bias: [E], zeros.
   """
 
   def __init__(
@@ -133,20 +135,20 @@ class MixedProjection(surgery.Extended):
 def add_experts(
   model: surgery.Model, *, width: int, num_experts: int, rngs: nnx.Rngs
 ) -> surgery.Model:
-  """The model with experts after every FFN.
+  """Adds experts after every FFN.
 
   Args:
     model: As in `surgery.replace_projections`.
     width: R, at least 1.
     num_experts: E, at least 1.
-    rngs: Source of the initial D_e.
+    rngs: Random keys for D_e.
 
   Returns:
-    A model of the same outputs.
+    A model with the same outputs.
 
   Raises:
-    ValueError: If a size is below 1, or the model has no FFN or has experts
-      already.
+    ValueError: If a size is below 1, or the model has no FFN or already has
+      experts.
 
   Example:
     >>> from smft_jax.models import transformer
@@ -158,7 +160,9 @@ def add_experts(
     >>> mixed.blocks[0].mlp.down.expert_up.shape
     (2, 3, 8)
   """
-  _check_sizes(width, num_experts)
+  for name, size in (('width', width), ('num_experts', num_experts)):
+    if size < 1:
+      raise ValueError(f'{name} must be at least 1, not {size}')
   return surgery.replace_projections(
     model,
     FFN_OUTPUTS,
@@ -166,28 +170,27 @@ def add_experts(
   )
 
 
-def of_one_expert(
+def one_expert_at_a_time(
   inner: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-  """An optimizer for each expert, only one of which takes a step.
+  """Gives each expert its own optimizer, and lets one expert take a step.
 
-  Expert e gets what `inner` would give, had it seen e's gradients alone. The
-  others' updates are zero, whatever `inner` does (momentum, decay), and their
-  optimizer states stay too. A mask before and after one common `inner` would
-  freeze them as well, but Adam's bias correction, past its first steps by then,
-  would make each later expert begin with steps several times too long.
+  Expert e gets the update that `inner` would give had it seen only e's
+  gradients. The other experts' updates are zero and their optimizer states
+  unchanged. (Masking one common Adam would freeze them too, but its bias
+  correction would make a later expert's first steps several times too long.)
 
-  Stands at the outside, as nothing may move the others after it.
+  Must be the outermost transformation.
 
   Args:
     inner: The optimizer of one expert.
 
   Returns:
-    Its `update` takes `expert`, int32 [], as an extra argument, and hands the
-    other ones on. Every array's first axis must be that of the experts.
+    A transformation whose `update` takes `expert`, int32 [], and passes other
+    extra arguments on. The first axis of every array indexes experts.
 
   Example:
-    >>> tx = of_one_expert(optax.trace(0.5))
+    >>> tx = one_expert_at_a_time(optax.trace(0.5))
     >>> params = jnp.zeros((3, 2))
     >>> updates, _ = tx.update(
     ...     jnp.ones((3, 2)), tx.init(params), params, expert=jnp.int32(1))
@@ -213,10 +216,3 @@ def of_one_expert(
     return updates, state
 
   return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_sizes(width: int, num_experts: int) -> None:
-  if width < 1:
-    raise ValueError(f'width must be at least 1, not {width}')
-  if num_experts < 1:
-    raise ValueError(f'num_experts must be at least 1, not {num_experts}')

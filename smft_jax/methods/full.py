@@ -1,4 +1,4 @@
-"""Full finetuning: AdamW on every parameter, the memory's included."""
+"""Full finetuning: AdamW on every parameter, memory included."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Literal
 
 from flax import nnx
 
+from smft_jax import schema
 from smft_jax.training import method as method_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(method_lib.MethodConfig):
   """Full finetuning of the memory model.
 
   Attributes:
-    name: Tells methods apart in a config.
-    learning_rate: Constant; for a loss that is a mean over the loss weights.
-    weight_decay: 0.1 is that of the baselines of arXiv 2510.15103.
+    name: The method's name.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    weight_decay: Weight decay; arXiv 2510.15103 uses 0.1 for its baselines.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
 
   name: Literal['full'] = 'full'
@@ -29,11 +30,12 @@ class Config:
   weight_decay: float = 0.1
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.weight_decay),
     hyperparameters={'learning_rate': config.learning_rate},

@@ -1,8 +1,8 @@
-"""In-context reading: the document before the question, weights untouched.
+"""In-context reading: the document goes into the prompt; no weight changes.
 
-No way of learning but the reference that users compare with: nothing can be
-forgotten, every question pays for the document's tokens, and somebody must
-know which document to put there (here, the right one).
+A reference rather than a way of learning: nothing is forgotten, every question
+pays for the document's tokens, and the right document must be known (here it
+is).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from smft_jax.training import method as method_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(method_lib.MethodConfig):
   """In-context reading; there is nothing to set.
 
   Attributes:
-    name: Tells methods apart in a config.
+    name: The method's name.
   """
 
   name: Literal['in_context'] = 'in_context'
@@ -36,6 +36,6 @@ _METHOD = method_lib.Method(
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   del config
   return _METHOD

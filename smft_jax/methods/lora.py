@@ -1,12 +1,12 @@
 """LoRA: low-rank adapters beside frozen matrices (arXiv 2106.09685).
 
-Each chosen projection of attention and FFN gets two small matrices of its own:
+Each chosen projection of attention and FFN gets two small matrices:
 
   y = W x + (alpha / r) B A x
 
-W stays as it is; B starts at zero, so the model does too. By default all
-projections of the decoder are adapted, as in the baseline of arXiv 2510.15103;
-the memory layers, embeddings and norms never are.
+W is frozen; B starts at zero, so the model's outputs start unchanged. By default
+all projections are adapted, as in the baseline of arXiv 2510.15103. Memory
+layers, embeddings and norms never are.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
 from smft_jax.training import method as method_lib
@@ -28,24 +29,25 @@ TARGETS = {'all': surgery.EVERY, 'attention': '(^|/)attention/'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """LoRA by AdamW.
+class Config(method_lib.MethodConfig):
+  """LoRA, trained by AdamW.
 
   Attributes:
-    name: Tells methods apart in a config.
-    learning_rate: Constant; for a loss that is a mean over the loss weights.
-    weight_decay: Of the adapters; 0.1 is that of the paper's baselines.
+    name: The method's name.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    weight_decay: Weight decay of the adapters; 0.1 as in the paper's baselines.
     rank: r, at least 1.
-    alpha: Scales the adapters' output, by alpha / r.
+    alpha: Scale of the adapters' output, which is alpha / r.
     targets: Adapt 'all' projections, or those of 'attention'.
-    pattern: If not empty, a regular expression in place of `targets`; adapts
-      the projections it is found in the paths of, such as
-      'blocks/0/attention/query'.
-    replay_fraction: Share of each batch that is pretraining text.
+    pattern: Regular expression that replaces `targets` unless empty. Adapts
+      projections whose path it matches, such as 'blocks/0/attention/query'.
+    replay_fraction: Share of each batch drawn from pretraining text.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
+
+  adds_parameters = True
 
   name: Literal['lora'] = 'lora'
   learning_rate: float = 1e-3
@@ -57,13 +59,15 @@ class Config:
   replay_fraction: float = 0.0
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
+    method_lib.check_replay_fraction(self.replay_fraction)
     _check_sizes(self.rank, self.alpha)
     surgery.check_pattern(self.pattern)
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   pattern = config.pattern or TARGETS[config.targets]
   return dataclasses.replace(
     _method(config.weight_decay, config.rank, config.alpha, pattern),
@@ -93,9 +97,9 @@ class AdaptedProjection(surgery.Extended):
   """A projection with a low-rank adapter.
 
   Attributes:
-    lora_a: A, [*in_shape, r]; normal, with standard deviation
+    lora_a: A, [*in_shape, r], normal with standard deviation
       prod(in_shape) ** -0.5.
-    lora_b: B, [r, *out_shape]; zeros.
+    lora_b: B, [r, *out_shape], zeros.
     scale: alpha / r.
   """
 
@@ -130,21 +134,21 @@ def add_adapters(
   rngs: nnx.Rngs,
   pattern: str = surgery.EVERY,
 ) -> surgery.Model:
-  """The model with adapters beside its projections.
+  """Adds low-rank adapters to projections.
 
   Args:
     model: As in `surgery.replace_projections`.
     rank: r, at least 1.
-    alpha: Scales the adapters' output, by alpha / r.
-    rngs: Source of the initial A.
-    pattern: Which projections, by path, as in `surgery.replace_projections`.
+    alpha: Scale of the adapters' output, which is alpha / r.
+    rngs: Random keys for A.
+    pattern: Paths of the projections, as in `surgery.replace_projections`.
 
   Returns:
-    A model of the same outputs.
+    A model with the same outputs.
 
   Raises:
     ValueError: If rank or alpha is not positive, or the pattern matches no
-      projection or one that has an adapter already.
+      projection or one that already has an adapter.
 
   Example:
     >>> config = layers.TransformerConfig(

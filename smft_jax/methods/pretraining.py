@@ -1,4 +1,4 @@
-"""Training of all parameters, or of the memory alone: how bases are made."""
+"""The method that makes base models: trains all parameters, or memory only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from smft_jax import memory
 from smft_jax.training import method as method_lib
 
 
-@functools.cache  # equal settings, equal methods: they share a program
+@functools.cache  # so that equal settings share a compiled program
 def make(
   *,
   steps: int,
@@ -22,21 +22,21 @@ def make(
   weight_decay: float,
   trainable: type[nnx.Variable] = nnx.Param,
 ) -> method_lib.Method:
-  """AdamW with a cosine schedule; values have their own rate and no decay.
+  """Builds AdamW with a cosine schedule, and a separate rate for values.
 
-  A slot is read by few tokens, so its row sees few gradients: the values take
-  a rate of their own, several times the base one, are clipped apart from the
-  rest and do not decay ("Memory Layers at Scale", arXiv 2412.09764).
+  Few tokens read a slot, so its row gets few gradients. Values therefore have a
+  higher rate, are clipped separately and do not decay ("Memory Layers at
+  Scale", arXiv 2412.09764).
 
   Args:
     steps: Length of the schedule.
-    warmup_steps: Steps of linear warm-up at its start.
+    warmup_steps: Steps of linear warm-up.
     learning_rate: Peak rate of everything but the values.
     value_learning_rate: Peak rate of the values.
-    weight_decay: Of matrices; norms, biases and values do not decay.
-    trainable: What trains: all parameters of a model from scratch;
-      `memory.MemoryParam` where a memory layer was put into a trained model,
-      which is called healing.
+    weight_decay: Weight decay of matrices; norms, biases and values do not
+      decay.
+    trainable: What trains: `nnx.Param` for a model from scratch,
+      `memory.MemoryParam` to heal a trained model that memory was added to.
 
   Returns:
     The method.

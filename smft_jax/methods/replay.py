@@ -1,8 +1,8 @@
-"""Replay: full finetuning on batches of which a part is pretraining text.
+"""Replay: full finetuning on batches that mix in pretraining text.
 
-The oldest remedy against forgetting, and a strong one, for those who still
-have the data (Robins, 1995, "Catastrophic forgetting, rehearsal and
-pseudorehearsal"). Sparse memory finetuning has a `replay_fraction` of its own.
+The oldest remedy against forgetting, and a strong one where the pretraining
+data is available (Robins, 1995, "Catastrophic forgetting, rehearsal and
+pseudorehearsal"). Sparse memory finetuning has its own `replay_fraction`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from smft_jax import schema
 from smft_jax.methods import full
 from smft_jax.training import method as method_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(method_lib.MethodConfig):
   """Full finetuning with replay.
 
   Attributes:
-    name: Tells methods apart in a config.
+    name: The method's name.
     learning_rate: As in `full`.
     weight_decay: As in `full`.
-    replay_fraction: Share of each batch's rows that are pretraining's.
+    replay_fraction: Share of each batch's rows drawn from pretraining text,
+      above 0.
 
   Raises:
-    ValueError: For a value out of range; for no replay at all, too.
+    ValueError: If a value is out of range.
   """
 
   name: Literal['replay'] = 'replay'
@@ -34,7 +36,9 @@ class Config:
   replay_fraction: float = 0.5
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
+    method_lib.check_replay_fraction(self.replay_fraction)
     if not self.replay_fraction:
       raise ValueError(
         "replay_fraction must be above 0; without replay it is method 'full'"
@@ -42,7 +46,7 @@ class Config:
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   inner = full.make(
     full.Config(
       learning_rate=config.learning_rate, weight_decay=config.weight_decay

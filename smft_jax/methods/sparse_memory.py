@@ -1,4 +1,4 @@
-"""Sparse memory finetuning (arXiv 2510.15103): only the top-t value rows."""
+"""Sparse memory finetuning (arXiv 2510.15103): updates the top-t value rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import optax
 from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
+from smft_jax import schema
 from smft_jax import selection
 from smft_jax.training import method as method_lib
 
-# Directions; the rate, which they are scaled by in the end, is an argument.
+# Update directions; `scale_by_given_rate` follows them.
 OPTIMIZERS = {
   'sgd': optax.identity,
   'momentum': functools.partial(optax.trace, decay=0.9),
@@ -25,28 +26,31 @@ OPTIMIZERS = {
   ),
 }
 
-# Rankings that read document frequencies, and so need a background corpus.
+# Rankings that read document frequencies.
 WITH_BACKGROUND = ('tf_idf', 'tf_idf_cubed', 'kl')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """The paper's method, or one of its rivals by another ranking.
+class Config(method_lib.MethodConfig):
+  """Sparse memory finetuning, with the paper's ranking or another.
 
   Attributes:
-    name: Tells methods apart in a config.
-    update: 'rows' (cost independent of the number of slots) or 'dense' (the
-      whole gradient, masked last); the same change under SGD.
+    name: The method's name.
+    update: 'rows' (cost independent of the number of slots) or 'dense' (a
+      whole-table gradient, masked last). Both make the same change under SGD.
     ranking: A key of `ranking.RANKINGS`, or 'random'.
-    t: Slots to update per step, at most.
-    optimizer: A key of `OPTIMIZERS`; the paper takes 'sgd'.
-    learning_rate: For a loss that is a mean over the loss weights.
-    replay_fraction: Share of each batch that is pretraining text. Its accesses
-      do not rank slots; its loss counts.
+    t: Most slots to update per step.
+    optimizer: A key of `OPTIMIZERS`; the paper uses 'sgd'.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    replay_fraction: Share of each batch drawn from pretraining text. It adds to
+      the loss; its accesses do not rank slots.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
+
+  only_values = True
+  ranks_slots = True
 
   name: Literal['sparse_memory'] = 'sparse_memory'
   update: Literal['rows', 'dense'] = 'rows'
@@ -59,9 +63,9 @@ class Config:
   replay_fraction: float = 0.0
 
   def __post_init__(self) -> None:
-    if self.t < 1:
-      raise ValueError(f't must be at least 1, not {self.t}')
-    method_lib.check_rates(self)
+    schema.at_least(1, self, 't')
+    schema.positive(self, 'learning_rate')
+    method_lib.check_replay_fraction(self.replay_fraction)
 
   @property
   def needs_background(self) -> bool:
@@ -70,7 +74,7 @@ class Config:
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.update, config.ranking, config.t, config.optimizer),
     hyperparameters={'learning_rate': config.learning_rate},

@@ -1,8 +1,7 @@
-"""Puts something in the place of a model's projections, chosen by path.
+"""Replaces a model's projections, chosen by path.
 
-Methods that add parameters to a frozen model (`lora`, `adapter`, `experts`)
-share this. What a memory layer multiplies by are bare parameters and no
-`layers.Projection`s, so nothing here ever touches them.
+Shared by the methods that add parameters to a frozen model: `lora`, `adapter`
+and `experts`. Memory layers have no `layers.Projection`, so they never match.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from smft_jax.models import layers
 
 Model = TypeVar('Model', bound=nnx.Module)
 
-EVERY = ''  # the pattern that all paths match
+EVERY = ''  # matches all paths
 
 
 class Extended(layers.Projection):
   """A projection for subclasses to add to; `weight` keeps its path.
 
   Attributes:
-    weight: That of the projection it stands for, [*in_shape, *out_shape].
-    num_in: How many of its axes are those of the input.
+    weight: The original projection's weight, [*in_shape, *out_shape].
+    num_in: Number of input axes.
   """
 
   def __init__(self, projection: layers.Projection):
@@ -35,16 +34,12 @@ class Extended(layers.Projection):
 
 
 def check_pattern(pattern: str) -> None:
-  """Checks that a pattern can be searched for.
-
-  Raises:
-    ValueError: If it is no regular expression.
-  """
+  """Raises a ValueError unless the pattern is a regular expression."""
   try:
     re.compile(pattern)
   except re.error as error:
     raise ValueError(
-      f'pattern {pattern!r} is no regular expression: {error}'
+      f'pattern {pattern!r} is not a regular expression: {error}'
     ) from None
 
 
@@ -53,22 +48,21 @@ def replace_projections(
   pattern: str,
   substitute: Callable[[layers.Projection], nnx.Module],
 ) -> Model:
-  """The model with something else in the place of some of its projections.
+  """Replaces the projections whose path matches a pattern.
 
   Args:
-    model: Has `layers.Projection`s; it stays as it is. Its parameters are
-      shared with the result, where they have the same paths.
+    model: A model with `layers.Projection`s; not changed. The result shares its
+      parameters, under the same paths.
     pattern: Regular expression, searched for in paths such as
-      'blocks/0/attention/query'; `EVERY` for all projections.
-    substitute: Makes what takes a projection's place. It is called in an order
-      that is the same every time.
+      'blocks/0/attention/query'; `EVERY` matches all.
+    substitute: Builds the replacement of a projection; called in a fixed order.
 
   Returns:
     The changed model.
 
   Raises:
-    ValueError: If the pattern is no regular expression, matches nothing, or
-      matches what has been replaced already.
+    ValueError: If the pattern is not a regular expression, matches nothing, or
+      matches a projection that was already replaced.
 
   Example:
     >>> config = layers.TransformerConfig(
@@ -94,13 +88,11 @@ def replace_projections(
     near = ', '.join(difflib.get_close_matches(pattern, found, 3, cutoff=0))
     more = f' and {len(found) - 3} more' if len(found) > 3 else ''
     raise ValueError(
-      f'pattern {pattern!r} matches no projection; there is {near}{more}'
+      f'pattern {pattern!r} matches no projection; there are {near}{more}'
     )
   for path in matching:
     parent, name, child = found[path]
     if isinstance(child, Extended):
-      raise ValueError(
-        f'{path} has been replaced by {type(child).__name__} already'
-      )
+      raise ValueError(f'{path} was already replaced by {type(child).__name__}')
     setattr(parent, name, substitute(child))
   return model

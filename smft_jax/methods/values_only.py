@@ -1,8 +1,9 @@
-"""Values-only finetuning: every row of the value table that the loss reaches.
+"""Values-only finetuning: trains the whole value table.
 
-Sparse memory finetuning less its choice of slots: where the two differ, ranking
-made the difference. With SGD it is sparse memory finetuning with ranking
-'all_accessed' and t = N; AdamW moves more than that, see `Config`.
+Sparse memory finetuning without its selection of slots, so a comparison of the
+two shows what the ranking contributes. With SGD it equals sparse memory
+finetuning with ranking 'all_accessed' and t = N; AdamW changes more rows, see
+`Config`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 import optax
 
 from smft_jax import memory
+from smft_jax import schema
 from smft_jax.training import method as method_lib
 
 # Directions; decay and the rate, which is an argument, come after them.
@@ -21,22 +23,24 @@ _DIRECTIONS = {'sgd': optax.identity, 'adamw': optax.scale_by_adam}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-  """Finetuning of the value table alone.
+class Config(method_lib.MethodConfig):
+  """Values-only finetuning.
 
   Attributes:
-    name: Tells methods apart in a config.
-    learning_rate: Constant; for a loss that is a mean over the loss weights.
-      The default is for AdamW; SGD takes rates ten thousand times that.
-    optimizer: 'adamw', as the paper's other methods have it, or 'sgd'. By SGD a
-      step changes the rows read in its batch and no others. AdamW also moves
-      rows that an earlier batch read, for as long as their first moment lasts.
-    weight_decay: Of every row, in each step, whether it was read or not: above
-      0 the whole table changes, which is why it is 0 here.
+    name: The method's name.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+      The default is for AdamW; SGD needs rates about 10,000 times as large.
+    optimizer: 'adamw' or 'sgd'. SGD changes only rows that the batch reads.
+      AdamW also moves rows that earlier batches read, until their first moment
+      decays.
+    weight_decay: Weight decay of every row, read or not. Above 0, each step
+      changes the whole table.
 
   Raises:
-    ValueError: For a value out of range.
+    ValueError: If a value is out of range.
   """
+
+  only_values = True
 
   name: Literal['values_only'] = 'values_only'
   learning_rate: float = 3e-3
@@ -44,7 +48,8 @@ class Config:
   weight_decay: float = 0.0
 
   def __post_init__(self) -> None:
-    method_lib.check_rates(self)
+    schema.positive(self, 'learning_rate')
+    schema.at_least(0, self, 'weight_decay')
     if self.optimizer not in _DIRECTIONS:
       raise ValueError(
         f'optimizer must be one of {", ".join(_DIRECTIONS)}, not '
@@ -53,7 +58,7 @@ class Config:
 
 
 def make(config: Config) -> method_lib.Method:
-  """The method of a config."""
+  """Builds the method."""
   return dataclasses.replace(
     _method(config.optimizer, config.weight_decay),
     hyperparameters={'learning_rate': config.learning_rate},

@@ -48,6 +48,7 @@ from smft_jax.store import checkpoint
 from smft_jax.store import checksum
 from smft_jax.store import records as records_lib
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 # A change to how bases are made that old ones do not show: raise it.
@@ -205,7 +206,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
     pad_id=tokenizer.pad_id,
     layout=memory.layout_of(model),
   )
-  state = step_lib.init_state(model, pretraining_method(experiment))
+  state = state_lib.init(model, pretraining_method(experiment))
   saved, owner = folder / 'pretraining', {'config': _parts(experiment)}
   found = resume.restore(saved, state, owner)
   waited_s = 0.0  # by the runs that this one resumes

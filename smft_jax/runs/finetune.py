@@ -45,7 +45,7 @@ from smft_jax.store import atomic
 from smft_jax.store import checksum
 from smft_jax.store import records as records_lib
 from smft_jax.training import method as method_lib
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 
 def run(
@@ -198,7 +198,7 @@ def run(
 
 def first_state(
   experiment: config_lib.Experiment, base: base_lib.Base
-) -> step_lib.TrainState:
+) -> state_lib.TrainState:
   """The state before the first document: the base, and what a method adds."""
   assert experiment.method is not None
   method = methods.METHODS[experiment.method.name].make(experiment.method)
@@ -207,7 +207,7 @@ def first_state(
   )
   # Steps donate their state; what they start from must outlive them.
   params, extras = jax.tree.map(jnp.copy, (params, extras))
-  state = step_lib.init_state(
+  state = state_lib.init(
     nnx.merge(graphdef, params),
     method,
     background_lib.background(experiment, base)._replace(accesses=None),
@@ -215,13 +215,13 @@ def first_state(
   )
   if base.layout is None:
     # As what a step returns will lie, else the second step compiles again.
-    state = jax.device_put(state, step_lib.table(params).sharding)
+    state = jax.device_put(state, state_lib.value_table(params).sharding)
   return state
 
 
 def last_state(
   experiment: config_lib.Experiment, base: base_lib.Base, workdir: pathlib.Path
-) -> step_lib.TrainState:
+) -> state_lib.TrainState:
   """The newest state that a run saved, finished or stopped.
 
   Args:
@@ -253,10 +253,10 @@ class _Saves:
   owner: dict[str, Any]
   base_table: jax.Array | None
 
-  def save(self, state: step_lib.TrainState, notes: dict[str, Any]) -> None:
+  def save(self, state: state_lib.TrainState, notes: dict[str, Any]) -> None:
     resume.save(self.folder, state, self.owner, notes, self.base_table)
 
-  def restore(self, state: step_lib.TrainState):
+  def restore(self, state: state_lib.TrainState):
     return resume.restore(self.folder, state, self.owner, self.base_table)
 
 
@@ -269,7 +269,7 @@ def _saves(experiment, base, state, folder: pathlib.Path) -> _Saves:
       'base model': base.fingerprint,
       'background': resume.background_identity(state.background),
     },
-    base_table=step_lib.table(base.params) if only_values else None,
+    base_table=state_lib.value_table(base.params) if only_values else None,
   )
 
 
@@ -342,7 +342,9 @@ def _changed(old: nnx.State, new: nnx.State) -> dict[str, Any]:
     changed += differing
     total_bytes += differing * leaf.dtype.itemsize
   size = sum(leaf.size for leaf in before.values()) + added
-  rows = jnp.any(step_lib.table(old) != step_lib.table(new), axis=-1)
+  rows = jnp.any(
+    state_lib.value_table(old) != state_lib.value_table(new), axis=-1
+  )
   return {
     'slots_updated': int(jnp.sum(rows)),
     'params_changed': changed,

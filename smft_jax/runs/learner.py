@@ -19,6 +19,7 @@ from smft_jax.data import tokenizers
 from smft_jax.runs import base as base_lib
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 
@@ -77,7 +78,7 @@ class Learner:
 
   def learn(
     self,
-    state: step_lib.TrainState,
+    state: state_lib.TrainState,
     index: int,
     watch: divergence.Watch | None = None,
     first: int = 0,
@@ -130,7 +131,7 @@ class Learner:
     values['lesson_s'] = round(time.monotonic() - began, 4)
     return state, values | {'tokens': tokens}
 
-  def flops(self, state: step_lib.TrainState) -> int:
+  def flops(self, state: state_lib.TrainState) -> int:
     """Operations of the matrix products in the steps on a document."""
     batch, chosen, _ = self.batch(0, 0)
     hidden = self._hidden(state, 0)
@@ -174,7 +175,7 @@ class Learner:
       )
     return stream_lib.assemble(self._layout, batch, whole), chosen, tokens
 
-  def _hidden(self, state: step_lib.TrainState, index: int):
+  def _hidden(self, state: state_lib.TrainState, index: int):
     """Hidden states of a document's rows, where steps are to reuse them."""
     if not self._settings.reuse_hidden:
       return None

@@ -22,7 +22,7 @@ from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checkpoint
 from smft_jax.store import checksum
 from smft_jax.training import method as method_lib
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 # What a step changes, beside the parameters.
 _CHANGING = ('opt_state', 'step', 'skipped', 'skipped_in_a_row')
@@ -32,7 +32,7 @@ _SLOTS, _ROWS = 'changed_slots', 'changed_rows'
 
 def save(
   folder: pathlib.Path,
-  state: step_lib.TrainState,
+  state: state_lib.TrainState,
   owner: Mapping[str, Any],
   notes: Mapping[str, Any] | None = None,
   base_table: jax.Array | None = None,
@@ -55,17 +55,17 @@ def save(
     tree['params'] = state.params
   else:
     tree[_SLOTS], tree[_ROWS] = _changed(
-      base_table, step_lib.table(state.params), state.step.sharding
+      base_table, state_lib.value_table(state.params), state.step.sharding
     )
   checkpoint.save(folder, int(state.step), tree, owner, notes)
 
 
 def restore(
   folder: pathlib.Path,
-  state: step_lib.TrainState,
+  state: state_lib.TrainState,
   owner: Mapping[str, Any],
   base_table: jax.Array | None = None,
-) -> tuple[step_lib.TrainState, dict[str, Any]] | None:
+) -> tuple[state_lib.TrainState, dict[str, Any]] | None:
   """The newest state of `save` that can be read, and its notes.
 
   Args:

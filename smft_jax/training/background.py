@@ -23,6 +23,7 @@ from smft_jax import memory
 from smft_jax import ranking
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 DOCUMENTS = ('sequence', 'batch')
@@ -74,7 +75,7 @@ def count(
 def _count_batch(graphdef, params, batch, document):
   """Document frequencies and accesses [N] of a batch."""
   _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
-  num_slots = step_lib.table(params).shape[0]
+  num_slots = state_lib.value_table(params).shape[0]
   slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
   layout = memory.layout_of(nnx.merge(graphdef, params))
   count, frequency = ranking.count_accesses, ranking.document_frequency

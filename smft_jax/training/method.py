@@ -1,32 +1,32 @@
-"""What a way of finetuning is: a filter, an optimizer, and at most a few hooks.
+"""Describes a way of finetuning: what trains, its optimizer, a few hooks.
 
-Every method (`smft_jax.methods`) is a `Method`, and `train_step` takes the step
-of any of them. Two methods that differ only in their `hyperparameters` are
-equal, so that jit gives them one program: rates are data, structure is code.
+`training.step.train_step` takes the step of any method. Methods that differ
+only in `hyperparameters` are equal, so `jax.jit` compiles one program for them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
-import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from flax import nnx
 import jax
 import optax
 
+from smft_jax import schema
+
 Extras = dict[str, Any]
 
 
 class Background(NamedTuple):
-  """What the ranking knows of the background corpus.
+  """Access statistics of the background corpus.
 
   Attributes:
     document_frequency: float32 [N], background documents that read each slot.
     num_documents: float32 [], |B|.
-    accesses: float32 [N], how often each slot was read: no ranking looks at
-      it, `health` does. None where nobody counted.
+    accesses: float32 [N], reads of each slot. No ranking uses it; the memory's
+      health does. None if it was not counted.
   """
 
   document_frequency: jax.Array
@@ -34,34 +34,54 @@ class Background(NamedTuple):
   accesses: jax.Array | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Method:
-  """One way of finetuning: what trains, and how.
-
-  Its functions are compared by identity: build a method of the same structure
-  once (`functools.cache`), and give it rates by `dataclasses.replace`.
+class MethodConfig:
+  """Base class of the methods' `Config`s; declares what a method is.
 
   Attributes:
-    name: As in the config.
-    trainable: Type of the Variables that train; all others stay bit for bit.
-    optimizer: Applied to the trainable parameters; for update 'rows' to the
-      chosen rows, elementwise. It may take what `TrainState.extras` holds as
-      extra arguments, such as `learning_rate`.
-    update: 'full', 'dense' or 'rows', see `train_step`; or 'none', which takes
-      no steps: a document's questions are asked with its text before them.
-    top_t: Slots to update per step; for 'dense' and 'rows'.
-    score: (key, counts [N], background) -> scores [N]: the ranking of slots.
-    pointwise: Whether the score of an accessed slot does not depend on slots
-      that were not accessed, so that these can be left out.
-    add_modules: (model, rngs) -> the model with modules added that train;
-      parameters of the model keep their paths.
-    begin: (graphdef, params, batches) -> extras: what is computed once, from
-      the model before the stream and an endless stream of pretraining batches.
-    begin_document: (index, number of documents) -> extras: what changes from
-      document to document.
+    only_values: Whether the value table is all that a run changes.
+    adds_parameters: Whether it adds modules to the model.
+    ranks_slots: Whether it selects the top-t slots; its Config then has a `t`.
+  """
+
+  name: str
+  only_values: ClassVar[bool] = False
+  adds_parameters: ClassVar[bool] = False
+  ranks_slots: ClassVar[bool] = False
+
+  @property
+  def needs_background(self) -> bool:
+    """Whether it reads document frequencies."""
+    return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+  """One way of finetuning.
+
+  Functions are compared by identity: build each structure once
+  (`functools.cache`) and set rates with `dataclasses.replace`.
+
+  Attributes:
+    name: The method's name in a config.
+    trainable: Type of the Variables that train; all others keep every bit.
+    optimizer: Optimizer of the trainable parameters; for update 'rows', of the
+      selected rows, elementwise. Its `update` gets `TrainState.extras` as extra
+      arguments, `learning_rate` among them.
+    update: 'full', 'dense' or 'rows', see `training.step`; or 'none': no steps,
+      and questions are asked with the document in the prompt.
+    top_t: Slots to update per step, for 'dense' and 'rows'.
+    score: (key, counts [N], background) -> scores [N], the ranking of slots.
+    pointwise: Whether an accessed slot's score is the same when slots without
+      accesses are left out.
+    add_modules: (model, rngs) -> model with trainable modules added. Parameters
+      of the model keep their paths.
+    begin: (graphdef, params, batches) -> extras, computed once before the
+      stream; `batches` is an endless iterator of pretraining batches.
+    begin_document: (index, number of documents) -> extras that change with each
+      document.
     penalty: (trainable, extras) -> scalar, added to the loss.
-    hyperparameters: Numbers that go into `TrainState.extras`.
-    replay_fraction: Share of a batch's rows that are pretraining's.
+    hyperparameters: Numbers to put into `TrainState.extras`.
+    replay_fraction: Share of each batch's rows drawn from pretraining text.
   """
 
   name: str
@@ -84,11 +104,9 @@ class Method:
 
 
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
-  """Times -learning_rate, which `update` takes as an extra argument.
+  """Scales updates by -learning_rate, an extra argument of `update`.
 
-  A rate that is an argument, and no part of the transformation, can change
-  without another compilation. It stands where `optax.scale_by_learning_rate`
-  would.
+  Like `optax.scale_by_learning_rate`, but another rate needs no compilation.
 
   Example:
     >>> import jax.numpy as jnp
@@ -113,8 +131,8 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(init, update)
 
 
-def adamw(weight_decay: float = 0.1) -> optax.GradientTransformationExtraArgs:
-  """AdamW by a given rate; 0.1 is the decay of arXiv 2510.15103's baselines."""
+def adamw(weight_decay: float) -> optax.GradientTransformationExtraArgs:
+  """Returns AdamW that takes `learning_rate` as an extra argument."""
   return optax.with_extra_args_support(
     optax.chain(
       optax.scale_by_adam(),
@@ -124,22 +142,9 @@ def adamw(weight_decay: float = 0.1) -> optax.GradientTransformationExtraArgs:
   )
 
 
-def check_rates(config: Any) -> None:
-  """Checks the numbers that configs of methods have in common.
-
-  Raises:
-    ValueError: For a learning_rate that is not above 0 and finite, a
-      weight_decay below 0, or a replay_fraction outside [0, 1).
-  """
-  if not 0 < config.learning_rate < math.inf:
-    raise ValueError(
-      f'learning_rate must be above 0 and finite, not {config.learning_rate}'
-    )
-  decay = getattr(config, 'weight_decay', 0.0)
-  if not 0 <= decay < math.inf:
-    raise ValueError(f'weight_decay must be at least 0, not {decay}')
-  fraction = getattr(config, 'replay_fraction', 0.0)
+def check_replay_fraction(fraction: float) -> None:
+  """Raises a UserError unless the fraction is in [0, 1)."""
   if not 0 <= fraction < 1:
-    raise ValueError(
+    raise schema.UserError(
       f'replay_fraction must be at least 0 and below 1, not {fraction}'
     )

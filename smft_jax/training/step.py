@@ -1,18 +1,18 @@
 """The pure training step: (state, batch) -> (state, metrics).
 
-One step for every method. The forms differ in what is differentiated:
-- full: the trainable parameters, by an ordinary optimizer;
-- dense: the value table [N, V]; the optimizer's chain ends in `keep_top_slots`;
-- rows: the rows read [B, L, V] only. Nothing below the lowest memory layer is
-  differentiated and no gradient of the table exists: the gradients of the t
-  chosen rows are built from what was read, and only those rows are written.
+One step serves every method. `Method.update` says what is differentiated:
+- full: the trainable parameters, with an ordinary optimizer;
+- dense: the value table [N, V]; the optimizer chain ends in `keep_top_slots`;
+- rows: only the reads [B, L, V]. Nothing below the lowest memory layer is
+  differentiated and no table gradient exists: gradients of the t selected rows
+  are built from the read gradients, and only those rows are written.
 
 Shapes: B batch, L length, N slots, V value dim, A accesses per token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 import optax
 
 from smft_jax import lookup
@@ -28,57 +27,14 @@ from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import selection
-from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.training import method as method_lib
-
-
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=[
-    'step',
-    'params',
-    'opt_state',
-    'background',
-    'extras',
-    'skipped',
-    'skipped_in_a_row',
-  ],
-  meta_fields=['graphdef', 'method'],
-)
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainState:
-  """Everything a step reads and writes.
-
-  Attributes:
-    step: int32 [], steps taken, skipped ones too: the place in the data.
-    params: All Variables of the model.
-    opt_state: The optimizer's state, over the trainable parameters.
-    background: Document frequencies; None for update 'full'.
-    extras: What the method's optimizer and penalty take beside gradients, by
-      name: float32 [] for each of its hyperparameters, and what its `begin` and
-      `begin_document` gave.
-    skipped: int32 [], steps that changed nothing, as their loss or gradient was
-      not finite.
-    skipped_in_a_row: int32 [], such steps since the last good one.
-    graphdef: The model without its Variables.
-    method: The way of finetuning.
-  """
-
-  step: jax.Array
-  params: nnx.State
-  opt_state: Any
-  background: method_lib.Background | None
-  extras: method_lib.Extras
-  skipped: jax.Array
-  skipped_in_a_row: jax.Array
-  graphdef: nnx.GraphDef
-  method: method_lib.Method
+from smft_jax.training import state as state_lib
 
 
 class Accesses(NamedTuple):
-  """What the memory layers read in a forward pass, a tuple entry per layer.
+  """Slots that the memory layers read in a forward pass, an entry per layer.
 
   Attributes:
     slot_ids: int32 [B, L, A] each.
@@ -89,76 +45,24 @@ class Accesses(NamedTuple):
   weights: tuple[jax.Array, ...]
 
 
-def init_state(
-  model: nnx.Module,
-  method: method_lib.Method,
-  background: method_lib.Background | None = None,
-  extras: method_lib.Extras | None = None,
-) -> TrainState:
-  """The state before the first step.
-
-  Args:
-    model: The model; its Variables are used, not copied.
-    method: The way of finetuning.
-    background: Needed by the updates 'dense' and 'rows'.
-    extras: What the method's `begin` gave.
-
-  Returns:
-    The state.
-
-  Raises:
-    ValueError: If the method ranks slots and there is nothing to rank by, or
-      it asks for more slots than there are.
-  """
-  graphdef, params = nnx.split(model)
-  if method.update in ('dense', 'rows'):
-    if background is None:
-      raise ValueError(f'method {method.name!r} needs a background.')
-    num_slots = table(params).shape[0]
-    if not 1 <= method.top_t <= num_slots:
-      raise ValueError(
-        f'method.t must be from 1 to num_slots = {num_slots}, got '
-        f'{method.top_t}.'
-      )
-  trainable = nnx.filter_state(params, method.trainable)
-  opt_state = method.optimizer.init(
-    table(params) if method.update == 'rows' else trainable
-  )
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    skipped=jnp.zeros((), jnp.int32),
-    skipped_in_a_row=jnp.zeros((), jnp.int32),
-    params=params,
-    opt_state=opt_state,
-    background=background,
-    extras={
-      **(extras or {}),
-      **{k: jnp.float32(v) for k, v in method.hyperparameters.items()},
-    },
-    graphdef=graphdef,
-    method=method,
-  )
-  return lay_out(state, jax.device_put)
-
-
 @functools.partial(jax.jit, donate_argnames='state')
 def train_step(
-  state: TrainState, batch, hidden: jax.Array | None = None
-) -> tuple[TrainState, dict[str, Any]]:
-  """Takes one step; a loss or gradient that is not finite changes nothing.
+  state: state_lib.TrainState, batch, hidden: jax.Array | None = None
+) -> tuple[state_lib.TrainState, dict[str, Any]]:
+  """Takes one step; changes nothing if the loss or gradient is not finite.
 
   Args:
-    state: Donated: the table is updated in place.
-    batch: tokens int32 [B, L], mask bool [B, L] (False at padding),
-      loss_weights float32 [B, L]; ranked, bool [B, L] or None: the tokens
-      whose accesses rank the slots, if not all; segments, int32 [B, L] or
-      None: numbers of the texts that share a row.
-    hidden: [B, L, D], what `hidden_below_memory` gave for the batch, in place
-      of computing it again; only where nothing but values trains.
+    state: The state; donated, so that the table is updated in place.
+    batch: tokens int32 [B, L]; mask bool [B, L], False at padding; loss_weights
+      float32 [B, L]; ranked, bool [B, L] or None, tokens whose accesses rank
+      slots (None: all); segments, int32 [B, L] or None, numbers of the texts
+      that share a row.
+    hidden: [B, L, D] from `hidden_below_memory`, to save computing it again;
+      only for methods that train nothing but values.
 
   Returns:
-    The next state, and scalars: loss (mean over the loss weights), tokens,
-    skipped_in_a_row, and for the sparse updates slots_accessed and
+    The next state and scalars: loss (mean over the loss weights), tokens,
+    skipped_in_a_row; for the sparse updates also slots_accessed and
     slots_updated.
   """
   if state.method.update == 'rows':
@@ -176,20 +80,25 @@ def train_step(
     skipped=state.skipped + jnp.where(good, 0, 1),
     skipped_in_a_row=in_a_row,
   )
-  return lay_out(state, jax.lax.with_sharding_constraint), metrics
+  return state_lib.shard(state, jax.lax.with_sharding_constraint), metrics
 
 
 @functools.partial(jax.jit, static_argnames='graphdef')
 def hidden_below_memory(
   graphdef: nnx.GraphDef, params: nnx.State, tokens, mask
 ) -> jax.Array:
-  """Hidden states [B, L, D] that no change of values moves; for `train_step`.
+  """Computes the hidden states below the lowest memory layer.
+
+  They do not depend on the value table.
 
   Args:
     graphdef: The model, a `transformer.Transformer`.
     params: Its Variables.
     tokens: int32 [B, L].
     mask: bool [B, L], False at padding.
+
+  Returns:
+    [B, L, D], for `train_step`.
   """
   return nnx.merge(graphdef, params).below_memory(tokens, mask)
 
@@ -201,14 +110,14 @@ def loss_and_accesses(
   perturbations: nnx.State | None = None,
   hidden: jax.Array | None = None,
 ) -> tuple[jax.Array, Accesses]:
-  """Mean negative log-likelihood per loss weight, and what the memory read.
+  """Computes the mean negative log-likelihood and the accesses.
 
   Args:
     graphdef: The model.
     params: Its Variables.
     batch: As in `train_step`.
-    perturbations: Zeros added to what each memory layer reads; the gradient
-      of the loss for them is the gradient for the rows read.
+    perturbations: Zeros added to each memory layer's read. The loss gradient
+      with respect to them is the read gradient.
     hidden: As in `train_step`.
 
   Returns:
@@ -220,7 +129,7 @@ def loss_and_accesses(
     memory.SlotWeights,
     init=perturbations,
   )
-  # Models that know of neither can be trained all the same.
+  # Passed only if given, so that models without these arguments can train.
   given = {'hidden': hidden, 'segments': batch.segments}
   more = {name: array for name, array in given.items() if array is not None}
   logits, slot_ids, weights = forward(batch.tokens, batch.mask, **more)
@@ -231,13 +140,13 @@ def loss_and_accesses(
 
 
 @jax.jit
-def slot_scores(state: TrainState, batch) -> jax.Array:
-  """Scores [N] of the slots that a step of update 'dense' or 'rows' ranks by.
+def slot_scores(state: state_lib.TrainState, batch) -> jax.Array:
+  """Computes the scores [N] by which a step with this batch selects slots.
 
-  `ranking.top_slots` of these are the slots that the step would change.
+  `ranking.top_slots` of them are the slots that the step changes.
 
   Args:
-    state: As in `train_step`; it is left as it is.
+    state: As in `train_step`; not donated.
     batch: As in `train_step`.
 
   Raises:
@@ -248,14 +157,14 @@ def slot_scores(state: TrainState, batch) -> jax.Array:
 
 
 def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-  """Negative log-likelihood of each token given those before it.
+  """Computes the negative log-likelihood of each token given its prefix.
 
   Args:
     logits: [B, L, T].
     tokens: int32 [B, L].
 
   Returns:
-    float32 [B, L], in nats; the first column, which nothing predicts, is 0.
+    float32 [B, L], in nats; 0 in the first column, which has no prefix.
   """
   nll = optax.softmax_cross_entropy_with_integer_labels(
     logits[:, :-1].astype(jnp.float32), tokens[:, 1:]
@@ -263,8 +172,8 @@ def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
   return jnp.pad(nll, ((0, 0), (1, 0)))
 
 
-def _rows_update(state: TrainState, batch, hidden):
-  """Sparse memory finetuning without any [N, V] array but the table."""
+def _rows_update(state: state_lib.TrainState, batch, hidden):
+  """Updates the selected rows; makes no [N, V] array beside the table."""
   method = state.method
   shapes = jax.eval_shape(
     lambda params: nnx.capture(
@@ -282,8 +191,8 @@ def _rows_update(state: TrainState, batch, hidden):
   (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
     zeros
   )
-  values = table(state.params)
-  layout = layout_of(state)
+  values = state_lib.value_table(state.params)
+  layout = state_lib.layout_of(state)
   score, document_frequency = _ranking(state)
   slots, num_accessed = _with_layout(
     layout, selection.select_slots, sharded_ranking.select_slots
@@ -303,8 +212,8 @@ def _rows_update(state: TrainState, batch, hidden):
   )
   rows = _sum(row_gradient(*layer, slots) for layer in layers)
   good = _finite((loss, rows))
-  # Places out of range are dropped: a skipped step writes no row, and the
-  # table need not be copied for it, as a choice between two tables would.
+  # Slots out of range are dropped, so a skipped step writes no row. Selecting
+  # between two tables would copy the table.
   slots = jnp.where(good, slots, values.shape[0])
   update = functools.partial(optim.update_rows, method.optimizer)
   if layout is None:
@@ -330,8 +239,8 @@ def _rows_update(state: TrainState, batch, hidden):
   return params, opt_state, good, metrics
 
 
-def _dense_update(state: TrainState, batch, hidden):
-  """An ordinary step over whole arrays; slot scores go to the optimizer."""
+def _dense_update(state: state_lib.TrainState, batch, hidden):
+  """Updates whole arrays; the optimizer gets the slot scores."""
   method = state.method
   trainable, frozen = nnx.split_state(state.params, method.trainable, ...)
 
@@ -368,30 +277,32 @@ def _dense_update(state: TrainState, batch, hidden):
   return nnx.merge_state(trainable, frozen), opt_state, good, metrics
 
 
-def _slot_scores(state: TrainState, batch, accesses: Accesses):
-  """Scores [N] of the slots, and how many were accessed."""
+def _slot_scores(state: state_lib.TrainState, batch, accesses: Accesses):
+  """Returns the scores [N] and the number of accessed slots."""
   score, document_frequency = _ranking(state)
   slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
   count_accesses = _with_layout(
-    layout_of(state), ranking.count_accesses, sharded_ranking.count_accesses
+    state_lib.layout_of(state),
+    ranking.count_accesses,
+    sharded_ranking.count_accesses,
   )
   counts = count_accesses(slot_ids, len(document_frequency), _ranked(batch))
   return score(counts, document_frequency), jnp.sum(counts > 0)
 
 
 def _finite(tree: Any) -> jax.Array:
-  """Bool []: whether every number is finite."""
+  """Returns whether every number is finite, bool []."""
   leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
   return functools.reduce(jnp.logical_and, leaves)
 
 
 def _ranked(batch):
-  """Bool [B, L]: tokens whose accesses rank the slots."""
+  """Returns the tokens whose accesses rank slots, bool [B, L]."""
   return batch.mask if batch.ranked is None else batch.ranked
 
 
-def _ranking(state: TrainState):
-  """(counts, document frequencies) -> scores of this step; the frequencies."""
+def _ranking(state: state_lib.TrainState):
+  """Returns (counts, document frequency) -> scores, and the frequency."""
   method, background = state.method, state.background
   if method.score is None or background is None:
     raise ValueError(f'method {method.name!r} cannot rank slots.')
@@ -405,59 +316,9 @@ def _ranking(state: TrainState):
   return score, background.document_frequency
 
 
-def layout_of(state: TrainState) -> layout_lib.Layout | None:
-  """How a state lies on a mesh; None without one."""
-  return memory.layout_of(nnx.merge(state.graphdef, state.params))
-
-
 def _with_layout(layout, whole, sharded):
-  """A function for one device, or the one of its name for a mesh."""
+  """Chooses the one-device or the mesh form of a function."""
   return whole if layout is None else functools.partial(sharded, layout)
-
-
-def lay_out(state: TrainState, put: Callable[..., Any]) -> TrainState:
-  """The state with every array where it belongs on the mesh of its model.
-
-  Args:
-    state: The state.
-    put: (array, sharding) -> array.
-  """
-  layout = layout_of(state)
-  if layout is None:
-    return state
-  rows = table(state.params).shape
-
-  def lay_out(node):
-    if isinstance(node, nnx.Variable):
-      spec = memory.spec_of(node, layout)
-    else:  # what the optimizer knows of the rows, or numbers
-      spec = layout.values_NxV if node.shape == rows else PartitionSpec()
-    return jax.tree.map(lambda leaf: put(leaf, layout.sharding(spec)), node)
-
-  numbers = ('step', 'skipped', 'skipped_in_a_row')
-  names = (*numbers, 'params', 'opt_state', 'extras')
-  laid_out = jax.tree.map(
-    lay_out,
-    {name: getattr(state, name) for name in names},
-    is_leaf=lambda node: isinstance(node, nnx.Variable),
-  )
-  background = state.background
-  if background is not None:
-    background = method_lib.Background(
-      put(background.document_frequency, layout.sharding(layout.slots_N)),
-      lay_out(background.num_documents),
-    )
-  return dataclasses.replace(state, background=background, **laid_out)
-
-
-def table(params: nnx.State) -> jax.Array:
-  """The one value table [N, V] of a model."""
-  tables = jax.tree.leaves(nnx.filter_state(params, memory.MemoryValue))
-  if len(tables) != 1:
-    raise ValueError(
-      f'the model must have one value table, found {len(tables)}.'
-    )
-  return tables[0]
 
 
 def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
@@ -465,5 +326,5 @@ def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
 
 
 def _leaves(state: nnx.State) -> tuple[jax.Array, ...]:
-  """The arrays of captured state, in the order of the layers."""
+  """Returns the arrays of captured state, in layer order."""
   return tuple(jax.tree.leaves(state))

@@ -26,7 +26,7 @@ from smft_jax.evaluation import scores
 from smft_jax.runs import finetune
 from smft_jax.runtime import program
 from smft_jax.store import atomic
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -62,7 +62,7 @@ def last(run):
 @pytest.fixture(scope='module')
 def changed(run, last):
   """What the run changed in the table."""
-  before, after = (step_lib.table(x.params) for x in (run[2], last))
+  before, after = (state_lib.value_table(x.params) for x in (run[2], last))
   return lesson_lib.difference(before, after)
 
 
@@ -134,10 +134,10 @@ def test_answers_with_some_rows_are_those_of_the_table_with_them(run, changed):
   )
   # The model's answers with these rows count as right.
   some = changed.slots[::2]
-  table = step_lib.table(base.params).at[some].set(changed.new[::2] + 9)
+  table = state_lib.value_table(base.params).at[some].set(changed.new[::2] + 9)
   values, frozen = nnx.split_state(base.params, memory.MemoryValue, ...)
   params = nnx.merge_state(frozen, jax.tree.map(lambda _: table, values))
-  moved = lesson_lib.difference(step_lib.table(base.params), table)
+  moved = lesson_lib.difference(state_lib.value_table(base.params), table)
   with_rows = evaluator.answers(params, questions)
   without = evaluator.answers(base.params, questions)
   asked = [

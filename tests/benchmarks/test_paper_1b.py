@@ -19,7 +19,7 @@ from smft_jax.config import file as config_file
 from smft_jax.data import task
 from smft_jax.runs import base as base_lib
 from smft_jax.runtime import program
-from smft_jax.training import step as step_lib
+from smft_jax.training import state as state_lib
 
 CONFIG = 'configs/paper_1b.py'
 DATA = ('--config.data.data_dir=x', '--config.data.documents_file=y')
@@ -60,7 +60,7 @@ def test_it_asks_for_the_data_it_needs():
 
 def test_it_has_the_parameters_of_the_paper():
   params = shapes.state(paper_1b.load('facts'), 32768).params
-  table = step_lib.table(params)
+  table = state_lib.value_table(params)
   assert table.shape == (1024**2, 1024)
   without_table = paper_1b.count(params) - table.size
   assert without_table == pytest.approx(1.3e9, rel=0.05)

@@ -21,6 +21,7 @@ from smft_jax.methods import pretraining
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner
 from smft_jax.store import records as records_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
 from tests.support import meshes
@@ -255,7 +256,7 @@ def test_a_mesh_takes_the_step_of_one_device():
       memory=dataclasses.replace(meshes.MEMORY, layout=layout),
       memory_layers=(0,),
     )
-    state = step_lib.init_state(model, make_method())
+    state = state_lib.init(model, make_method())
     state, metrics = step_lib.train_step(state, batch)
     params = jax.tree.map(np.asarray, state.params)
     return float(metrics['loss']), int(metrics['tokens']), params

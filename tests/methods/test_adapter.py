@@ -77,7 +77,7 @@ def test_rates_are_data_and_widths_are_structure():
 
 def test_adapters_are_added_once():
   model = METHOD.add_modules(steps.make_model(), nnx.Rngs(7))
-  with pytest.raises(ValueError, match='attention/out has been replaced by'):
+  with pytest.raises(ValueError, match='attention/out was already replaced by'):
     METHOD.add_modules(model, nnx.Rngs(7))
 
 

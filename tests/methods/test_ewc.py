@@ -12,6 +12,7 @@ import pytest
 from smft_jax import memory
 from smft_jax.data import batches
 from smft_jax.methods import ewc
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import method_steps
 from tests.support import steps
@@ -93,7 +94,7 @@ def test_fisher_takes_as_many_sequences_as_asked_for():
   [first] = itertools.islice(old_texts(), 1)
   fisher = ewc.fisher_information(*nnx.split(model), iter([first]), 2)
   check_fisher(fisher, reference(model, [first_rows(first, 2)]))
-  message = '^num_sequences is 4, and there are 3 pretraining sequences$'
+  message = '^num_sequences is 4, but there are only 3 pretraining sequences$'
   with pytest.raises(ValueError, match=message):
     ewc.fisher_information(*nnx.split(model), iter([first]), 4)
 
@@ -103,10 +104,10 @@ def test_the_anchor_is_the_model_and_outlives_it():
   extras = begin(model)
   old = method_steps.variables(nnx.state(model))
   # The step donates the model's own arrays.
-  state = step_lib.init_state(model, METHOD, extras=extras)
+  state = state_lib.init(model, METHOD, extras=extras)
   with steps.optax_promotion():
     state, _ = step_lib.train_step(state, steps.make_batch())
-  assert step_lib.table(nnx.state(model)).is_deleted()
+  assert state_lib.value_table(nnx.state(model)).is_deleted()
   for name, array in method_steps.variables(state.extras['anchor']).items():
     assert array.tobytes() == old[name].tobytes(), name
 
@@ -206,8 +207,8 @@ def test_rates_and_strengths_are_data():
   [
     ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
     ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
-    ({'strength': -1.0}, 'strength must be at least 0 and finite, not -1.0'),
-    ({'strength': float('nan')}, 'strength must be at least 0 and finite'),
+    ({'strength': -1.0}, 'strength must be at least 0, not -1.0'),
+    ({'strength': float('nan')}, 'strength must be at least 0, not nan'),
     ({'num_sequences': 0}, 'num_sequences must be at least 1, not 0'),
   ],
 )

@@ -113,7 +113,7 @@ def test_an_expert_trains_as_if_it_had_the_optimizer_alone():
   gradients = jnp.asarray(random.normal(size=(6, E, 5)), jnp.float32)
   start = jnp.asarray(random.normal(size=(E, 5)), jnp.float32)
   inner = optax.adamw(0.1)
-  together = experts.of_one_expert(inner)
+  together = experts.one_expert_at_a_time(inner)
   params, state = start, together.init(start)
   alone = [(start[e], inner.init(start[e])) for e in range(E)]
   for step, expert in enumerate((0, 0, 2, 2, 0, 2)):
@@ -169,7 +169,7 @@ def test_a_model_without_ffns_is_refused():
     memory_layers=(0,),
   )
   model = transformer.Transformer(config, rngs=nnx.Rngs(0))
-  with pytest.raises(ValueError, match='matches no projection; there is'):
+  with pytest.raises(ValueError, match='matches no projection; there are'):
     METHOD.add_modules(model, nnx.Rngs(7))
 
 

@@ -120,7 +120,7 @@ def test_no_gradient_of_a_frozen_matrix_is_computed():
 def test_a_pattern_that_matches_nothing_is_refused_with_paths_that_exist():
   method = lora.make(lora.Config(pattern='attention/quary'))
   message = (
-    r"^pattern 'attention/quary' matches no projection; there is "
+    r"^pattern 'attention/quary' matches no projection; there are "
     r'blocks/0/attention/query, [^\n]* and 4 more$'
   )
   with pytest.raises(ValueError, match=message):
@@ -131,7 +131,7 @@ def test_only_projections_without_adapters_are_adapted():
   bare = memory.ProductKeyMemory(steps.MEMORY, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match=r'ProductKeyMemory has no layers\.Proj'):
     lora.add_adapters(bare, rank=3, alpha=6.0, rngs=nnx.Rngs(0))
-  message = 'blocks/0/mlp/up has been replaced by AdaptedProjection already'
+  message = 'blocks/0/mlp/up was already replaced by AdaptedProjection'
   with pytest.raises(ValueError, match=message):
     lora.add_adapters(
       make_adapted(), rank=3, alpha=6.0, rngs=nnx.Rngs(0), pattern='mlp/up'
@@ -146,7 +146,7 @@ def test_only_projections_without_adapters_are_adapted():
     ({'replay_fraction': 1.0}, 'replay_fraction must be at least 0 and below'),
     ({'rank': 0}, 'rank must be at least 1, not 0'),
     ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
-    ({'pattern': '['}, r"pattern '\[' is no regular expression: untermin"),
+    ({'pattern': '['}, r"pattern '\[' is not a regular expression: untermin"),
   ],
 )
 def test_bad_settings_are_named(changes, message):

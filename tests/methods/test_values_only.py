@@ -6,6 +6,7 @@ import pytest
 
 from smft_jax.data import batches
 from smft_jax.methods import values_only
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import compilation
 from tests.support import method_steps
@@ -30,7 +31,7 @@ def make_method(optimizer, rate=steps.RATE, weight_decay=0.0):
 
 
 def table_of(state):
-  return np.array(step_lib.table(state.params))
+  return np.array(state_lib.value_table(state.params))
 
 
 def take_steps(method, seeds, start=None):

@@ -9,6 +9,7 @@ from smft_jax import schema
 from smft_jax.runs import resume
 from smft_jax.store import checkpoint
 from smft_jax.store import checksum
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import steps
 
@@ -35,7 +36,7 @@ def assert_same(one, other):
 
 
 def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
-  table = step_lib.table(first_state().params)
+  table = state_lib.value_table(first_state().params)
   state = first_state()
   resume.save(tmp_path, state, OWNER, base_table=table)
   same, _ = resume.restore(tmp_path, first_state(), OWNER, table)
@@ -43,7 +44,7 @@ def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
   for seed in (1, 2):
     state, _ = step_lib.train_step(state, steps.make_batch(seed=seed))
   # A bit alone makes another row, even where the numbers compare equal.
-  values = step_lib.table(state.params)
+  values = state_lib.value_table(state.params)
   changed = int(jnp.sum(jnp.any(values != table, axis=1)))
   resume.save(tmp_path, state, OWNER, {'tokens': 7}, table)
   found = checkpoint.read_newest(tmp_path, stored_shapes)
@@ -80,7 +81,9 @@ def test_a_whole_state_comes_back(tmp_path):
     resume.restore(tmp_path, first_state('sgd'), OWNER)
   # And so is one of rows alone.
   with pytest.raises(ValueError, match='the model lacks params'):
-    resume.restore(tmp_path, first_state(), OWNER, step_lib.table(state.params))
+    resume.restore(
+      tmp_path, first_state(), OWNER, state_lib.value_table(state.params)
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
 from tests.support import steps
@@ -29,7 +30,7 @@ def init(model, method, extras=None):
   params, extras = jax.tree.map(
     lambda x: jnp.asarray(np.array(x)), (params, extras)
   )
-  return step_lib.init_state(nnx.merge(graphdef, params), method, extras=extras)
+  return state_lib.init(nnx.merge(graphdef, params), method, extras=extras)
 
 
 def take_steps(model, method, batch, count, extras=None):
@@ -50,7 +51,7 @@ def check_learning(method, model, trains, extras=None):
     method: The method; its rate must suit five steps.
     model: Without what the method adds.
     trains: Whether a variable of this name is to train.
-    extras: As of `step_lib.init_state`.
+    extras: As of `state_lib.init`.
   """
   if method.add_modules is not None:
     model = method.add_modules(model, nnx.Rngs(7))

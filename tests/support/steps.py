@@ -11,6 +11,7 @@ from smft_jax import memory
 from smft_jax.data import batches
 from smft_jax.methods import sparse_memory
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
 
@@ -67,7 +68,7 @@ def init(model, method, background=None):
     lambda x: jnp.asarray(np.array(x)),
     (params, background or make_background()),
   )
-  return step_lib.init_state(nnx.merge(graphdef, params), method, background)
+  return state_lib.init(nnx.merge(graphdef, params), method, background)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -17,6 +17,7 @@ from benchmarks import search as search_benchmark
 from benchmarks import train_step as train_step_benchmark
 from benchmarks import update_step
 from smft_jax import lookup
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
 from tests.support import steps
@@ -148,7 +149,8 @@ def test_the_steps_compared_train_the_same_model():
   states = {form: setting.state(form) for form in train_step_benchmark.FORMS}
   for state in states.values():
     np.testing.assert_array_equal(
-      step_lib.table(state.params), step_lib.table(states['rows'].params)
+      state_lib.value_table(state.params),
+      state_lib.value_table(states['rows'].params),
     )
   # SGD keeps no moments, LoRA those of the adapters, full finetuning of all.
   moments = {

@@ -15,6 +15,7 @@ from smft_jax.compile import hlo
 from smft_jax.compile import traffic
 from smft_jax.training import background
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import compilation
 from tests.support import decoders
@@ -66,16 +67,16 @@ def run(layout, update='rows'):
   state, losses, changed = make_state(layout, update), [], []
   for step in range(STEPS):
     placed = shardings(state)
-    old = np.asarray(jnp.copy(step_lib.table(state.params)))
+    old = np.asarray(jnp.copy(state_lib.value_table(state.params)))
     before = state
     state, metrics = step_lib.train_step(before, make_batch(step))
-    assert step_lib.table(before.params).is_deleted()
+    assert state_lib.value_table(before.params).is_deleted()
     for was, now, leaf in zip(
       *map(jax.tree.leaves, (placed, shardings(state), state.params)),
       strict=False,
     ):
       assert now.is_equivalent_to(was, leaf.ndim)
-    new = np.asarray(jnp.copy(step_lib.table(state.params)))
+    new = np.asarray(jnp.copy(state_lib.value_table(state.params)))
     losses.append(float(metrics['loss']))
     changed.append(np.flatnonzero((old != new).any(axis=1)))
     assert int(metrics['slots_updated']) == T < int(metrics['slots_accessed'])
@@ -121,7 +122,7 @@ def test_states_lie_as_the_layout_says():
   state = make_state(layout, 'rows')
   block = state.params['blocks'][0]
   for array, spec in (
-    (step_lib.table(state.params), ('memory', None)),
+    (state_lib.value_table(state.params), ('memory', None)),
     (jax.tree.leaves(state.opt_state)[0], ('memory', None)),
     (block['memory']['subkeys'][...], ('memory', None, None, None)),
     (block['memory']['query'][...], ('fsdp', None, None)),
@@ -195,7 +196,7 @@ def test_step_sends_nothing_that_grows_with_the_table(name):
     program = step_lib.train_step.lower(state, make_batch(0)).compile()
     found = traffic.collectives(hlo.parse(program.as_text()), layout.mesh.size)
     sent[n] = sorted(map(str, found))
-    table = step_lib.table(state.params)
+    table = state_lib.value_table(state.params)
     shards[n] = table.addressable_shards[0].data.nbytes
     sizes = program.memory_analysis()
     assert sizes.alias_size_in_bytes >= 2 * shards[n]  # with its momentum

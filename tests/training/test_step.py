@@ -15,6 +15,7 @@ from smft_jax import ranking
 from smft_jax import selection
 from smft_jax.methods import pretraining
 from smft_jax.training import method as method_lib
+from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import compilation
 from tests.support import decoders
@@ -42,7 +43,7 @@ def oracle(model, batch, t, background):
   # Equal products of whole numbers and logarithms must tie in float64 too.
   order = np.lexsort([np.arange(N), -scores.round(12)])
   slots = [i for i in order[:t] if scores[i] > 0]
-  expected = np.array(step_lib.table(nnx.state(model)))
+  expected = np.array(state_lib.value_table(nnx.state(model)))
   expected[slots] -= steps.RATE * np.asarray(gradient)[slots]
   return sorted(slots), expected, np.count_nonzero(counts)
 
@@ -114,7 +115,7 @@ for t in (T, N):
 def test_rows_and_dense_are_the_step_of_the_paper(case, monkeypatch):
   model, batch, t, background = make_case(case)
   slots, expected, accessed = oracle(model, batch, t, background)
-  old = np.asarray(step_lib.table(nnx.state(model)))
+  old = np.asarray(state_lib.value_table(nnx.state(model)))
   few = case in ('fewer accessed than t', 't = N')
   assert len(slots) < t if few else len(slots) == t < accessed
   assert (expected != old).any()
@@ -125,7 +126,7 @@ def test_rows_and_dense_are_the_step_of_the_paper(case, monkeypatch):
       if update == 'listed':
         patch.setattr(selection, '_SLOTS_PER_LISTED_ACCESS', 0)
       state, metrics = step_lib.train_step(state, batch)
-    new[update] = np.asarray(step_lib.table(state.params))
+    new[update] = np.asarray(state_lib.value_table(state.params))
     np.testing.assert_allclose(new[update], expected, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(new[update] != old, expected != old)
     assert int(metrics['slots_updated']) == len(slots)
@@ -144,13 +145,13 @@ def test_all_but_the_top_slots_keep_their_bits(update):
   touched = set()
   for step in range(3):
     batch = steps.make_batch(seed=step)
-    before = np.array(step_lib.table(state.params))
+    before = np.array(state_lib.value_table(state.params))
     slots, _, _ = oracle(
       nnx.merge(state.graphdef, state.params), batch, T, steps.make_background()
     )
     with steps.optax_promotion():
       state, _ = step_lib.train_step(state, batch)
-    after = np.asarray(step_lib.table(state.params))
+    after = np.asarray(state_lib.value_table(state.params))
     # Weight decay moves every selected row, whatever its gradient.
     changed = np.flatnonzero((before != after).any(axis=-1))
     assert changed.tolist() == slots
@@ -175,7 +176,7 @@ def test_padding_changes_neither_loss_nor_counts_nor_update():
     state, metrics = step_lib.train_step(
       steps.init(steps.make_model(), method), each
     )
-    results[name] = (np.asarray(step_lib.table(state.params)), metrics)
+    results[name] = (np.asarray(state_lib.value_table(state.params)), metrics)
   table, metrics = results['as is']
   for name, tolerance in (('other', 0), ('wider', 1e-6)):
     assert int(results[name][1]['slots_accessed']) == metrics['slots_accessed']
@@ -205,7 +206,7 @@ def test_hidden_states_reused_give_the_same_step(update):
   tables = []
   for reused in (None, hidden, -hidden):
     state, _ = step_lib.train_step(steps.init(model, method), batch, reused)
-    tables.append(np.asarray(step_lib.table(state.params)))
+    tables.append(np.asarray(state_lib.value_table(state.params)))
   np.testing.assert_allclose(tables[1], tables[0], rtol=1e-6, atol=1e-6)
   # They are what is used, or this would be no other step.
   assert np.abs(tables[2] - tables[0]).max() > 1e-3
@@ -238,11 +239,14 @@ def test_state_is_donated_the_step_traced_once_and_keys_differ():
   state, chosen = steps.init(steps.make_model(), method), set()
   for step in range(3):
     # Of a copy: a buffer that numpy looks into cannot be donated.
-    old, before = state, np.asarray(jnp.copy(step_lib.table(state.params)))
+    old, before = (
+      state,
+      np.asarray(jnp.copy(state_lib.value_table(state.params))),
+    )
     state, metrics = step_lib.train_step(old, steps.make_batch())
-    assert step_lib.table(old.params).is_deleted()
+    assert state_lib.value_table(old.params).is_deleted()
     assert int(metrics['slots_updated']) == T < int(metrics['slots_accessed'])
-    after = np.asarray(jnp.copy(step_lib.table(state.params)))
+    after = np.asarray(jnp.copy(state_lib.value_table(state.params)))
     chosen.add(tuple(np.flatnonzero((before != after).any(axis=-1))))
     assert int(state.step) == step + 1
   assert len(traces) == 1
@@ -286,7 +290,7 @@ def test_methods_that_cannot_work_are_refused(update):
   with pytest.raises(ValueError, match=f'num_slots = {N}, got {N + 1}'):
     steps.init(model, steps.make_method(update, t=N + 1))
   with pytest.raises(ValueError, match="'sparse_memory' needs a background"):
-    step_lib.init_state(model, steps.make_method(update))
+    state_lib.init(model, steps.make_method(update))
   plain = decoders.make_model(num_layers=2)
   with pytest.raises(ValueError, match='one value table, found 0'):
     steps.init(plain, steps.make_method(update))
@@ -301,7 +305,7 @@ def test_full_training_leaves_unread_rows():
     weight_decay=0.5,
   )
   model = steps.make_model()
-  old = np.asarray(step_lib.table(nnx.state(model)))
+  old = np.asarray(state_lib.value_table(nnx.state(model)))
   embedding = np.asarray(model.embedding[...])
   batch = steps.make_batch()
   gradient, _ = steps.loss_gradient(*nnx.split(model), batch)
@@ -311,7 +315,7 @@ def test_full_training_leaves_unread_rows():
     with steps.optax_promotion():
       state, metrics = step_lib.train_step(state, batch)
     losses.append(float(metrics['loss']))
-  new = np.asarray(step_lib.table(state.params))
+  new = np.asarray(state_lib.value_table(state.params))
   # Without weight decay a row without a gradient stays as it was.
   gradient = np.asarray(gradient)
   np.testing.assert_array_equal(old != new, gradient != 0)
