@@ -39,7 +39,7 @@ from smft_jax.data import token_cache
 from smft_jax.data import tokenizers
 from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
-from smft_jax.runs import learner
+from smft_jax.runs import finetune
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
 from smft_jax.training import method as method_lib
@@ -217,7 +217,7 @@ def cases(
     return Case(name, make, lambda: first_state(method))
 
   graphdef, params = transformer.make(model, experiment.seed)
-  student = learner.Learner(
+  student = finetune.make_learner(
     experiment,
     base_lib.Base(
       folder=pathlib.Path(),

@@ -79,7 +79,7 @@ def _finished_run(workdir: pathlib.Path):
   experiment = workdir_lib.experiment_of(workdir)
   if experiment.method is None or experiment.stream is None:
     raise schema.UserError(f'the run in {workdir} streamed no documents')
-  if experiment.method.name != 'sparse_memory':
+  if not experiment.method.ranks_slots:
     raise schema.UserError(
       f'the run in {workdir} used method {experiment.method.name!r}, which'
       " chooses no slots; analyze takes runs of 'sparse_memory'"

@@ -19,7 +19,7 @@ from smft_jax.analyze import reads as reads_lib
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import task
 from smft_jax.runs import base as base_lib
-from smft_jax.runs import learner
+from smft_jax.runs import finetune
 from smft_jax.runtime import preemption
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
@@ -80,7 +80,7 @@ def chosen_slots(
     their scores; and the scores [steps, N] in the first step of some lessons.
   """
   assert experiment.stream is not None
-  student = learner.Learner(experiment, base)
+  student = finetune.make_learner(experiment, base)
   steps = experiment.stream.steps_per_document
   total = len(base.task.documents[: experiment.stream.max_documents])
   sampled = set(evenly_spaced(total, _CURVES))

@@ -122,14 +122,12 @@ def report(
   Raises:
     UserError: As `shapes.step`.
   """
-  state, batch, hidden = shapes.step(experiment, devices)
+  state, batch = shapes.step(experiment, devices)
   mesh = experiment.mesh or sections.MeshConfig()
   if experiment.mesh is None:
-    state, batch, hidden = compiled.on_device(
-      devices[0], (state, batch, hidden)
-    )
-  program = compiled.compile_for(step_lib.train_step, state, batch, hidden)
-  kinds: dict[str, float] = dict(bytes_by_kind(state, batch, hidden))
+    state, batch = compiled.on_device(devices[0], (state, batch))
+  program = compiled.compile_for(step_lib.train_step, state, batch)
+  kinds: dict[str, float] = dict(bytes_by_kind(state, batch))
   moved, taken = hlo.parse(program.text), dict(program.memory)
   # Tiles of a chip are filled up, and what is not used is left out.
   kinds['padding of these'] = taken.pop('arguments') - sum(kinds.values())
@@ -147,7 +145,7 @@ def report(
     sent=traffic.collectives(moved, mesh.data * mesh.fsdp * mesh.memory),
     # Devices along `memory` see the same tokens, and do the same with them.
     flops=flops.matmul_flops_of_device(
-      mesh.data * mesh.fsdp, step_lib.train_step, state, batch, hidden
+      mesh.data * mesh.fsdp, step_lib.train_step, state, batch
     ),
     accessed=traffic.accessed_bytes(moved),
     peak=peak,
@@ -158,7 +156,6 @@ def report(
 def bytes_by_kind(
   state: state_lib.TrainState,
   batch: batches.Batch,
-  hidden: jax.ShapeDtypeStruct | None = None,
 ) -> dict[str, int]:
   """Bytes on each chip of what a step takes, from shapes with shardings."""
   values, subkeys, rest = nnx.split_state(
@@ -172,7 +169,7 @@ def bytes_by_kind(
     'optimizer state': state.opt_state,
     'document frequencies': state.background,
     'what the method adds': (state.extras, numbers),
-    'batch': (batch, hidden),
+    'batch': batch,
   }
   return {kind: compiled.bytes_on_chip(tree) for kind, tree in kinds.items()}
 

@@ -35,7 +35,7 @@ from smft_jax.training import state as state_lib
 def step(
   experiment: config_lib.Experiment,
   devices: Sequence[jax.Device] | None = None,
-) -> tuple[state_lib.TrainState, batches.Batch, jax.ShapeDtypeStruct | None]:
+) -> tuple[state_lib.TrainState, batches.Batch]:
   """The arguments of `step_lib.train_step` in a run of a config.
 
   It is the step on the stream, or without one that of pretraining.
@@ -45,8 +45,9 @@ def step(
     devices: Those of its mesh; None takes those at hand.
 
   Returns:
-    State, batch and hidden states (see `config.stream.reuse_hidden`), their
-    arrays `jax.ShapeDtypeStruct`s; with shardings if the config has a mesh.
+    State and batch, with `jax.ShapeDtypeStruct`s for arrays; with shardings if
+    the config has a mesh. A run may take the hidden states below the memory
+    from an earlier step; here every step computes them.
 
   Raises:
     UserError: If the method takes no steps.
@@ -59,12 +60,7 @@ def step(
       ' nothing to compile'
     )
   layout = state_lib.layout_of(found)
-  hidden = None
-  if experiment.stream is not None and experiment.stream.reuse_hidden:
-    size = experiment.stream.batch_size
-    model = nnx.merge(found.graphdef, found.params).config
-    hidden = _split((size, length, model.model_dim), model.dtype, layout)
-  return found, batch(experiment, length, layout), hidden
+  return found, batch(experiment, length, layout)
 
 
 def experiment_of(config: config_dict.ConfigDict) -> config_lib.Experiment:
@@ -92,7 +88,7 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   settings: Any = experiment.data
   stream = experiment.stream
   longest = experiment.base.max_length
-  replays = getattr(experiment.method, 'replay_fraction', 0.0) > 0
+  replays = _replays(experiment)
   if settings.kind != 'world':
     if stream is not None and stream.max_length:
       longest = max(stream.max_length, longest if replays else 0)
@@ -104,13 +100,13 @@ def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   found = []
   if stream is not None:
-    found += learner.document_rows(experiment, task, tokenizer)
+    found += learner.encode_documents(stream, task, tokenizer, longest)
   if stream is None or replays:
     old = encoding.tokenize(task.pretraining, tokenizer, max_length=longest)
     if stream is None and experiment.base.packed:
       old = packing.pack(old, longest, experiment.seed)
     found.append(old)
-  return tokenizer.vocab_size, learner.row_length(found)
+  return tokenizer.vocab_size, learner.batch_length(found)
 
 
 def state(
@@ -133,7 +129,7 @@ def state(
     method = base_lib.pretraining_method(experiment)
   else:
     assert experiment.method is not None
-    method = methods.METHODS[experiment.method.name].make(experiment.method)
+    method = methods.make(experiment.method)
 
   def build() -> state_lib.TrainState:
     model: nnx.Module = transformer.Transformer(config, rngs=nnx.Rngs(0))
@@ -176,7 +172,7 @@ def batch(
     As in `step`.
   """
   settings = experiment.stream or experiment.base
-  replays = getattr(experiment.method, 'replay_fraction', 0.0) > 0
+  replays = _replays(experiment)
   packed = experiment.stream is None and experiment.base.packed
   shape = settings.batch_size, length
   return batches.Batch(
@@ -186,6 +182,13 @@ def batch(
     ranked=_split(shape, jnp.bool_, layout) if replays else None,
     segments=_split(shape, jnp.int32, layout) if packed else None,
   )
+
+
+def _replays(experiment: config_lib.Experiment) -> bool:
+  """Whether batches of the stream hold pretraining text."""
+  if experiment.method is None:
+    return False
+  return methods.make(experiment.method).replay_fraction > 0
 
 
 def _split(shape, dtype, layout: layout_lib.Layout | None):

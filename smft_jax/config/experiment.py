@@ -50,9 +50,6 @@ NOT_COMPARED = (
   'config.tensorboard',
 )
 
-# Methods that leave alone what lies below the memory layer.
-_REUSING_HIDDEN = ('sparse_memory', 'values_only')
-
 
 def _choose_data(config: Mapping[str, Any], name: str) -> type:
   """Returns the dataclass of one kind of data."""
@@ -153,19 +150,17 @@ class Experiment:
         'config.model.memory_layers is empty, so the stream has no memory to'
         ' learn into'
       )
-    if getattr(self.method, 't', 0) > self.memory.num_slots:
+    if self.method.ranks_slots and self.method.t > self.memory.num_slots:
       raise schema.UserError(
         f'config.method.t = {self.method.t} is more than the'
         f' {self.memory.num_slots} slots of config.memory.num_slots'
       )
-    if getattr(self.method, 'needs_background', False) and not self.background:
+    if self.method.needs_background and not self.background:
       raise schema.UserError(
         f'config.method.ranking = {self.method.ranking!r} needs document'
         ' frequencies: give config.background, or use config.method.ranking ='
         " 'tf'"
       )
-    if self.stream.reuse_hidden:
-      self._check_reuse()
 
   def _check_sizes(self) -> None:
     """Checks that the tokenizer has one source and the memory is there."""
@@ -194,19 +189,6 @@ class Experiment:
           f'config.{name}.batch_size = {size} must be a multiple of the'
           f' {replicas} replicas of config.mesh.data times config.mesh.fsdp'
         )
-
-  def _check_reuse(self) -> None:
-    assert self.method is not None
-    if self.method.name not in _REUSING_HIDDEN:
-      raise schema.UserError(
-        f'config.method.name = {self.method.name!r} changes what lies below'
-        ' the memory layer, so config.stream.reuse_hidden must be False'
-      )
-    if getattr(self.method, 'replay_fraction', 0.0):
-      raise schema.UserError(
-        'config.method.replay_fraction brings texts from outside the document,'
-        ' so config.stream.reuse_hidden must be False'
-      )
 
 
 def from_config_dict(

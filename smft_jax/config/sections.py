@@ -78,8 +78,6 @@ class StreamConfig:
     answer_weight: Loss weight of answer tokens.
     max_documents: Documents to learn; None learns all of them.
     max_length: Tokens in a row; None takes `config.base.max_length`.
-    reuse_hidden: Compute what is below the memory once per document. Faster
-      where steps repeat rows, at the cost of storing hidden states.
     checkpoint_every: Documents between checkpoints, in addition to those at
       each evaluation.
   """
@@ -90,7 +88,6 @@ class StreamConfig:
   answer_weight: float = 1.0
   max_documents: int | None = None
   max_length: int | None = None
-  reuse_hidden: bool = False
   checkpoint_every: int | None = None
 
   def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from flax import nnx
 import jax
 
 from smft_jax import memory
+from smft_jax import methods
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.lesson import table as lesson_lib
@@ -26,9 +27,6 @@ from smft_jax.runs import workdir as workdir_lib
 from smft_jax.store import checkpoint
 from smft_jax.store import manifest
 from smft_jax.training import state as state_lib
-
-# Methods that change rows of the value table and nothing else.
-METHODS = ('sparse_memory', 'values_only')
 
 
 def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
@@ -41,11 +39,11 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
   experiment = workdir_lib.experiment_of(workdir)
   if experiment.method is None or experiment.stream is None:
     raise schema.UserError(f'the run in {workdir} streamed no documents')
-  if experiment.method.name not in METHODS:
+  if not experiment.method.only_values:
     raise schema.UserError(
       f'the run in {workdir} used method {experiment.method.name!r}, which'
       f' changes more than value rows; lessons are made of'
-      f' {" and ".join(map(repr, METHODS))}'
+      f' {" and ".join(sorted(_value_methods()))}'
     )
   base = workdir_lib.base_of(experiment)
   state = finetune.last_state(experiment, base, workdir)
@@ -159,3 +157,12 @@ def _read(folder: pathlib.Path):
     )
   step, arrays, _ = found
   return step, arrays, manifest.read(folder / 'params' / str(step))['owner']
+
+
+def _value_methods() -> list[str]:
+  """Names the methods that change nothing but value rows."""
+  return [
+    repr(name)
+    for name, method in methods.METHODS.items()
+    if method.Config.only_values
+  ]

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smft_jax import memory
 from smft_jax import methods
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import stream as stream_lib
@@ -98,7 +97,7 @@ def run(
   tokens, began = spent['tokens'], time.monotonic() - spent['wall_s']
   lesson_s = spent['lesson_s']
   input_wait_s = waited_s = spent.get('input_wait_s', 0.0)
-  student = learner.Learner(experiment, base)
+  student = make_learner(experiment, base)
   watch = divergence.Watch(
     'the stream',
     min(experiment.max_skipped, total * each),
@@ -196,12 +195,26 @@ def run(
   }
 
 
+def make_learner(
+  experiment: config_lib.Experiment, base: base_lib.Base
+) -> learner.Learner:
+  """Builds the learner of a run's stream."""
+  assert experiment.stream is not None
+  return learner.Learner(
+    experiment.stream,
+    methods.make(experiment.method),
+    base,
+    max_length=experiment.base.max_length,
+    seed=experiment.seed,
+  )
+
+
 def first_state(
   experiment: config_lib.Experiment, base: base_lib.Base
 ) -> state_lib.TrainState:
   """The state before the first document: the base, and what a method adds."""
   assert experiment.method is not None
-  method = methods.METHODS[experiment.method.name].make(experiment.method)
+  method = methods.make(experiment.method)
   graphdef, params, extras = _prepared(
     base, method, experiment.base.max_length, experiment.seed
   )
@@ -261,7 +274,7 @@ class _Saves:
 
 
 def _saves(experiment, base, state, folder: pathlib.Path) -> _Saves:
-  only_values = state.method.trainable is memory.MemoryValue
+  only_values = experiment.method.only_values
   return _Saves(
     folder=folder,
     owner={

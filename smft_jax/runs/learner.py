@@ -1,4 +1,4 @@
-"""Learning a document: its batches, what is replayed with them, the steps."""
+"""Learns one document of a stream: builds its batches and takes the steps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable
 import contextlib
 import dataclasses
 import time
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from smft_jax import flops
-from smft_jax.config import experiment as config_lib
+from smft_jax import memory
+from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import stream as stream_lib
@@ -19,62 +22,107 @@ from smft_jax.data import tokenizers
 from smft_jax.runs import base as base_lib
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
+from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 
-def document_rows(
-  experiment: config_lib.Experiment,
+class DocumentBatch(NamedTuple):
+  """The batch of one step on a document.
+
+  Attributes:
+    batch: The batch, as `train_step` takes it.
+    rows: int [B'], rows of the document in it; the rest are replayed.
+    num_tokens: Tokens in it, in all processes together.
+  """
+
+  batch: batches.Batch
+  rows: np.ndarray
+  num_tokens: int
+
+
+def encode_documents(
+  settings: sections.StreamConfig,
   task: task_lib.Task,
   tokenizer: tokenizers.Tokenizer,
+  max_length: int,
 ) -> list[encoding.Encoded]:
-  """The texts of each document that is streamed, as rows."""
-  stream = experiment.stream
-  assert stream is not None
+  """Encodes the training texts of each streamed document.
+
+  Args:
+    settings: The stream.
+    task: The data.
+    tokenizer: The base's.
+    max_length: Tokens in a row, unless the stream sets it.
+
+  Returns:
+    The rows of each document.
+  """
   return [
     encoding.tokenize(
       document.augmentations,
       tokenizer,
-      max_length=stream.max_length or experiment.base.max_length,
-      context_weight=stream.context_weight,
-      answer_weight=stream.answer_weight,
+      max_length=settings.max_length or max_length,
+      context_weight=settings.context_weight,
+      answer_weight=settings.answer_weight,
     )
-    for document in task.documents[: stream.max_documents]
+    for document in task.documents[: settings.max_documents]
   ]
 
 
-def row_length(rows: Iterable[encoding.Encoded]) -> int:
-  """L of the batches, one for the whole stream so that it compiles once."""
+def batch_length(rows: Iterable[encoding.Encoded]) -> int:
+  """Returns L, one for the whole stream so that the step compiles once."""
   return batches.bucket_length(max(r.longest for r in rows), 4)
 
 
 class Learner:
-  """Takes the steps on the documents of a stream; keeps no state of them.
+  """Takes the steps on the documents of a stream; keeps no training state.
+
+  Hidden states below the memory are computed once per document where that is
+  exact (only values train, nothing is replayed) and saves work (steps repeat
+  rows).
 
   Args:
-    experiment: The config, with a `stream` and a `method`.
-    base: The model that the stream began with; its data and tokenizer count.
+    settings: The stream.
+    method: The way of finetuning.
+    base: The model before the stream, with its data and tokenizer.
+    max_length: Tokens in a row, unless the stream sets it.
+    seed: The run's seed.
   """
 
-  def __init__(self, experiment: config_lib.Experiment, base: base_lib.Base):
-    assert experiment.stream is not None
-    self._settings = experiment.stream
-    self._seed = experiment.seed * 1_000_003
+  def __init__(
+    self,
+    settings: sections.StreamConfig,
+    method: method_lib.Method,
+    base: base_lib.Base,
+    *,
+    max_length: int,
+    seed: int,
+  ):
+    self._settings = settings
+    self._seed = seed * 1_000_003
     self._pad_id = base.tokenizer.pad_id
     self._layout = base.layout
-    documents = base.task.documents[: self._settings.max_documents]
+    documents = base.task.documents[: settings.max_documents]
     self._names = [document.id for document in documents]
-    self._rows = document_rows(experiment, base.task, base.tokenizer)
+    self._rows = encode_documents(
+      settings, base.task, base.tokenizer, max_length
+    )
     every = list(self._rows)
-    size = self._settings.batch_size
-    fraction = getattr(experiment.method, 'replay_fraction', 0.0)
-    self._replayed = min(max(round(fraction * size), 1), size - 1)
+    size, fraction = settings.batch_size, method.replay_fraction
+    self._num_replayed = min(max(round(fraction * size), 1), size - 1)
     if not fraction:
-      self._replayed = 0
-    if self._replayed:
-      self._old = base_lib.pretraining_rows(base, experiment.base.max_length)
-      every.append(self._old)
-    self._length = row_length(every)
+      self._num_replayed = 0
+    if self._num_replayed:
+      self._pretraining = base_lib.pretraining_rows(base, max_length)
+      every.append(self._pretraining)
+    self._length = batch_length(every)
+    self._most_rows = max(map(len, self._rows), default=0)
+    self._reuses_hidden = (
+      method.trainable is memory.MemoryValue
+      and not self._num_replayed
+      and settings.steps_per_document * size >= 2 * self._most_rows
+    )
 
   def learn(
     self,
@@ -85,22 +133,22 @@ class Learner:
     waiting: Callable[
       [], contextlib.AbstractContextManager
     ] = contextlib.nullcontext,
-  ):
+  ) -> tuple[state_lib.TrainState, dict[str, float]]:
     """Takes the steps on one document.
 
-    Stops after the step in progress where the run is asked to stop, or too many
-    steps are skipped; `state.step` tells how far it came.
+    Stops after the current step if the run is asked to stop or too many steps
+    were skipped; `state.step` then tells how far it came.
 
     Args:
-      state: Before the document, or in it; donated.
-      index: Its place in the stream.
-      watch: Looks at every step; None for nobody.
-      first: Steps on it that were taken before.
-      waiting: What batches are made within, such as `Progress.waiting`.
+      state: The state; donated.
+      index: The document's place in the stream.
+      watch: Checks every step for divergence; None checks nothing.
+      first: Steps on this document that were already taken.
+      waiting: Context in which batches are made, such as `Progress.waiting`.
 
     Returns:
-      The state after it, and numbers: the last step's `loss`, `slots_accessed`
-      and `slots_updated`, `tokens` seen and `lesson_s`, the seconds it took.
+      The next state and numbers: the last step's `loss`, `slots_accessed` and
+      `slots_updated`; `tokens`; `lesson_s`, the seconds it took.
     """
     began = time.monotonic()
     if state.method.begin_document is not None:
@@ -110,16 +158,16 @@ class Learner:
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
       with waiting():
-        batch, chosen, size = self.batch(index, step)
-      tokens += size
+        made = self.batch(index, step)
+      tokens += made.num_tokens
       state, values = step_lib.train_step(
-        state, batch, None if hidden is None else hidden[chosen]
+        state, made.batch, None if hidden is None else hidden[made.rows]
       )
       if watch is not None:
         watch.look(
           values,
           f'step {step + 1} on document {self._names[index]!r},'
-          f' {divergence.rows_named(chosen)} of its texts',
+          f' {divergence.rows_named(made.rows)} of its texts',
         )
       if preemption.requested() or (watch is not None and watch.exceeded):
         break
@@ -132,57 +180,75 @@ class Learner:
     return state, values | {'tokens': tokens}
 
   def flops(self, state: state_lib.TrainState) -> int:
-    """Operations of the matrix products in the steps on a document."""
-    batch, chosen, _ = self.batch(0, 0)
-    hidden = self._hidden(state, 0)
-    hidden = None if hidden is None else hidden[chosen]
-    step = flops.matmul_flops(step_lib.train_step, state, batch, hidden)
-    return step * self._settings.steps_per_document
+    """Counts the matrix-product operations of the steps on a document."""
+    made = self.batch(0, 0)
+    hidden, below = None, 0
+    if self._reuses_hidden:
+      whole = self._document(0)
+      below = flops.matmul_flops(
+        step_lib.hidden_below_memory,
+        state.graphdef,
+        state.params,
+        whole.tokens,
+        whole.mask,
+      )
+      hidden = self._hidden(state, 0)[made.rows]
+    step = flops.matmul_flops(step_lib.train_step, state, made.batch, hidden)
+    return below + step * self._settings.steps_per_document
 
-  def batch(self, index: int, step: int):
-    """What a step on a document takes; it depends on the arguments alone.
+  def batch(self, index: int, step: int) -> DocumentBatch:
+    """Builds the batch of a step, a pure function of the arguments.
+
+    Each process makes its own part of it.
 
     Args:
       index: The document's place in the stream.
-      step: Which step on it, from 0.
-
-    Returns:
-      The batch, which texts of the document it has, and how many tokens.
+      step: The step on that document, from 0.
     """
     rows = self._rows[index]
-    whole = self._settings.batch_size
-    size = whole - self._replayed
-    # Each process makes its own part: first the document's, then what is old.
-    here = stream_lib.local_rows(self._layout, whole)
-    chosen = batches.row_indices(len(rows), step, size, self._seed + index)
+    size = self._settings.batch_size
+    num_own = size - self._num_replayed
+    local = stream_lib.local_rows(self._layout, size)
+    chosen = batches.row_indices(len(rows), step, num_own, self._seed + index)
     tokens = int(np.sum(rows.lengths[chosen]))
-    part = rows.take(chosen[here[here < size]])
+    part = rows.take(chosen[local[local < num_own]])
     batch = batches.pad(part, self._length, self._pad_id)
-    if self._replayed:
-      done = index * self._settings.steps_per_document + step
-      again = batches.row_indices(
-        len(self._old), done, self._replayed, self._seed + len(self._rows)
+    if self._num_replayed:
+      replayed = batches.row_indices(
+        len(self._pretraining),
+        index * self._settings.steps_per_document + step,
+        self._num_replayed,
+        self._seed + len(self._rows),
       )
-      tokens += int(np.sum(self._old.lengths[again]))
-      part = self._old.take(again[here[here >= size] - size])
+      tokens += int(np.sum(self._pretraining.lengths[replayed]))
+      part = self._pretraining.take(replayed[local[local >= num_own] - num_own])
       old = batches.pad(part, self._length, self._pad_id)
       batch = batches.Batch(
         np.concatenate([batch.tokens, old.tokens]),
         np.concatenate([batch.mask, old.mask]),
         np.concatenate([batch.loss_weights, old.loss_weights]),
-        # A document is written to slots that it reads, not what is replayed.
+        # Only the document's own accesses select slots.
         ranked=np.concatenate([batch.mask, np.zeros_like(old.mask)]),
       )
-    return stream_lib.assemble(self._layout, batch, whole), chosen, tokens
+    batch = stream_lib.assemble(self._layout, batch, size)
+    return DocumentBatch(batch, chosen, tokens)
 
-  def _hidden(self, state: state_lib.TrainState, index: int):
-    """Hidden states of a document's rows, where steps are to reuse them."""
-    if not self._settings.reuse_hidden:
-      return None
+  def _document(self, index: int) -> batches.Batch:
+    """Returns all rows of a document, repeated up to those of the longest.
+
+    One shape for all documents, so that they share a program.
+    """
     rows = self._rows[index]
-    # Filled up to one shape, so that all documents share a program.
-    filled = np.resize(np.arange(len(rows)), max(map(len, self._rows)))
-    whole = batches.pad(rows.take(filled), self._length, self._pad_id)
+    filled = np.resize(np.arange(len(rows)), self._most_rows)
+    return batches.pad(rows.take(filled), self._length, self._pad_id)
+
+  def _hidden(
+    self, state: state_lib.TrainState, index: int
+  ) -> jax.Array | None:
+    """Returns the hidden states of a document's rows, if steps reuse them."""
+    if not self._reuses_hidden:
+      return None
+    whole = self._document(index)
     return step_lib.hidden_below_memory(
       state.graphdef, state.params, whole.tokens, whole.mask
     )

@@ -21,7 +21,6 @@ from smft_jax.data import tokenizers
 from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
-from smft_jax.runs import learner
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
 from smft_jax.training import step as step_lib
@@ -143,9 +142,9 @@ def test_the_step_is_that_of_a_run(method, base):
     begin_document = state.method.begin_document
     if begin_document is not None:
       state.extras.update(begin_document(0, 3))
-    batch, *_ = learner.Learner(experiment, base).batch(0, 0)
+    batch, *_ = finetune.make_learner(experiment, base).batch(0, 0)
     got = shapes.step(experiment)
-    assert described(got) == described((state, batch, None))
+    assert described(got) == described((state, batch))
     # On a mesh it can be traced, for which all has to be there.
     on_mesh = shapes.step(make(**changes))
     _, values = jax.eval_shape(step_lib.train_step, *on_mesh)
@@ -155,25 +154,14 @@ def test_the_step_is_that_of_a_run(method, base):
 def test_without_a_stream_it_is_that_of_pretraining():
   experiment = make(stream=None, method=None, background=None)
   with jax.numpy_dtype_promotion('standard'):
-    state, batch, hidden = shapes.step(experiment)
+    state, batch = shapes.step(experiment)
     found = compile_lib.report(experiment, jax.devices())
   assert state.method.name == 'pretraining'
   assert batch.tokens.shape[0] == experiment.base.batch_size
-  assert hidden is None
   # Two moments of each weight.
   weights = found.memory['value table'] + found.memory['sub-keys']
   weights += found.memory['other weights']
   assert found.memory['optimizer state'] == pytest.approx(2 * weights, rel=0.01)
-
-
-def test_hidden_states_that_are_reused_are_an_argument():
-  experiment = make(stream__reuse_hidden=True)
-  *_, hidden = shapes.step(experiment)
-  _, length = shapes.rows(experiment)
-  assert hidden.shape == (8, length, 14)
-  reused, whole = report(stream__reuse_hidden=True), report()
-  added = 8 * length * 14 * 4 / 4
-  assert reused.memory['batch'] - whole.memory['batch'] == added
 
 
 @pytest.mark.parametrize(

@@ -202,15 +202,6 @@ def test_a_mistake_in_a_method_is_one_line(method, parts):
     assert part in said
 
 
-@pytest.mark.parametrize(
-  'method',
-  [{'name': 'full'}, {'t': 3, 'replay_fraction': 0.5}],
-)
-def test_hidden_states_are_reused_only_where_they_stay(method):
-  said = message(method=method, stream__reuse_hidden=True)
-  assert 'config.stream.reuse_hidden must be False' in said
-
-
 def test_differences_name_the_settings():
   ours = config_lib.to_dict(config_lib.from_config_dict(configs.CONFIG))
   theirs = config_lib.to_dict(

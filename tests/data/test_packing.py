@@ -19,7 +19,7 @@ from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.methods import pretraining
 from smft_jax.runs import base as base_lib
-from smft_jax.runs import learner
+from smft_jax.runs import finetune
 from smft_jax.store import records as records_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -301,7 +301,7 @@ def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
   assert all(batch.segments.max() > 1 for batch in seen)
   # Accesses are counted by text where facts are learned, replay included.
   assert base_lib.pretraining_rows(base, 29).segments is None
-  batch, _, _ = learner.Learner(experiment, base).batch(0, 0)
+  batch, _, _ = finetune.make_learner(experiment, base).batch(0, 0)
   assert batch.ranked is not None
   assert batch.segments is None
   # What a step is compiled for is what it gets.

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from smft_jax import memory
 from smft_jax import methods
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
-from smft_jax.runs import learner
 from smft_jax.runs import measurements
 from smft_jax.runtime import program
 from smft_jax.store import records as records_lib
@@ -85,13 +85,24 @@ def variables(state):
   }
 
 
+@pytest.mark.parametrize('name', methods.METHODS)
+def test_a_method_is_what_its_config_declares(name):
+  config = methods.METHODS[name].Config()
+  method = methods.make(config)
+  assert config.name == method.name == name
+  assert config.only_values == (method.trainable is memory.MemoryValue)
+  assert config.adds_parameters == (method.add_modules is not None)
+  assert config.ranks_slots == (method.score is not None)
+  assert not config.needs_background or config.ranks_slots
+
+
 @pytest.mark.parametrize('name', TRAINED)
 def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
   experiment = make_experiment(root, settings(name))
   state = finetune.first_state(experiment, base)
   sets, _ = measurements.of_base(experiment, base)
   first = variables(state.params)
-  student = learner.Learner(experiment, base)
+  student = finetune.make_learner(experiment, base)
   for index in range(len(sets.documents)):
     state, _ = student.learn(state, index)
   texts = [text for d in sets.documents for text in d.augmentations]

@@ -252,7 +252,7 @@ def spoil(patch, bad):
     batch, chosen, tokens = batch_of(self, index, step)
     if bad(index, step):
       batch.loss_weights[...] = np.nan
-    return batch, chosen, tokens
+    return learner.DocumentBatch(batch, chosen, tokens)
 
   patch.setattr(learner.Learner, 'batch', spoiled)
 

@@ -125,18 +125,6 @@ def test_the_stream_is_learned_and_watched(root):
   assert steps(workdir / 'checkpoints') == [4, 6]
 
 
-def test_reused_hidden_states_learn_the_same(root):
-  assert (
-    train_runs.run(root, 'reused', '--config.stream.reuse_hidden=True') == 0
-  )
-  whole, reused = (
-    arrays(root / name / 'checkpoints') for name in ('whole', 'reused')
-  )
-  assert whole.keys() == reused.keys()
-  for name in whole:
-    np.testing.assert_allclose(reused[name], whole[name], rtol=1e-5, atol=1e-5)
-
-
 def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
   for step in (2, 4):  # before there is a checkpoint, and after one
     with pytest.MonkeyPatch.context() as patch:

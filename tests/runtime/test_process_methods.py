@@ -21,7 +21,7 @@ RUNS = {name: (f'--config.method.name={name}',) for name in methods.METHODS}
 RUNS['sparse_memory'] = ()
 # Experts stand beside a dense layer, which the tiny model has none of.
 RUNS['experts'] += ('--config.model.memory_placement=beside',)
-RUNS['hidden states used again'] = ('--config.stream.reuse_hidden=True',)
+RUNS['hidden states reused'] = ('--config.stream.steps_per_document=8',)
 RUNS['replay beside'] = ('--config.method.replay_fraction=0.25',)
 
 

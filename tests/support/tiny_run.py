@@ -8,7 +8,6 @@ import pathlib
 
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import finetune
-from smft_jax.runs import learner
 from smft_jax.runs import workdir as workdir_lib
 
 CONFIG = {
@@ -97,7 +96,7 @@ def learn(workdir: pathlib.Path, config):
   workdir_lib.prepare(workdir, experiment)
   base = workdir_lib.base_of(experiment)
   state = finetune.first_state(experiment, base)
-  student = learner.Learner(experiment, base)
+  student = finetune.make_learner(experiment, base)
   saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
   for index in range(len(base.task.documents)):
     state, _ = student.learn(state, index)
