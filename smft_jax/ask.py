@@ -55,21 +55,6 @@ _NO_SLOTS = np.zeros(0, np.int32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-  """One model's answer.
-
-  Attributes:
-    text: The answer.
-    slots: int [S], the slots it was read from, heaviest first.
-    shares: float [S], their shares of the weight of all reads; they sum to 1.
-  """
-
-  text: str
-  slots: np.ndarray
-  shares: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
   """One or more versions of a model, asked in one batch.
 
@@ -87,8 +72,11 @@ class Model:
   params: nnx.State
   overlay: overlay_lib.Overlay | None = None
 
-  def ask(self, prompt: str) -> list[Answer]:
-    """Returns each version's answer to a prompt."""
+  def ask(self, prompt: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """Returns each version's answer to a prompt, and the slots behind it.
+
+    The slots [S] are in order of their shares [S] of the weight of all reads.
+    """
     tokenizer = self.evaluator.tokenizer
     question = task.Question(
       prompt=prompt, answers=('?',), phrasing='', seen=False, fact=''
@@ -107,7 +95,7 @@ class Model:
     )
     answering = batch.mask & (np.arange(length) >= asked - 1)
     return [
-      _answer(text, slot_ids[i][answering[i]], weights[i][answering[i]])
+      (text, *_shares(slot_ids[i][answering[i]], weights[i][answering[i]]))
       for i, text in enumerate(texts)
     ]
 
@@ -172,30 +160,29 @@ def prompt_of(text: str) -> str:
   return text
 
 
-def lines(models: Iterable[Model], text: str) -> list[str]:
+def lines(models: Sequence[Model], text: str) -> list[str]:
   """Returns the answers to a text and the slots behind them, as lines."""
   prompt = prompt_of(text)
-  answered = [
-    answer
-    for model in models
-    for answer in zip(
-      model.names, model.changed, model.ask(prompt), strict=True
-    )
-  ]
-  width = max(len(name) for name, _, _ in answered)
+  width = max(len(name) for model in models for name in model.names)
   shown = []
-  for name, changed, answer in answered:
-    shown.append(f'{name:<{width}}  {answer.text or "(nothing)"}')
-    is_changed = np.isin(answer.slots, changed)
-    marks = np.where(is_changed, '*', '')
-    each = zip(answer.slots, marks, answer.shares, strict=True)
-    named = [f'{slot}{mark} {share:.1%}' for slot, mark, share in each]
-    shown.append(f'{"":<{width}}  slots {", ".join(named[:_SHOWN])}')
-    if len(changed):
-      share = np.sum(answer.shares[is_changed])
-      chosen = [named[i] for i in np.flatnonzero(is_changed)[:_SHOWN]]
-      heaviest = ', '.join(chosen) or 'none'
-      shown.append(f'{"":<{width}}  {share:.0%} on changed slots: {heaviest}')
+  for model in models:
+    answers = model.ask(prompt)
+    for name, changed, (text, slots, shares) in zip(
+      model.names, model.changed, answers, strict=True
+    ):
+      is_changed = np.isin(slots, changed)
+      marks = np.where(is_changed, '*', '')
+      named = [
+        f'{slot}{mark} {share:.1%}'
+        for slot, mark, share in zip(slots, marks, shares, strict=True)
+      ]
+      shown.append(f'{name:<{width}}  {text or "(nothing)"}')
+      shown.append(f'{"":<{width}}  slots {", ".join(named[:_SHOWN])}')
+      if len(changed):
+        share = np.sum(shares[is_changed])
+        heaviest = [named[i] for i in np.flatnonzero(is_changed)[:_SHOWN]]
+        listed = ', '.join(heaviest) or 'none'
+        shown.append(f'{"":<{width}}  {share:.0%} on changed slots: {listed}')
   return shown
 
 
@@ -275,14 +262,14 @@ def _accesses(graphdef, params, tokens, mask, overlay):
   return [jnp.concatenate(jax.tree.leaves(kind), axis=-1) for kind in sown]
 
 
-def _answer(text: str, slot_ids: np.ndarray, weights: np.ndarray) -> Answer:
-  """Sums the weights of the accesses [tokens, A] behind an answer by slot."""
+def _shares(
+  slot_ids: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the slots of some accesses and their shares, heaviest first."""
   slots, place = np.unique(slot_ids, return_inverse=True)
   shares = np.bincount(place.ravel(), weights.ravel().astype(np.float64))
   order = np.argsort(-shares, kind='stable')
-  return Answer(
-    text=text, slots=slots[order], shares=shares[order] / shares.sum()
-  )
+  return slots[order], shares[order] / shares.sum()
 
 
 if __name__ == '__main__':

@@ -61,10 +61,8 @@ def align(
 ) -> dict[str, float] | None:
   """Computes the share of reads at marked tokens, and chance.
 
-  Args:
-    counts: For each text, int [T], the reads at its tokens.
-    marked: For each text, bool [T], the marked tokens.
-    seed: Of the permutations.
+  `counts` and `marked` hold for each text the reads at its tokens, int [T], and
+  whether they are marked, bool [T]. `seed` is that of the permutations.
 
   Returns:
     `share`; `chance`, its exact mean over permutations; `chance_low` and

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import pathlib
 from typing import Any
 
@@ -45,6 +45,7 @@ _MANY = 6
 
 # Colours and dashes of the first and second line of a plot.
 _LOOKS = (('blue', ()), ('orange', (6, 3)))
+_SHARES = {'show': page.percent, 'y_range': (0.0, 1.0)}
 
 
 def write(
@@ -59,8 +60,8 @@ def write(
     numbers: The content of analysis.json.
     maps: The heat maps to show.
   """
-  found, overlap = summary(numbers), numbers['health']['overlap']
-  by_lessons = overlap['by_lessons']
+  found = summary(numbers)
+  by_lessons = numbers['health']['overlap']['by_lessons']
   names = ['1 lesson', *(f'{n} lessons' for n in range(2, _MANY)), 'more']
   counts = [*by_lessons[: _MANY - 1], sum(by_lessons[_MANY - 1 :])]
   text = page.render(
@@ -75,19 +76,8 @@ def write(
     kinds=analysis.KINDS,
     places=_PLACES,
     maps=maps,
-    enough=_plot_enough(numbers),
-    scores=_plot_scores(numbers['health']),
     by_lessons=list(zip(names, counts, counts, strict=False)),
-    overlap=_plot(
-      [
-        ('changed by an earlier lesson', enumerate(overlap['seen_before'], 1)),
-        ('changed by a later lesson', enumerate(overlap['rewritten'], 1)),
-      ],
-      x_label='lesson',
-      y_label="share of the lesson's rows",
-      show=page.percent,
-      y_range=(0.0, 1.0),
-    ),
+    plots=_plots(numbers),
   )
   atomic.write_text(workdir / 'analysis.html', text)
 
@@ -144,52 +134,56 @@ def _counts(facts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
   return found
 
 
-def _plot_enough(numbers: Mapping[str, Any]) -> str:
-  """Plots the share of questions answered over the rows put into the base."""
-  if 'by_rows' not in numbers:
-    return ''
-  lines = []
-  for kind, label in (('core', 'core set'), ('lesson', 'lesson')):
-    curve = numbers['by_rows'][kind]
-    points = zip(curve['rows'], curve['answered'], strict=True)
-    lines.append((f'rows of its {label}', points))
-  return _plot(
-    lines,
-    x_label='best rows put into the base',
-    y_label='questions answered',
-    show=page.percent,
-    y_range=(0.0, 1.0),
-    log_x=True,
-  )
+def _plots(numbers: Mapping[str, Any]) -> dict[str, str]:
+  """Plots the curves of an analysis, as SVG by name."""
+  health = numbers['health']
+  overlap, curve, t = health['overlap'], health['curve'], health['t']
+  ranks = list(zip(curve['ranks'], curve['scores'], strict=True))
+  found = {
+    'scores': _plot(
+      {'changed': _thin(ranks[:t]), 'not changed': _thin(ranks[t - 1 :])},
+      x_label='rank of the slot in a step',
+      y_label='mean score',
+      show='{:.2g}'.format,
+    ),
+    'overlap': _plot(
+      {
+        'changed by an earlier lesson': enumerate(overlap['seen_before'], 1),
+        'changed by a later lesson': enumerate(overlap['rewritten'], 1),
+      },
+      x_label='lesson',
+      y_label="share of the lesson's rows",
+      **_SHARES,
+    ),
+  }
+  if 'by_rows' in numbers:
+    found['enough'] = _plot(
+      {
+        f'rows of its {label}': zip(by['rows'], by['answered'], strict=True)
+        for key, label in (('core', 'core set'), ('lesson', 'lesson'))
+        if (by := numbers['by_rows'][key])
+      },
+      x_label='best rows put into the base',
+      y_label='questions answered',
+      log_x=True,
+      **_SHARES,
+    )
+  return found
 
 
-def _plot_scores(health: Mapping[str, Any]) -> str:
-  """Plots mean scores over ranks, cut at t; about 150 points of each line."""
-  curve, t = health['curve'], health['t']
-  points = list(zip(curve['ranks'], curve['scores'], strict=True))
-  lines = []
-  for label, part in (
-    ('changed', points[:t]),
-    ('not changed', points[t - 1 :]),
-  ):
-    thinned = [*part[: -1 : max(1, len(part) // 150)], part[-1]]
-    lines.append((label, thinned))
-  return _plot(
-    lines,
-    x_label='rank of the slot in a step',
-    y_label='mean score',
-    show='{:.2g}'.format,
-  )
-
-
-def _plot(lines, **settings: Any) -> str:
-  """Plots lines, given as a label and points, as SVG."""
+def _plot(lines: Mapping[str, Iterable[Any]], **settings: Any) -> str:
+  """Plots points (x, y) by label."""
   series = [
     figures.Series(label=label, points=tuple(at), color=color, dashes=dashes)
-    for (label, at), (color, dashes) in zip(lines, _LOOKS, strict=True)
+    for (label, at), (color, dashes) in zip(lines.items(), _LOOKS, strict=True)
   ]
   label = f'{settings["y_label"]} by {settings["x_label"]}'
   return figures.svg(figures.line_chart(series, height=2.3, **settings), label)
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> tuple:
+  """Keeps about 150 points, including the last."""
+  return (*points[: -1 : max(1, len(points) // 150)], points[-1])
 
 
 def _with(

@@ -4,13 +4,12 @@ A lesson holds the slots that a run changed and their rows before and after, bit
 for bit. `apply` requires the table to hold the rows before, `revert` the rows
 after. A lesson therefore cannot be applied twice or to another base.
 
-`merge` combines two lessons of one base. A slot that only one lesson changed
-keeps that lesson's row; a slot that both changed gets the sum of the changes,
-old + (a - old) + (b - old), because taking either row alone would undo part of
-the other lesson. (Split the default run's stream into two halves of 25
-documents, each learned from the base: they change 9296 and 9724 slots, 3588 of
-them in common. Alone they answer 94% and 91% of their questions, summed 92% and
-89%, and with the later row 39% and 91%.)
+`merge` combines two lessons of one base. A slot that both changed gets the sum
+of the changes, because taking either row alone would undo part of the other
+lesson. (Split the default run's stream into two halves of 25 documents, each
+learned from the base: they change 9296 and 9724 slots, 3588 of them in common.
+Alone they answer 94% and 91% of their questions, summed 92% and 89%, and with
+the later row 39% and 91%.)
 """
 
 from __future__ import annotations
