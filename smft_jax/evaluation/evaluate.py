@@ -201,7 +201,7 @@ def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id, overlay):
   decoded = transformer.greedy_decode(
     model, tokens, mask, max_new_tokens, eos_id, overlay
   )
-  return layout_lib.constrain_whole(memory.layout_of(model), decoded)
+  return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -216,4 +216,4 @@ def _row_nats(graphdef, params, batch):
   model = nnx.merge(graphdef, params)
   nll = step_lib.token_nll(model(batch.tokens, batch.mask), batch.tokens)
   sums = jnp.sum(nll * batch.loss_weights, axis=1)
-  return layout_lib.constrain_whole(memory.layout_of(model), sums)
+  return layout_lib.constrain_replicated(memory.layout_of(model), sums)

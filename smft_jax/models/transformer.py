@@ -229,7 +229,7 @@ class Transformer(nnx.Module):
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """[B, L] -> [B, L, D]; gathers a split table first."""
-    table = layout_lib.constrain_whole(self._layout(), self.embedding[...])
+    table = layout_lib.constrain_replicated(self._layout(), self.embedding[...])
     return self._split(table[tokens])
 
   def _split(self, x: jax.Array) -> jax.Array:

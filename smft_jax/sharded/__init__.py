@@ -1,1 +1,1 @@
-"""Search, reads and ranking over a mesh, with the numerics of one device."""
+"""Search, reads and ranking over a mesh, with the results of one device."""

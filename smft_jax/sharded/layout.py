@@ -1,8 +1,8 @@
-"""Where arrays lie on a mesh of devices: the mesh, and one table of layouts.
+"""Partition specs of all arrays on a mesh of devices, in one place.
 
-A mesh has three axes. Replicas of the model take parts of a batch along `data`
-and `fsdp`; dense weights are also split along `fsdp`; value table and sub-keys
-are split along `memory`, whose devices see the same tokens.
+A mesh has three axes. `data` and `fsdp` split the batch over replicas of the
+model; `fsdp` also splits dense weights; `memory` splits the value table and
+sub-keys over devices that see the same tokens.
 
 Shape letters: B batch, L length, D model dim, N slots, V value dim, H heads, C
 half a key, n sub-keys in a half, t selected slots.
@@ -39,22 +39,22 @@ def make_mesh(
   devices: Sequence[jax.Device] | None = None,
   axis_type: jax.sharding.AxisType = jax.sharding.AxisType.Auto,
 ) -> jax.sharding.Mesh:
-  """Lays devices out in a mesh; a smaller one takes the first of them.
+  """Makes a mesh of the first data * fsdp * memory devices.
 
   Args:
     data: Replicas of the model.
     fsdp: Replicas that share one copy of the dense weights.
     memory: Devices that share one copy of the value table.
-    devices: What to take from; None takes all there are.
-    axis_type: Of all three axes. Under Auto and Explicit the functions of
-      `sharded_search`, `sharded_lookup` and `sharded_ranking` work, under
-      Auto whole models.
+    devices: Devices to use; None uses `jax.devices()`.
+    axis_type: Type of all three axes. The functions of `sharded` work under
+      Auto and Explicit, whole models under Auto.
 
   Returns:
     The mesh.
 
   Raises:
-    ValueError: If an axis is below 1, or the mesh does not divide the devices.
+    ValueError: If an axis is below 1, or the size of the mesh does not divide
+      the number of devices.
 
   Example:
     >>> make_mesh(data=5, memory=999)
@@ -67,29 +67,30 @@ def make_mesh(
   if min(sizes) < 1:
     raise ValueError(f'{AXES[sizes.index(min(sizes))]} must be at least 1.')
   devices = jax.devices() if devices is None else devices
-  wanted = math.prod(sizes)
-  if len(devices) % wanted:
+  num_devices = math.prod(sizes)
+  if len(devices) % num_devices:
     raise ValueError(
       f'a mesh of data = {data} x fsdp = {fsdp} x memory = {memory} takes'
-      f' {wanted} devices, which does not divide the {len(devices)} there are.'
+      f' {num_devices} devices, which does not divide the {len(devices)} there'
+      ' are.'
     )
-  # `jax.make_mesh` lays an axis over a part of a torus's axis for v5e only.
+  # `jax.make_mesh` splits a torus's axis on v5e only.
   grid = mesh_utils.create_device_mesh(
-    sizes, devices[:wanted], allow_split_physical_axes=True
+    sizes, devices[:num_devices], allow_split_physical_axes=True
   )
   return jax.sharding.Mesh(grid, AXES, axis_types=(axis_type,) * 3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-  """A mesh, and how every kind of array lies on it; see `make_layout`.
+  """A mesh, and the spec of every kind of array on it; see `make_layout`.
 
   Attributes:
     mesh: The devices.
     values_NxV: The value table, and optimizer state of its shape.
     subkeys_Hx2xnxC: Sub-keys.
     slots_N: Access counts, document frequencies, scores.
-    act_BxLxD: Activations, and all else that has a batch in front.
+    act_BxLxD: Activations, and other arrays with a leading batch.
     rows_txV: Gradients of selected rows.
   """
 
@@ -101,7 +102,7 @@ class Layout:
   rows_txV: PartitionSpec
 
   def axes(self, entry: str | Axes | None) -> Axes:
-    """The mesh axes of an entry of a spec that do split something."""
+    """Returns the mesh axes in an entry of a spec that are larger than 1."""
     names = () if entry is None else entry
     names = (names,) if isinstance(names, str) else names
     return tuple(name for name in names if self.mesh.shape[name] > 1)
@@ -117,26 +118,26 @@ class Layout:
     return self.axes(self.values_NxV[1])
 
   def batch_axes(self, shape: Sequence[int]) -> Axes:
-    """The axes that split the first dim of an array with a batch in front.
+    """The axes that split the leading batch of an array of this shape.
 
-    None do where they do not divide it: every replica then has all of it.
+    Empty if they do not divide it: every replica then holds all of it.
     """
     axes = self.axes(self.act_BxLxD[0])
     return axes if shape and not shape[0] % self.size(axes) else ()
 
   def batch(self, lead: Sequence[int], *last: Axes | None) -> PartitionSpec:
-    """Spec of an array with these leading dims, and then dims split so."""
+    """Spec of an array with leading dims `lead`, then dims split by `last`."""
     entries: list[Axes | None] = [None] * len(lead)
     if lead:
       entries[0] = self.batch_axes(lead) or None
     return PartitionSpec(*entries, *(axes or None for axes in last))
 
   def size(self, axes: Axes) -> int:
-    """How many parts these axes make."""
+    """The number of parts that these axes make."""
     return math.prod(self.mesh.shape[axis] for axis in axes)
 
   def dense(self, shape: Sequence[int]) -> PartitionSpec:
-    """Dense weights: their first dim that `fsdp` divides is split by it."""
+    """Spec of dense weights: `fsdp` splits the first dim that it divides."""
     parts = self.mesh.shape['fsdp']
     for dim, size in enumerate(shape):
       if parts > 1 and not size % parts:
@@ -144,7 +145,7 @@ class Layout:
     return PartitionSpec()
 
   def check(self, num_slots: int, value_dim: int, num_heads: int) -> None:
-    """Raises a one-line ValueError unless `memory` divides what it splits.
+    """Raises a ValueError unless `memory` divides the dims that it splits.
 
     Example:
       >>> mesh = jax.sharding.AbstractMesh((1, 1, 8), AXES)
@@ -168,7 +169,7 @@ class Layout:
         )
 
   def sharding(self, spec: PartitionSpec) -> jax.sharding.NamedSharding:
-    """A spec on this mesh."""
+    """Returns the sharding of a spec on this mesh."""
     return jax.sharding.NamedSharding(self.mesh, spec)
 
 
@@ -177,17 +178,17 @@ def make_layout(
   split: Split = 'rows',
   subkeys: Subkeys = 'subkeys',
 ) -> Layout:
-  """Decides what the `memory` axis splits.
+  """Makes a layout by what the `memory` axis splits.
 
   Args:
     mesh: From `make_mesh`, or another with the axes `AXES`.
     split: 'rows' gives each device some slots of the table: a read sums [B, L,
-      V] over devices, and a slot is counted, scored and updated where it lies.
-      'dims' gives each a part of every row: no values travel and all devices
-      rank all slots, but what was read stays split.
-    subkeys: 'subkeys' gives each some sub-keys of every head and half, and
-      exchanges the best of them; 'heads' some heads, and exchanges what these
-      found.
+      V] over devices, and the device that has a slot counts, scores and updates
+      it. 'dims' gives each device a part of every row: no values are sent, all
+      devices rank all slots, and the read stays split.
+    subkeys: 'subkeys' gives each device some sub-keys of every head and half,
+      and exchanges the best of them; 'heads' gives each device some heads, and
+      exchanges the slots found.
 
   Returns:
     The layout.
@@ -210,15 +211,21 @@ def make_layout(
 
 
 def constrain_batch(layout: Layout | None, array: jax.Array) -> jax.Array:
-  """Has an array of a jitted model lie with its batch split; None: as it is."""
+  """Constrains an array of a jitted model to be split by batch.
+
+  Returns the array unchanged if `layout` is None.
+  """
   if layout is None:
     return array
   spec = layout.batch(array.shape)
   return jax.lax.with_sharding_constraint(array, layout.sharding(spec))
 
 
-def constrain_whole(layout: Layout | None, array: jax.Array) -> jax.Array:
-  """Has every device have all of an array; None: as it is."""
+def constrain_replicated(layout: Layout | None, array: jax.Array) -> jax.Array:
+  """Constrains an array of a jitted model to be whole on every device.
+
+  Returns the array unchanged if `layout` is None.
+  """
   if layout is None:
     return array
   return jax.lax.with_sharding_constraint(
@@ -227,9 +234,9 @@ def constrain_whole(layout: Layout | None, array: jax.Array) -> jax.Array:
 
 
 def to_numpy(array: jax.Array) -> np.ndarray:
-  """All of an array, also of one that lies on devices of other processes.
+  """Copies an array to the host, also from devices of other processes.
 
-  Every process must call it, on the same array.
+  Every process must call it with the same array.
   """
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
@@ -243,15 +250,15 @@ def map_parts(
   out_specs: Any,
   *arrays: Any,
 ) -> Any:
-  """Applies a function to the parts of arrays, where they lie.
+  """`jax.shard_map`, resharding the arguments where the mesh is Explicit.
 
-  Not to be differentiated: gradients are written out where there are any.
+  Not differentiable: callers define their gradients.
 
   Args:
     layout: The mesh.
-    function: Of parts; it may call the functions below.
-    in_specs: A tree of specs for each of `arrays`, which are moved to lie so.
-    out_specs: Of its results.
+    function: Maps the parts on a device; it may call the functions below.
+    in_specs: A tree of specs for each of `arrays`.
+    out_specs: Specs of the results.
     *arrays: Whole arrays.
 
   Returns:
@@ -263,8 +270,8 @@ def map_parts(
       arrays,
       in_specs,
     )
-  # Unchecked: loops of what is mapped begin with zeros, the same on all
-  # devices, and end with what is not.
+  # Unchecked, because loops in `function` start from zeros, the same on all
+  # devices, and end with values that differ.
   return jax.shard_map(
     function,
     mesh=layout.mesh,
@@ -274,29 +281,32 @@ def map_parts(
   )(*arrays)
 
 
-def own(ids: jax.Array, axes: Axes, size: int) -> tuple[jax.Array, jax.Array]:
-  """Within `map_parts`: ids counted from this part's first, and which it has.
+def local_ids(
+  ids: jax.Array, axes: Axes, size: int
+) -> tuple[jax.Array, jax.Array]:
+  """Within `map_parts`: converts global ids to ids of this device's part.
 
   Args:
-    ids: Integers in [0, size * parts), or others.
-    axes: What splits them.
-    size: Ids of one part.
+    ids: Integers; those outside [0, size * parts) are in no part.
+    axes: The axes that split them.
+    size: Number of ids in a part.
 
   Returns:
-    Ids, out of [0, size) if not in this part, and booleans.
+    Local ids, outside [0, size) if not in this part, and booleans: whether they
+    are in this part.
   """
   if axes:
     ids = ids - jax.lax.axis_index(axes) * size
   return ids, (ids >= 0) & (ids < size)
 
 
-def add_up(array: jax.Array, axes: Axes) -> jax.Array:
-  """Within `map_parts`: the sum over the devices along some axes."""
+def psum(array: jax.Array, axes: Axes) -> jax.Array:
+  """Within `map_parts`: `jax.lax.psum`, for any number of axes."""
   return jax.lax.psum(array, axes) if axes else array
 
 
-def gather(array: jax.Array, axes: Axes, dim: int) -> jax.Array:
-  """Within `map_parts`: the arrays of all devices along some axes, joined."""
+def all_gather(array: jax.Array, axes: Axes, dim: int) -> jax.Array:
+  """Within `map_parts`: tiled `jax.lax.all_gather`, for any number of axes."""
   if not axes:
     return array
   return jax.lax.all_gather(array, axes, axis=dim, tiled=True)

@@ -1,10 +1,10 @@
-"""Reads and row updates of a value table that lies on many devices.
+"""Reads and updates rows of a value table split over many devices.
 
-Each function is the one of its name elsewhere, with a `layout_lib.Layout` put in
-front: it takes and returns whole arrays, does its work where their parts lie,
-and gives the same result. What travels between devices is read by tokens, or
-belongs to the selected rows; the gradient of a whole table does where replicas
-differentiate it.
+Each function takes a `layout.Layout` and then the arguments of its namesake in
+`lookup` or `optim`, with a leading batch. It takes and returns whole arrays,
+and returns the same result, but computes on the devices that hold the parts.
+Devices exchange what tokens read, or the selected rows. Replicas exchange the
+gradient of a whole table only if it is differentiated.
 
 Shape letters: B batch, L length (all dims between the first and the last), A
 accesses of a token, N slots, V value dim, t selected slots, T tokens of a
@@ -31,20 +31,11 @@ def read_rows(
   slot_ids: jax.Array,
   weights: jax.Array,
 ) -> jax.Array:
-  """`lookup.read_rows`, with one sum of what was read, or none.
+  """`lookup.read_rows` of a table on a mesh.
 
-  With rows split, every device sums the rows that it has, and the sums [B, L,
-  V] are added up in float32. With dims split nothing travels, and the result
-  is split as well.
-
-  Args:
-    layout: Where arrays lie.
-    values: As there.
-    slot_ids: As there, with a batch in front.
-    weights: As there.
-
-  Returns:
-    As there.
+  With rows split, every device sums the rows that it has, and an all-reduce
+  adds up the sums [B, L, V] in float32. With dims split nothing is sent, and
+  the result is split too.
   """
   lookup.check_read(values, slot_ids, weights)
   return _read(layout, values, slot_ids, weights)
@@ -55,7 +46,7 @@ def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
   row_axes, dim_axes = layout.row_axes, layout.dim_axes
 
   def read(values, slot_ids, weights):
-    ids, mine = layout_lib.own(slot_ids, row_axes, values.shape[0])
+    ids, mine = layout_lib.local_ids(slot_ids, row_axes, values.shape[0])
     dtype = lookup.wide_dtype(values.dtype) if row_axes else values.dtype
     read_TxV = lookup.read_tokens(
       values,
@@ -63,8 +54,8 @@ def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
       _flat(jnp.where(mine, weights, 0)),
       dtype,
     )
-    read_TxV = layout_lib.add_up(read_TxV, row_axes)
-    if row_axes:  # else XLA for TPUs adds bfloat16 numbers up
+    read_TxV = layout_lib.psum(read_TxV, row_axes)
+    if row_axes:  # Without this, XLA for TPUs sums in bfloat16.
       wide = jnp.finfo(dtype)
       read_TxV = jax.lax.reduce_precision(read_TxV, wide.nexp, wide.nmant)
     read_TxV = read_TxV.astype(values.dtype)
@@ -88,8 +79,8 @@ def _read_forward(layout, values, slot_ids, weights):
 
 
 def _read_backward(layout, residuals, gradient_BxLxV):
-  # Two maps, so that an unused one is dropped: with frozen values no gradient
-  # of the table is left in the compiled step.
+  # Two maps, so that XLA drops an unused one: with frozen values the compiled
+  # step has no gradient of the table.
   values, slot_ids, weights = residuals
   row_axes, dim_axes = layout.row_axes, layout.dim_axes
   batch_axes = layout.batch_axes(slot_ids.shape)
@@ -99,24 +90,22 @@ def _read_backward(layout, residuals, gradient_BxLxV):
   wide = lookup.wide_dtype(values.dtype)
 
   def to_values(slot_ids, weights, gradient):
-    ids, mine = layout_lib.own(slot_ids, row_axes, shard)
+    ids, mine = layout_lib.local_ids(slot_ids, row_axes, shard)
     rows = lookup.scatter_rows(
       _flat(gradient).astype(wide),
       _flat(jnp.where(mine, ids, shard)),
       _flat(weights),
       shard,
     )
-    return layout_lib.add_up(rows, batch_axes).astype(values.dtype)
+    return layout_lib.psum(rows, batch_axes).astype(values.dtype)
 
   def to_weights(values, slot_ids, gradient):
-    ids, mine = layout_lib.own(slot_ids, row_axes, shard)
+    ids, mine = layout_lib.local_ids(slot_ids, row_axes, shard)
     products = lookup.dot_tokens(
       values, _flat(jnp.where(mine, ids, 0)), _flat(gradient).astype(wide)
     ).reshape(slot_ids.shape)
     products = jnp.where(mine, products, 0)
-    return layout_lib.add_up(products, row_axes or dim_axes).astype(
-      weights.dtype
-    )
+    return layout_lib.psum(products, row_axes or dim_axes).astype(weights.dtype)
 
   values_gradient = layout_lib.map_parts(
     layout,
@@ -149,22 +138,11 @@ def row_gradient(
   weights: jax.Array,
   slots: jax.Array,
 ) -> jax.Array:
-  """`lookup.row_gradient`, added up over replicas: [t, V] travels.
-
-  Args:
-    layout: Where arrays lie.
-    read_gradient: As there, with a batch in front.
-    slot_ids: As there.
-    weights: As there.
-    slots: As there.
-
-  Returns:
-    As there; split as rows are.
-  """
+  """`lookup.row_gradient` on a mesh; an all-reduce of [t, V] over replicas."""
   batch_axes = layout.batch_axes(slot_ids.shape)
 
   def gradient(*arrays):
-    return layout_lib.add_up(lookup.row_gradient(*arrays), batch_axes)
+    return layout_lib.psum(lookup.row_gradient(*arrays), batch_axes)
 
   accesses = layout.batch(slot_ids.shape[:-1], None)
   reads = layout.batch(slot_ids.shape[:-1], layout.dim_axes)
@@ -189,29 +167,29 @@ def update_rows(
   row_gradients: jax.Array,
   extras: Mapping[str, Any],
 ) -> tuple[jax.Array, Any]:
-  """Updates rows where they lie: every device those it has, nothing travels.
+  """Updates the selected rows on the devices that have them; sends nothing.
 
   Args:
-    layout: Where arrays lie.
+    layout: The mesh and its specs.
     update: (opt_state, table, slots, row_gradients, **extras) -> (table,
-      opt_state), such as `optim.update_rows` with its optimizer; it drops slots
-      out of range. With dims split it sees a part of every row.
-    opt_state: Arrays of the table's shape are split as the table.
+      opt_state), such as `optim.update_rows` with its optimizer. It must drop
+      slots out of range. With dims split it sees a part of every row.
+    opt_state: State whose arrays of the table's shape are split like it.
     table: [N, V].
-    slots: Integers [t], distinct but for unused places, which hold N.
+    slots: Integers [t], distinct except for unused places, which hold N.
     row_gradients: [t, V].
-    extras: For `update`, whole on every device.
+    extras: Keyword arguments of `update`, whole on every device.
 
   Returns:
-    The table and the state, split as they were.
+    A pair `(table, opt_state)`, split as before.
   """
   row_axes = layout.row_axes
 
   def apply(opt_state, table, slots, row_gradients, extras):
     shard = table.shape[0]
-    ids, mine = layout_lib.own(slots, row_axes, shard)
+    ids, mine = layout_lib.local_ids(slots, row_axes, shard)
     ids = jnp.where(mine, ids, shard)
-    if slots.size > shard:  # more than it can have: its own in front
+    if slots.size > shard:  # More than a device has: take its own only.
       front = jnp.argsort(~mine, stable=True)[:shard]
       ids, row_gradients = ids[front], row_gradients[front]
     return update(opt_state, table, ids, row_gradients, **extras)
@@ -223,18 +201,12 @@ def update_rows(
     opt_state,
   )
   extras_specs = jax.tree.map(lambda _: PartitionSpec(), extras)
-  specs = (
-    state_specs,
-    layout.values_NxV,
-    PartitionSpec(None),
-    layout.rows_txV,
-    extras_specs,
-  )
+  table_spec, rows_spec = layout.values_NxV, layout.rows_txV
   return layout_lib.map_parts(
     layout,
     apply,
-    specs,
-    (layout.values_NxV, state_specs),
+    (state_specs, table_spec, PartitionSpec(None), rows_spec, extras_specs),
+    (table_spec, state_specs),
     opt_state,
     table,
     slots,

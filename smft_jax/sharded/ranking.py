@@ -1,10 +1,10 @@
-"""Counts, rankings and top-t of slots that lie on many devices.
+"""Counts, ranks and selects slots that are split over many devices.
 
-Each function is the one of its name in `ranking` or `selection`, with a
-`layout_lib.Layout` put in front: it takes and returns whole arrays, and every
-slot is counted and scored where its row lies. Counts, pointwise scores and so
-the slots selected, their order and ties are the same to the last bit; rankings
-that look at all slots may round their sums in another order.
+Each function takes a `layout.Layout` and then the arguments of its namesake in
+`ranking` or `selection`, with a leading batch. It takes and returns whole
+arrays; the device that has a slot counts and scores it. Counts and pointwise
+scores, and so the slots selected, their order and ties, are the same to the
+last bit. Rankings that depend on all slots may sum in another order.
 
 Shape letters: A accesses of a token, N slots, M accesses of the batch, t
 selected slots.
@@ -29,18 +29,9 @@ def count_accesses(
   num_slots: int,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """`ranking.count_accesses`, every slot counted where its row lies.
+  """`ranking.count_accesses`; counts are split like the rows of the table.
 
-  Counts, a float for each slot of a device, are added up over replicas.
-
-  Args:
-    layout: Where arrays lie.
-    slot_ids: As there, with a batch in front.
-    num_slots: As there.
-    mask: As there.
-
-  Returns:
-    As there; split as the rows of the table are.
+  An all-reduce over replicas sends a float for each slot of a device.
   """
   return _count(layout, ranking.count_accesses, slot_ids, num_slots, mask)
 
@@ -51,16 +42,9 @@ def document_frequency(
   num_slots: int,
   mask: jax.Array | None = None,
 ) -> jax.Array:
-  """`ranking.document_frequency`; travels and returns as `count_accesses`.
+  """`ranking.document_frequency`; splits documents, the leading axis.
 
-  Args:
-    layout: Where arrays lie.
-    slot_ids: As there; documents, the leading axis, are split over replicas.
-    num_slots: As there.
-    mask: As there.
-
-  Returns:
-    As there; split as the rows of the table are.
+  Same communication and output sharding as `count_accesses`.
   """
   return _count(layout, ranking.document_frequency, slot_ids, num_slots, mask)
 
@@ -72,8 +56,8 @@ def _count(layout, count, slot_ids, num_slots, mask):
   def counts(slot_ids, mask):
     ids = ranking.counted_ids(slot_ids, num_slots, mask)
     shard = num_slots // layout.size(row_axes)
-    ids, _ = layout_lib.own(ids, row_axes, shard)
-    return layout_lib.add_up(count(ids, shard), batch_axes)
+    ids, _ = layout_lib.local_ids(ids, row_axes, shard)
+    return layout_lib.psum(count(ids, shard), batch_axes)
 
   mask = _mask(slot_ids, mask)
   return layout_lib.map_parts(
@@ -89,15 +73,9 @@ def _count(layout, count, slot_ids, num_slots, mask):
 def top_slots(
   layout: layout_lib.Layout, scores: jax.Array, t: int
 ) -> jax.Array:
-  """`ranking.top_slots`: each device's t best travel, and their scores.
+  """`ranking.top_slots`, whole on every device.
 
-  Args:
-    layout: Where arrays lie.
-    scores: As there.
-    t: As there.
-
-  Returns:
-    As there, whole on every device.
+  Devices exchange the t best slots of each, and their scores.
   """
   num_slots = scores.shape[0]
   ranking.check_t(t, num_slots)
@@ -121,24 +99,12 @@ def select_slots(
   mask: jax.Array | None = None,
   pointwise: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """`selection.select_slots`, every slot scored where its row lies.
+  """`selection.select_slots`; both results are whole on every device.
 
-  For a ranking that is `pointwise`, slot ids travel over replicas, M in all,
-  and candidates over the shards of the table: the same bytes for any number of
-  slots. Else counts do as by `count_accesses`, and candidates as by
-  `top_slots`.
-
-  Args:
-    layout: Where arrays lie.
-    score: As there. Where not `pointwise`, it is applied to split arrays.
-    slot_ids: As there, with a batch in front.
-    document_frequency: As there.
-    t: As there.
-    mask: As there.
-    pointwise: As there.
-
-  Returns:
-    As there, whole on every device.
+  If `pointwise`, replicas exchange slot ids, M in all, and the shards of the
+  table exchange candidates: bytes that do not depend on the number of slots.
+  Otherwise the communication is that of `count_accesses` and `top_slots`, and
+  `score` gets split arrays.
   """
   num_slots = document_frequency.shape[0]
   ranking.check_t(t, num_slots)
@@ -152,8 +118,8 @@ def select_slots(
   def select(slot_ids, mask, frequency):
     shard = frequency.size
     ids = ranking.counted_ids(slot_ids, num_slots, mask)
-    ids = layout_lib.gather(ids, batch_axes, 0)
-    ids, _ = layout_lib.own(ids, row_axes, shard)
+    ids = layout_lib.all_gather(ids, batch_axes, 0)
+    ids, _ = layout_lib.local_ids(ids, row_axes, shard)
     most = min(t, shard)
     listed = selection.lists_accesses(ids.size, shard, most)
     if listed:
@@ -161,10 +127,10 @@ def select_slots(
       frequency = frequency.at[slots].get(mode='clip')
     else:
       counts = ranking.count_accesses(ids, shard)
-    # Scores hang on the sum of all counts. One entry stands for those of the
-    # other devices, and is none that can be selected.
+    # Scores depend on the sum of all counts. One more entry holds the counts of
+    # the other devices; it is dropped before the selection.
     total = jnp.sum(counts)
-    others = layout_lib.add_up(total, row_axes) - total
+    others = layout_lib.psum(total, row_axes) - total
     scores = score(
       jnp.append(counts, others), jnp.append(frequency, frequency[0])
     )[:-1]
@@ -172,7 +138,7 @@ def select_slots(
       best = selection.top_listed(slots, scores, most, shard)
     else:
       best = _top(scores, most)
-    num_accessed = layout_lib.add_up(jnp.sum(counts > 0), row_axes)
+    num_accessed = layout_lib.psum(jnp.sum(counts > 0), row_axes)
     return _best(layout, *best, t, num_slots), num_accessed
 
   mask = _mask(slot_ids, mask)
@@ -188,29 +154,25 @@ def select_slots(
 
 
 def _top(scores: jax.Array, t: int) -> tuple[jax.Array, jax.Array]:
-  """`ranking.top_slots`, and their scores; 0 of an unused place."""
+  """`ranking.top_slots` and their scores; 0 for an unused place."""
   slots = ranking.top_slots(scores, t)
   return slots, scores.at[slots].get(mode='fill', fill_value=0)
 
 
 def _mask(slot_ids: jax.Array, mask: jax.Array | None) -> jax.Array:
-  """A mask that leaves nothing out, where there is none."""
+  """Returns the mask, or one without padding if there is none."""
   return jnp.ones(slot_ids.shape[:1], bool) if mask is None else mask
 
 
-def _best(
-  layout: layout_lib.Layout,
-  slots: jax.Array,
-  scores: jax.Array,
-  t: int,
-  num_slots: int,
-) -> jax.Array:
-  """The t best slots of all devices, of the best ones of each."""
+def _best(layout, slots, scores, t, num_slots):
+  """Merges the best slots of each device into the t best of all."""
   row_axes = layout.row_axes
   if not row_axes:
     return slots
   shard = num_slots // layout.size(row_axes)
   first = jax.lax.axis_index(row_axes) * shard
   slots = jnp.where(slots < shard, slots + first, num_slots)
-  slots, scores = (layout_lib.gather(x, row_axes, 0) for x in (slots, scores))
+  slots, scores = (
+    layout_lib.all_gather(x, row_axes, 0) for x in (slots, scores)
+  )
   return selection.in_order(scores, slots)[0][:t]

@@ -1,8 +1,7 @@
-"""Product-key search over sub-keys that lie on many devices.
+"""Searches product keys whose sub-keys are split over many devices.
 
-The function of the same name in `product_keys`, with a `layout_lib.Layout` put in
-front. What travels between devices are the best half scores of every token, or
-the slots found for it: nothing that grows with the number of sub-keys.
+Devices exchange the best half scores of every token, or the slots found for it:
+nothing that grows with the number of sub-keys.
 
 Shape letters: B batch, L length (all dims between the first and the last), H
 heads, C half a key, n sub-keys in a half, k slots kept, T tokens of a device, R
@@ -23,20 +22,11 @@ from smft_jax.sharded import layout as layout_lib
 def product_key_topk(
   layout: layout_lib.Layout, queries: jax.Array, subkeys: jax.Array, k: int
 ) -> tuple[jax.Array, jax.Array]:
-  """`product_keys.product_key_topk`, exact as well, over shards of sub-keys.
+  """`product_keys.product_key_topk` over shards of sub-keys; just as exact.
 
-  With sub-keys split, every device finds its best half scores, and the best of
-  all are found among those; with heads split, every device searches for its
-  heads.
-
-  Args:
-    layout: Where arrays lie.
-    queries: As there, with a batch in front.
-    subkeys: As there.
-    k: As there.
-
-  Returns:
-    As there.
+  Arguments and results are the same, after `layout` and with a leading batch.
+  With sub-keys split, every device finds its best half scores, and then the
+  best of all devices'. With heads split, every device searches its heads.
   """
   product_keys.check(queries, subkeys, k)
   heads, _, _, half_dim = subkeys.shape
@@ -51,7 +41,9 @@ def _search(layout, k, queries_BxLxHx2xC, subkeys_Hx2xnxC):
 
   def merge(top_k, best_Rxj, ids_Rxj):
     ids_Rxj += jax.lax.axis_index(key_axes) * shard
-    best, ids = (layout_lib.gather(x, key_axes, 1) for x in (best_Rxj, ids_Rxj))
+    best, ids = (
+      layout_lib.all_gather(x, key_axes, 1) for x in (best_Rxj, ids_Rxj)
+    )
     best_Rxk, places_Rxk = top_k(best, k)
     ids_Rxk = jnp.take_along_axis(
       ids, places_Rxk, axis=-1, mode='promise_in_bounds'
@@ -64,7 +56,8 @@ def _search(layout, k, queries_BxLxHx2xC, subkeys_Hx2xnxC):
     )
     lead = queries.shape[:-3]
     return tuple(
-      layout_lib.gather(x, head_axes, 1).reshape(*lead, -1, k) for x in found
+      layout_lib.all_gather(x, head_axes, 1).reshape(*lead, -1, k)
+      for x in found
     )
 
   lead = queries_BxLxHx2xC.shape[:-3]
@@ -97,18 +90,18 @@ def _search_backward(layout, k, residuals, gradients):
 
     def halve(slot_ids, gradient):
       ids, gradients = product_keys.halves(n, slot_ids, gradient)
-      ids, mine = layout_lib.own(ids, key_axes, shard)
+      ids, mine = layout_lib.local_ids(ids, key_axes, shard)
       return jnp.where(mine, ids, 0), jnp.where(mine, gradients, 0)
 
     queries_gradient, subkeys_gradient = product_keys.search_gradients(
       _flat(queries, 3), subkeys, _flat(slot_ids, 2), _flat(gradient, 2), halve
     )
     lead = queries.shape[:-3]
-    queries_gradient = layout_lib.add_up(queries_gradient, key_axes)
-    queries_gradient = layout_lib.gather(queries_gradient, head_axes, 1)
+    queries_gradient = layout_lib.psum(queries_gradient, key_axes)
+    queries_gradient = layout_lib.all_gather(queries_gradient, head_axes, 1)
     return (
       queries_gradient.reshape(*lead, -1, *queries.shape[-2:]),
-      layout_lib.add_up(subkeys_gradient, batch_axes),
+      layout_lib.psum(subkeys_gradient, batch_axes),
     )
 
   split = layout.batch(queries.shape[:-3], head_axes, None, None)
@@ -131,7 +124,7 @@ _search.defvjp(_search_forward, _search_backward)
 def _key_axes(
   layout: layout_lib.Layout,
 ) -> tuple[layout_lib.Axes, layout_lib.Axes]:
-  """The axes that split heads, and sub-keys."""
+  """Returns the axes that split heads, and those that split sub-keys."""
   heads, _, keys, _ = layout.subkeys_Hx2xnxC
   return layout.axes(heads), layout.axes(keys)
 
