@@ -1,4 +1,4 @@
-"""Work on long arrays block by block, so that what it makes stays small.
+"""Processes long arrays block by block, to keep temporaries small.
 
 Shape letters: T tokens, B tokens of a block, k places.
 """
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def split(array: jax.Array, size: int) -> jax.Array:
-  """Cuts an array into blocks, the last one filled up with zeros.
+  """Splits an array into blocks and pads the last one with zeros.
 
   Args:
     array: [T, ...].
@@ -34,29 +34,21 @@ def split(array: jax.Array, size: int) -> jax.Array:
 
 
 def join(parts: jax.Array, length: int) -> jax.Array:
-  """Undoes `split`: [blocks, B, ...] -> [T, ...].
-
-  Args:
-    parts: The blocks.
-    length: T.
-
-  Returns:
-    [T, ...], without the filling.
-  """
+  """Undoes `split`, dropping the padding: [blocks, B, ...] -> [T, ...]."""
   return parts.reshape(-1, *parts.shape[2:])[:length]
 
 
 def apply(function: Callable[..., Any], size: int, *arrays: jax.Array) -> Any:
-  """Applies a function to blocks of tokens one after another.
+  """Applies a function to blocks of tokens, one after another.
 
   Args:
-    function: Arrays [B, ...] -> arrays [B, ...], each token by itself. It also
-      sees the filling of the last block, which is zeros.
-    size: B; arrays that are no longer are not cut.
+    function: Arrays [B, ...] -> arrays [B, ...], independent for each token. It
+      also sees the last block's padding.
+    size: B; arrays up to this length are not split.
     *arrays: [T, ...] each.
 
   Returns:
-    What the function returns for the whole arrays.
+    The function's result for the whole arrays.
 
   Example:
     >>> import jax.numpy as jnp
@@ -67,26 +59,25 @@ def apply(function: Callable[..., Any], size: int, *arrays: jax.Array) -> Any:
   length = arrays[0].shape[0]
   if length <= size:
     return function(*arrays)
-  cut = tuple(split(array, size) for array in arrays)
-  found = jax.lax.map(lambda block: function(*block), cut)
-  return jax.tree.map(lambda parts: join(parts, length), found)
+  parts = tuple(split(array, size) for array in arrays)
+  results = jax.lax.map(lambda block: function(*block), parts)
+  return jax.tree.map(lambda result: join(result, length), results)
 
 
 def top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """`lax.top_k`, kept apart from other work so that XLA:CPU is fast at it.
+  """`lax.top_k` that XLA:CPU does not fuse with other operations.
 
-  Fused with what makes its operand or takes its result, it becomes a full sort,
-  about 8 times slower.
+  Fused, it becomes a full sort, about 8 times slower.
 
   Args:
     scores: [..., M].
     k: At most M.
 
   Returns:
-    The k best scores and their places, [..., k]; ties to the lower place.
+    The k best scores and their indices, [..., k]; ties to the lower index.
   """
   scores, places = jax.lax.top_k(jax.lax.optimization_barrier(scores), k)
-  # Two barriers, as one for both aborts the compiler where there is a mesh.
+  # One barrier for both would abort the compiler on a mesh.
   return (
     jax.lax.optimization_barrier(scores),
     jax.lax.optimization_barrier(places),

@@ -1,9 +1,9 @@
-"""Memory layer: a sparse key-value table in the place of a feed-forward block.
+"""Memory layer: a sparse key-value table in place of a feed-forward block.
 
-A token's query picks `k` of `num_slots` slots per head by product keys; the
-values of those slots, weighted by a softmax over the kept scores, are summed
-over slots and heads; a silu gate and an output projection bring the sum back to
-the model dimension (Memory+ of "Memory Layers at Scale", arXiv 2412.09764):
+A token's query selects `k` of `num_slots` slots per head by product keys. Their
+values, weighted by a softmax over the selected scores, are summed over slots
+and heads; a silu gate and an output projection map the sum back to the model
+dimension (Memory+ of "Memory Layers at Scale", arXiv:2412.09764):
 
   y = sum_{h, j} softmax_j(score[h, j]) * V[slot[h, j]]
   out = W2 (y * silu(W1 x))
@@ -34,23 +34,23 @@ from smft_jax.sharded import search as sharded_search
 
 
 class MemoryParam(nnx.Param):
-  """Any parameter of a memory layer: what healing trains, and nothing else."""
+  """Any parameter of a memory layer: exactly what healing trains."""
 
 
 class MemoryValue(MemoryParam):
-  """The value table [N, V]: what sparse memory finetuning may change.
+  """The value table [N, V]: what sparse memory finetuning changes.
 
-  A type of its own, so that `wrt=MemoryValue` selects the gradient, the
-  optimizer state and the part of a checkpoint that belong to the table.
+  `wrt=MemoryValue` selects the table's gradient, optimizer state and part of a
+  checkpoint.
   """
 
 
 class MemorySubkeys(MemoryParam):
-  """Sub-keys [H, 2, n, K / 2]: a type of its own, as a mesh splits them so."""
+  """Sub-keys [H, 2, n, K / 2]; a mesh may split them differently."""
 
 
 class AccessCounts(MemoryParam):
-  """A count carrier [3, N]: its gradient tells which slots a loss read."""
+  """A count carrier [3, N]: its gradient counts the slots a loss read."""
 
 
 class SlotIds(nnx.Intermediate):
@@ -62,7 +62,7 @@ class SlotWeights(nnx.Intermediate):
 
 
 class ReadPerturbation(nnx.Perturbation):
-  """A zero added to what a layer read, [..., V]: its gradient is the read's."""
+  """A zero added to a layer's read, [..., V], to take the read's gradient."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,26 +160,25 @@ class MemoryConfig(MemorySizes):
 
 
 def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:
-  """A fresh value table [N, V], normal with standard deviation V ** -0.5."""
-  scale = config.value_dim**-0.5
-  init = nnx.initializers.normal(scale)
+  """Makes a value table [N, V], normal with standard deviation V ** -0.5."""
+  init = nnx.initializers.normal(config.value_dim**-0.5)
   shape = (config.num_slots, config.value_dim)
   return MemoryValue(init(rngs.params(), shape, config.dtype))
 
 
 def _unit(x: jax.Array, eps: float = 1e-6) -> jax.Array:
-  """x over its root mean square along the last axis, in float32."""
+  """Divides x by its root mean square along the last axis, in float32."""
   x = x.astype(jnp.float32)
   mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(mean_square + eps)
 
 
 class ProductKeyMemory(nnx.Module):
-  """Product-key memory layer with input gate (PAPER: SMF section 2, Memory+).
+  """Product-key memory layer with input gate (arXiv:2510.15103, section 2).
 
-  Keeps the signature of a feed-forward block, [..., D] -> [..., D], so that it
-  can stand in the place of one in any NNX model. What it read is sown as
-  `SlotIds` and `SlotWeights`, to be collected by `nnx.capture`.
+  Has the signature of a feed-forward block, [..., D] -> [..., D], and can
+  replace one in any NNX model. Sows what it read as `SlotIds` and
+  `SlotWeights`; `nnx.capture` collects them.
 
   Example:
     >>> config = MemoryConfig(model_dim=8, num_slots=49, value_dim=6,
@@ -198,82 +197,67 @@ class ProductKeyMemory(nnx.Module):
     own_values: bool = True,
     output_gate: bool = False,
   ):
-    """Makes the layer.
+    """Initializes the layer.
 
     Args:
-      config: Its sizes.
+      config: Sizes and options.
       rngs: Source of the initial parameters.
-      own_values: Whether the layer holds a table. Layers that share one pool
-        hold none, and take it as the call argument `values`.
-      output_gate: Whether the output is multiplied by a number per channel,
-        zero at first. A layer that is put beside a trained block then adds
-        nothing until it has learned to. The first step can only move the gate,
-        all following ones the values too.
+      own_values: Whether the layer has its own table. Layers that share a pool
+        take it as the call argument `values` instead.
+      output_gate: Whether to multiply the output by a number per channel, zero
+        at first. A layer added to a trained block then adds nothing until it is
+        trained. The first step moves the gate only, later steps also the rest.
 
     Raises:
-      ValueError: If there is to be a count carrier, but no table beside it.
+      ValueError: If the config has a count carrier but the layer no table.
     """
     if config.count_carrier and not own_values:
-      raise ValueError(
-        'count_carrier needs own_values: layers that share a pool carry no '
-        'counts.'
-      )
+      raise ValueError('count_carrier needs own_values: pools have no carrier.')
     self.config = config
-    heads, n, half = (
-      config.num_heads,
-      config.subkeys_per_half,
-      config.key_dim // 2,
-    )
-    dtype = config.dtype
+    heads, half, dtype = config.num_heads, config.key_dim // 2, config.dtype
+    model_dim, value_dim = config.model_dim, config.value_dim
 
-    def normal(shape, stddev):
+    def normal(stddev, *shape):
       init = nnx.initializers.normal(stddev)
       return MemoryParam(init(rngs.params(), shape, dtype))
 
+    shape = (heads, 2, config.subkeys_per_half, half)
     bound = config.key_dim**-0.5
-    self.subkeys = MemorySubkeys(
-      jax.random.uniform(
-        rngs.params(), (heads, 2, n, half), dtype, -bound, bound
-      )
-    )
-    self.query = normal(
-      (config.model_dim, heads, config.key_dim), config.model_dim**-0.5
-    )
-    self.gate = normal(
-      (config.model_dim, config.value_dim), config.value_dim**-0.5
-    )
-    self.out = normal(
-      (config.value_dim, config.model_dim), config.model_dim**-0.5
-    )
+    subkeys = jax.random.uniform(rngs.params(), shape, dtype, -bound, bound)
+    self.subkeys = MemorySubkeys(subkeys)
+    self.query = normal(model_dim**-0.5, model_dim, heads, config.key_dim)
+    self.gate = normal(value_dim**-0.5, model_dim, value_dim)
+    self.out = normal(model_dim**-0.5, value_dim, model_dim)
     if config.qk_norm:
       self.query_scale = MemoryParam(jnp.ones((heads, 2, half), dtype))
     if output_gate:
-      self.output_gate = MemoryParam(jnp.zeros((config.model_dim,), dtype))
+      self.output_gate = MemoryParam(jnp.zeros((model_dim,), dtype))
     if own_values:
       self.values = make_values(config, rngs)
     if config.count_carrier:
       self.access_counts = AccessCounts(counting.make_carrier(config.num_slots))
 
   def search(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The slots that x reads.
+    """Finds the slots that x reads.
 
     Args:
       x: [..., D].
 
     Returns:
       Slot ids, int32 [..., A], and weights, float32 [..., A]; within a head
-      best first and the weights summing to one.
+      they are best first, and the weights sum to one.
     """
     config = self.config
     queries = jnp.einsum('...d,dhk->...hk', x, self.query[...])
     subkeys = self.subkeys[...]
     if config.qk_norm:
       halves = (*queries.shape[:-1], 2, config.key_dim // 2)
-      scale = self.query_scale[...].astype(jnp.float32)
-      scale = jnp.broadcast_to(scale, halves)
+      scale = jnp.broadcast_to(
+        self.query_scale[...].astype(jnp.float32), halves
+      )
       queries = (_unit(queries.reshape(halves)) * scale).reshape(queries.shape)
-      # Unit-length keys: a half's score is then about standard normal at
-      # the start, and `query_scale` learns how sharp the softmax is.
+      # With keys of unit length, a half's score is about standard normal at
+      # first; `query_scale` learns how sharp the softmax is.
       subkeys = _unit(subkeys) * (config.key_dim // 2) ** -0.5
     topk = product_keys.product_key_topk
     if config.layout is not None:
@@ -294,35 +278,32 @@ class ProductKeyMemory(nnx.Module):
     """Reads the memory.
 
     Args:
-      x: [..., D], the normed input of the block.
-      values: [N, V], the shared pool; only for a layer without its own.
-      overlay: Rows to read in place of the table's, for each row of a batch; x
-        is [B, ..., D] then.
+      x: [..., D], the normalized input of the block.
+      values: [N, V], the shared pool; only for a layer without its own table.
+      overlay: Rows to read in place of the table's, for x of [B, ..., D].
 
     Returns:
       [..., D] of x's dtype.
 
     Raises:
-      ValueError: If there are two tables to read from, or none, or x is not of
-        the model dimension.
+      ValueError: If there are two tables or none, or x has not `model_dim`
+        channels.
     """
     if x.shape[-1] != self.config.model_dim:
       raise ValueError(
-        f'a memory layer of model_dim = {self.config.model_dim} was given '
-        f'{x.shape[-1]} channels: set model_dim to that.'
+        f'a memory layer of model_dim = {self.config.model_dim} got '
+        f'{x.shape[-1]} channels: set model_dim to {x.shape[-1]}.'
       )
     if (values is None) != hasattr(self, 'values'):
       raise ValueError(
-        'a memory layer reads its own values or the shared pool given as '
-        'the call argument `values`: exactly one of them.'
+        'a memory layer reads exactly one of its own values and the shared '
+        'pool, the call argument `values`.'
       )
     table = self.values[...] if values is None else values
     slot_ids, weights = self.search(x)
-    read_rows = lookup.read_rows
-    if self.config.layout is not None:
-      read_rows = functools.partial(
-        sharded_lookup.read_rows, self.config.layout
-      )
+    layout, read_rows = self.config.layout, lookup.read_rows
+    if layout is not None:
+      read_rows = functools.partial(sharded_lookup.read_rows, layout)
     if overlay is None:
       read = read_rows(table, slot_ids, weights)
     else:
@@ -330,21 +311,20 @@ class ProductKeyMemory(nnx.Module):
     read = read.astype(x.dtype)
     if self.config.count_carrier:
       read = counting.count_carrier(self.access_counts[...], slot_ids, read)
-    # Outside nnx.capture, sow and perturb would write into the module.
+    # Outside nnx.capture, sow and perturb would change the module.
     if hasattr(self, '__captures__'):
       self.sow(SlotIds, 'slot_ids', slot_ids)
       self.sow(SlotWeights, 'slot_weights', weights)
       read = self.perturb('read', read, ReadPerturbation)
     gate = jax.nn.silu(x @ self.gate[...])
     y = (read * gate) @ self.out[...]
-    if not hasattr(self, 'output_gate'):
-      return y
-    channel_gate = self.output_gate[...]
-    return y * channel_gate.reshape((1,) * (y.ndim - 1) + channel_gate.shape)
+    if hasattr(self, 'output_gate'):
+      y *= self.output_gate[...].reshape(*(1,) * (y.ndim - 1), -1)
+    return y
 
 
 def layout_of(model: nnx.Module) -> layout_lib.Layout | None:
-  """How a model's memory lies on a mesh; None without one."""
+  """Returns the layout of a model's memory layers; None without a mesh."""
   for _, module in nnx.iter_modules(model):
     if isinstance(module, ProductKeyMemory):
       return module.config.layout
@@ -352,7 +332,7 @@ def layout_of(model: nnx.Module) -> layout_lib.Layout | None:
 
 
 def spec_of(variable: nnx.Variable, layout: layout_lib.Layout) -> PartitionSpec:
-  """How a Variable of a model lies on a mesh, or a moment of it."""
+  """Returns the partition spec of a Variable of a model, or of its moments."""
   if isinstance(variable, MemoryValue):
     return layout.values_NxV
   if isinstance(variable, AccessCounts):
@@ -363,10 +343,10 @@ def spec_of(variable: nnx.Variable, layout: layout_lib.Layout) -> PartitionSpec:
 
 
 def shardings_of(params: nnx.State, layout: layout_lib.Layout) -> nnx.State:
-  """A sharding for each Variable of a model, or of its shapes."""
-  return nnx.map_state(
-    lambda _, variable: variable.replace(
-      layout.sharding(spec_of(variable, layout))
-    ),
-    params,
-  )
+  """Returns the sharding of each Variable of a model, or of its shapes."""
+
+  def place(path, variable):
+    del path
+    return variable.replace(layout.sharding(spec_of(variable, layout)))
+
+  return nnx.map_state(place, params)

@@ -1,8 +1,8 @@
-"""Reads of a value table in which each row of a batch has rows of its own.
+"""Reads a different version of a value table for each row of a batch.
 
-Several versions of a table that differ in few rows are read at once: the rows
-that differ lie beside the one table, which is never copied. An access whose
-slot is among them reads the row there, every other access the table's.
+The versions differ from one table in few rows. Only these rows are stored, and
+the table is never copied: an access whose slot is among them reads the stored
+row, every other access the table's.
 
 Shape letters: N slots, V value dim, A accesses of a token, B batch, G versions,
 M rows of a version.
@@ -19,7 +19,7 @@ import numpy as np
 
 from smft_jax import lookup
 
-# Fills versions up to the same number of rows: no slot has this id.
+# Pads versions to the same number of rows; no slot has this id.
 _UNUSED = np.iinfo(np.int32).max
 
 
@@ -27,11 +27,10 @@ class Overlay(NamedTuple):
   """Rows to read in place of a table's.
 
   Attributes:
-    slots: int32 [G, M], of each version the slots that have other rows, in
-      ascending order.
+    slots: int32 [G, M], the slots with other rows in each version, ascending.
     rows: [G, M, V], those rows.
     which: int32 [B], the version that each row of a batch reads; -1 for the
-      table as it is.
+      unchanged table.
   """
 
   slots: jax.Array
@@ -42,15 +41,15 @@ class Overlay(NamedTuple):
 def make(
   versions: Sequence[tuple[np.ndarray, np.ndarray]], which: Sequence[int]
 ) -> Overlay:
-  """Lays the rows of several versions of a table beside each other.
+  """Makes an overlay of several versions of a table.
 
   Args:
-    versions: Of each its slots, ascending integers [M], and its rows [M, V];
-      M may differ. At least one.
+    versions: At least one pair (slots, rows): ascending integers [M] and [M,
+      V]. M may differ.
     which: As in `Overlay`.
 
   Raises:
-    ValueError: There is no version, or `which` names one that is not there.
+    ValueError: If there is no version, or `which` has an unknown one.
 
   Example:
     >>> rows = np.ones((2, 3), np.float32)
@@ -62,13 +61,13 @@ def make(
   for version in which:
     if not -1 <= version < len(versions):
       raise ValueError(
-        f'which holds {version}, but there are {len(versions)} versions: -1 is'
-        f' the table as it is, and the last one is {len(versions) - 1}'
+        f'which holds {version}, but there are {len(versions)} versions: use -1'
+        f' (the unchanged table) to {len(versions) - 1}'
       )
-  most = max(1, *(len(slots) for slots, _ in versions))
-  slots_GxM = np.full((len(versions), most), _UNUSED, np.int32)
+  num_rows = max(1, *(len(slots) for slots, _ in versions))
+  slots_GxM = np.full((len(versions), num_rows), _UNUSED, np.int32)
   first = versions[0][1]
-  rows_GxMxV = np.zeros((len(versions), most, first.shape[1]), first.dtype)
+  rows_GxMxV = np.zeros((len(versions), num_rows, first.shape[1]), first.dtype)
   for version, (slots, rows) in enumerate(versions):
     slots_GxM[version, : len(slots)] = slots
     rows_GxMxV[version, : len(slots)] = rows
@@ -88,23 +87,23 @@ def read_rows(
     [jax.Array, jax.Array, jax.Array], jax.Array
   ] = lookup.read_rows,
 ) -> jax.Array:
-  """`lookup.read_rows`, of a version of the table for each row of a batch.
+  """`lookup.read_rows` of a version of the table for each row of a batch.
 
-  What the table and what the overlay gives are summed apart and then added: the
-  result is that of the version written out, but for rounding.
+  Sums what comes from the table and from the overlay separately, then adds the
+  two: up to rounding, the result of reading the version itself.
 
   Args:
     values: Value table, floats [N, V].
     overlay: The versions, and which one each row of the batch reads.
-    slot_ids: Integers [B, ..., A], as there.
-    weights: Floats [B, ..., A], as there.
-    read: What reads the table: `lookup.read_rows`, or that of a mesh.
+    slot_ids: Integers [B, ..., A], as for `lookup.read_rows`.
+    weights: Floats [B, ..., A].
+    read: Reads the table: `lookup.read_rows`, or that of `sharded.lookup`.
 
   Returns:
     Floats [B, ..., V] in the dtype of `values`.
 
   Raises:
-    ValueError: If the batch is not that of the overlay.
+    ValueError: If the batch size is not the overlay's.
 
   Example:
     >>> values = jnp.array([[1.0], [2.0], [4.0]])
@@ -117,30 +116,31 @@ def read_rows(
   """
   if len(slot_ids) != len(overlay.which):
     raise ValueError(
-      f'slot_ids are of a batch of {len(slot_ids)}, and the overlay of one of'
+      f'slot_ids have a batch of {len(slot_ids)}, the overlay one of'
       f' {len(overlay.which)}.'
     )
   place, found = _find(overlay, slot_ids)
-  below = read(values, slot_ids, jnp.where(found, 0, weights))
+  from_table = read(values, slot_ids, jnp.where(found, 0, weights))
   rows_RxV = overlay.rows.reshape(-1, overlay.rows.shape[-1])
-  above = lookup.read_rows(rows_RxV, place, jnp.where(found, weights, 0))
+  from_rows = lookup.read_rows(rows_RxV, place, jnp.where(found, weights, 0))
   wide = lookup.wide_dtype(values.dtype)
-  return (below.astype(wide) + above.astype(wide)).astype(values.dtype)
+  return (from_table.astype(wide) + from_rows.astype(wide)).astype(values.dtype)
 
 
 def _find(overlay: Overlay, slot_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Where an access finds its row in the overlay's rows, and whether it does.
+  """Looks up each access in the overlay.
 
   Returns:
-    int32 [B, ..., A] in [0, G * M), and bool [B, ..., A].
+    Indices of its rows, int32 [B, ..., A] in [0, G * M), and whether the slot
+    is there, bool [B, ..., A].
   """
-  most = overlay.slots.shape[1]
+  num_rows = overlay.slots.shape[1]
   version_B = jnp.maximum(overlay.which, 0)
   slots_BxM = overlay.slots[version_B]
   flat_BxR = slot_ids.reshape(len(slot_ids), -1)
   place_BxR = jax.vmap(jnp.searchsorted)(slots_BxM, flat_BxR)
-  place_BxR = jnp.minimum(place_BxR, most - 1).astype(jnp.int32)
+  place_BxR = jnp.minimum(place_BxR, num_rows - 1).astype(jnp.int32)
   found_BxR = jnp.take_along_axis(slots_BxM, place_BxR, axis=1) == flat_BxR
   found_BxR &= (overlay.which >= 0)[:, None]
-  place_BxR += version_B[:, None] * most
+  place_BxR += version_B[:, None] * num_rows
   return place_BxR.reshape(slot_ids.shape), found_BxR.reshape(slot_ids.shape)

@@ -1,17 +1,17 @@
-"""Memory layers for a model that was trained without, whoever wrote it.
+"""Adds memory layers to any NNX model that was trained without.
 
-In any NNX model the feed-forward blocks named by their paths get a memory
-layer, beside them or in their place:
+A memory layer is added to, or replaces, each feed-forward block named by its
+path:
 
   beside:   y = ffn(x) + gate * memory(x)
   replace:  y = memory(x)
 
-Beside is what to begin with: the gate, a number per channel, is zero at first,
-so that every output is what it was before, and the memory comes in as far as
-it is of use (PAPER, section 5). Why a gate and no zero output projection: the
-layer's parameters stay those of one that is pretrained in place, and the first
-step then moves D numbers, all others from the second step on. Then comes
-healing: everything but the memory frozen, `wrt=memory.MemoryParam`.
+Start with 'beside': the gate, a number per channel, is zero at first, so
+outputs do not change, and training opens it as far as memory helps
+(arXiv:2510.15103, section 5). With a gate instead of a zero output projection,
+the layer starts from the same parameters as a pretrained one; the first step
+moves the gate only, later steps everything. Heal the model next: train
+`wrt=memory.MemoryParam` and freeze all else.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Model = TypeVar('Model', bound=nnx.Module)
 
 
 class MemoryBeside(nnx.Module):
-  """A feed-forward block and a gated memory layer that reads the same input.
+  """A feed-forward block plus a gated memory layer with the same input.
 
   Attributes:
-    ffn: The block, as it was; its parameters are found below 'ffn' now.
+    ffn: The block, unchanged; its parameters are now below 'ffn'.
     memory: The layer, its output gate zero at first.
   """
 
@@ -43,7 +43,7 @@ class MemoryBeside(nnx.Module):
     self.memory = memory.ProductKeyMemory(config, rngs=rngs, output_gate=True)
 
   def __call__(self, x: jax.Array, *args, **kwargs) -> jax.Array:
-    """[..., D] -> [..., D]; what else is given goes to the block alone."""
+    """[..., D] -> [..., D]; passes other arguments to the block only."""
     return self.ffn(x, *args, **kwargs) + self.memory(x)
 
 
@@ -55,27 +55,28 @@ def add_memory(
   placement: Literal['beside', 'replace'] = 'beside',
   rngs: nnx.Rngs,
 ) -> Model:
-  """The model with memory layers at some of its feed-forward blocks.
+  """Adds memory layers to some feed-forward blocks of a model.
 
-  Every layer has a value table of its own. Load weights first: beside a memory
-  layer a block's parameters have 'ffn' in their paths.
+  Every layer has its own value table. Load weights first: 'beside' adds 'ffn'
+  to the paths of a block's parameters.
 
   Args:
-    model: Calls its feed-forward blocks with x [..., D], and takes [..., D]
-      back. It stays as it is; its parameters are shared with the result.
-    config: Sizes of each layer. Its `dtype` is to be the model's.
-    paths: Of modules, such as 'blocks/2/mlp'. A block among those stacked for
-      `nnx.scan` has no path of its own.
-    placement: 'beside' leaves all outputs as they are, bit for bit; 'replace'
+    model: Calls its feed-forward blocks with x [..., D] and gets [..., D] back.
+      It is not changed; the result shares its parameters.
+    config: Sizes of each layer; `dtype` should be the model's.
+    paths: Paths of modules, such as 'blocks/2/mlp'. Blocks stacked for
+      `nnx.scan` have no path of their own.
+    placement: 'beside' leaves all outputs unchanged, bit for bit; 'replace'
       drops the block, for a model that is trained further.
-    rngs: Source of the initial parameters, drawn in the order of the paths.
+    rngs: Source of the initial parameters, drawn in the order of `paths`.
 
   Returns:
-    The model with memory.
+    A model with memory.
 
   Raises:
-    ValueError: If no path is given, or one is no module's, is given twice, lies
-      in another one, or has memory already; or for another placement.
+    ValueError: If `placement` is unknown, `paths` is empty, or a path is not
+      that of a module, is repeated, is inside another path, or already has
+      memory.
 
   Example:
     >>> import jax.numpy as jnp
@@ -120,7 +121,7 @@ def add_memory(
 
 
 def _check(modules, paths: Sequence[str]) -> None:
-  """Raises a ValueError for paths that cannot all have memory."""
+  """Raises a ValueError unless memory can be added at all of the paths."""
   if isinstance(paths, str) or not paths:
     raise ValueError(f"paths must be a list such as ['mlp'], got {paths!r}")
   for i, name in enumerate(paths):
@@ -131,14 +132,14 @@ def _check(modules, paths: Sequence[str]) -> None:
       if name == other:
         raise ValueError(f'{name!r} is given twice')
       if _is_in(name, other) or _is_in(other, name):
-        raise ValueError(f'{name!r} and {other!r} lie in one another')
+        raise ValueError(f'one of {name!r} and {other!r} contains the other')
     kinds = (MemoryBeside, memory.ProductKeyMemory)
     for path, (_, module) in modules.items():
       nested = _is_in(path, name) or _is_in(name, path)
       if nested and isinstance(module, kinds):
-        raise ValueError(f'{name!r} has memory already, at {path!r}')
+        raise ValueError(f'{name!r} already has memory, at {path!r}')
 
 
 def _is_in(path: str, other: str) -> bool:
-  """Whether a path is another one or leads below it."""
+  """Whether a path is `other` or below it."""
   return f'{path}/'.startswith(f'{other}/')

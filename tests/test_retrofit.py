@@ -156,7 +156,7 @@ def test_in_place_of_a_block_the_block_is_gone(model, x):
     (['blocks/1/mpl'], r"^no module at 'blocks/1/mpl'; there is blocks/1/mlp"),
     (['blocks/2/mlp'], r"^no module at 'blocks/2/mlp'; there is blocks/"),
     (['ffns/0', 'ffns/0'], "'ffns/0' is given twice"),
-    (['first', 'first/mlp'], "'first/mlp' and 'first' lie in one another"),
+    (['first', 'first/mlp'], "'first/mlp' and 'first' contains the other"),
     ([], 'paths must be a list'),
     ('first/mlp', 'paths must be a list'),
   ],
@@ -169,7 +169,7 @@ def test_paths_that_cannot_be_are_named_in_one_line(model, paths, message):
 
 @pytest.mark.parametrize('path', ['first/mlp', 'first/mlp/ffn', 'first'])
 def test_memory_is_added_once(retrofitted, path):
-  with pytest.raises(ValueError, match=f"'{path}' has memory already, at"):
+  with pytest.raises(ValueError, match=f"'{path}' already has memory, at"):
     retrofit.add_memory(retrofitted, CONFIG, [path], rngs=nnx.Rngs(7))
 
 
@@ -182,5 +182,5 @@ def test_another_placement_and_another_width_are_refused(model, x):
     model_dim=8, num_slots=49, value_dim=6, num_heads=2, k=3, key_dim=4
   )
   changed = retrofit.add_memory(model, narrow, ['ffns/0'], rngs=nnx.Rngs(7))
-  with pytest.raises(ValueError, match='model_dim = 8 was given 10 channels'):
+  with pytest.raises(ValueError, match='model_dim = 8 got 10 channels'):
     changed(x)
