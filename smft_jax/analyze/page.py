@@ -63,7 +63,9 @@ def write(
   found = summary(numbers)
   by_lessons = numbers['health']['overlap']['by_lessons']
   names = ['1 lesson', *(f'{n} lessons' for n in range(2, _MANY)), 'more']
-  counts = [*by_lessons[: _MANY - 1], sum(by_lessons[_MANY - 1 :])]
+  counts = by_lessons[: _MANY - 1]
+  if len(by_lessons) >= _MANY:
+    counts = [*counts, sum(by_lessons[_MANY - 1 :])]
   text = page.render(
     'analysis.html',
     title='smft_jax · analysis',

@@ -40,10 +40,11 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
   if experiment.method is None or experiment.stream is None:
     raise schema.UserError(f'the run in {workdir} streamed no documents')
   if not experiment.method.only_values:
+    known = [k for k, v in methods.METHODS.items() if v.Config.only_values]
     raise schema.UserError(
       f'the run in {workdir} used method {experiment.method.name!r}, which'
       f' changes more than value rows; lessons are made of'
-      f' {" and ".join(sorted(_value_methods()))}'
+      f' {" and ".join(map(repr, known))}'
     )
   base = workdir_lib.base_of(experiment)
   state = finetune.last_state(experiment, base, workdir)
@@ -157,12 +158,3 @@ def _read(folder: pathlib.Path):
     )
   step, arrays, _ = found
   return step, arrays, manifest.read(folder / 'params' / str(step))['owner']
-
-
-def _value_methods() -> list[str]:
-  """Names the methods that change nothing but value rows."""
-  return [
-    repr(name)
-    for name, method in methods.METHODS.items()
-    if method.Config.only_values
-  ]
