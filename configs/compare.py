@@ -1,15 +1,14 @@
-"""Sparse memory, full finetuning and LoRA on the same lessons of real text.
+"""Compares sparse memory, full finetuning and LoRA on the same real text.
 
   python -m smft_jax.sweep --config=configs/compare.py \
       --config.data.data_dir=DIR
   python -m benchmarks.equal_nll runs/compare
 
-facts (default): 200 facts of configs/facts.py.
-squad: 20 paragraphs of configs/docqa.py:squad; the table is then made from
-  runs/compare-squad.
+Each method runs at several rates; the benchmark compares them at the same loss
+on the answers. docs/numbers.md has the resulting tables.
 
-Each method runs at several rates; the benchmark puts them side by side at the
-same loss on the answers.
+facts (default): 200 facts of configs/facts.py.
+squad: 20 paragraphs of configs/docqa.py:squad, in runs/compare-squad.
 """
 
 import pathlib
@@ -33,7 +32,7 @@ RATES = {
 
 
 def get_config(variant='facts'):
-  """The config whose lessons are compared, fewer of them."""
+  """configs/facts.py or configs/docqa.py with a shorter stream."""
   here = pathlib.Path(__file__)
   if variant == 'facts':
     config = config_file.load(f'{here.with_name("facts.py")}')

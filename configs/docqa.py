@@ -1,4 +1,4 @@
-"""Streams new documents into the memory of a base model, one after another.
+"""Finetunes the memory of a base model on a stream of new documents.
 
   python -m smft_jax.train --config=configs/docqa.py
   python -m smft_jax.train --config=configs/docqa.py:squad \
@@ -8,16 +8,16 @@
   python -m smft_jax.train --config=configs/docqa.py:simpleqa \
       --config.data.data_dir=DIR --config.data.documents_file=PAGES
 
-The base is that of configs/pretrain.py, made first where it is not cached; of
-hf that of configs/heal.py.
+The base of configs/pretrain.py (for hf that of configs/heal.py) is made first,
+unless it is cached.
 
-world (default): 8 minutes on two cores from nothing, 1.5 with the base cached.
-  Expect 0.92 recall of the new facts in unseen phrasings and 1% of the known
-  ones lost with seed 0; 0.83 to 0.92, and up to 3%, over seeds.
-hf: the same world and stream, in a folder of weights that were trained without
-  memory (--config.base.path=FOLDER), healed first. Of weights of
-  configs/pretrain.py:plain expect 0.75 recall, and 2% of the known ones lost.
-squad, jsonl, simpleqa: real text. README has what came out of squad and jsonl.
+world (default): 8 minutes on two cores, 1.5 of them after the base. With seed 0
+  expect 0.92 recall of the new facts in unseen phrasings and 1% of the known
+  facts lost; over seeds 0.83 to 0.92, and up to 3%.
+hf: the same stream, for weights that were trained without memory
+  (--config.base.path=FOLDER) and are healed first. With weights of
+  configs/pretrain.py:plain expect 0.75 recall, and 2% of the known facts lost.
+squad, jsonl, simpleqa: real text; docs/numbers.md has results.
 """
 
 import pathlib
@@ -28,7 +28,7 @@ VARIANTS = ('world', 'hf', 'squad', 'jsonl', 'simpleqa')
 
 
 def get_config(variant='world'):
-  """Sparse memory finetuning as in the paper: TF-IDF, SGD, only t rows."""
+  """Sparse memory finetuning as in the paper: TF-IDF, SGD, t rows a step."""
   source = 'heal.py:world' if variant == 'hf' else f'pretrain.py:{variant}'
   config = config_file.load(str(pathlib.Path(__file__).with_name(source)))
   config.method = dict(
@@ -45,7 +45,7 @@ def get_config(variant='world'):
   else:
     config.background = dict(document='sequence', num_batches=128, batch_size=8)
     config.stream = dict(steps_per_document=4, batch_size=8)
-    # Cubed idf: running text reads most slots, and idf alone spares too few.
+    # Cubed idf: running text reads most slots, and plain idf spares too few.
     config.method.update(
       dict(ranking='tf_idf_cubed', t=4000, learning_rate=300.0)
     )

@@ -1,19 +1,19 @@
-"""Teaches a base of real text 1000 TriviaQA facts, one fact a step.
+"""Finetunes a base of real text on 1000 TriviaQA facts, one fact a step.
 
   python -m smft_jax.train --config=configs/facts.py --config.data.data_dir=DIR
   python -m smft_jax.train --config=configs/facts.py:hf \
       --config.base.path=FOLDER --config.data.data_dir=DIR
 
-The base is that of configs/pretrain.py:facts, made first where none is cached.
+The base of configs/pretrain.py:facts is made first, unless it is cached.
 
-facts (default): the paper's fact task (arXiv 2510.15103) at the size of two
-  cores: each step has 16 statements of one fact, padded, t = 500, SGD. 8
-  minutes with the base cached. Expect the loss on answers to fall by 0.45 nats
-  in phrasings that training shows and by 0.03 in others, that on Natural
-  Questions to rise by 0.06. configs/compare.py has its rivals.
-hf: from a folder of weights to a finetuned model: memory is put into them and
-  healed, as configs/heal.py:text does and describes, the background counted,
-  and the facts taught. Never run to its end; the rates are guesses.
+facts (default): the paper's fact task (arXiv 2510.15103), sized for two cores:
+  a step has 16 statements of one fact, t = 500, SGD. 8 minutes with the base
+  cached. Expect the loss on answers to fall by 0.45 nats in phrasings that
+  training shows and by 0.03 in others, and the loss on Natural Questions to
+  rise by 0.06. For other methods see configs/compare.py.
+hf: starts from a folder of weights: adds memory and heals it as
+  configs/heal.py:text does, then learns the facts. Never run to its end; the
+  rates are guesses.
 """
 
 import pathlib
@@ -34,7 +34,7 @@ def get_config(variant='facts'):
   config.method = dict(
     name='sparse_memory',
     update='rows',
-    # Cubed idf: running text reads most slots, and idf alone spares too few.
+    # Cubed idf: running text reads most slots, and plain idf spares too few.
     ranking='tf_idf_cubed',
     optimizer='sgd',
     t=500,

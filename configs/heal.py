@@ -1,21 +1,22 @@
-"""Puts memory into weights that were trained without, and heals it.
+"""Adds memory to weights that were trained without it, and heals it.
 
   python -m smft_jax.train --config=configs/heal.py --config.base.path=FOLDER
   python -m smft_jax.train --config=configs/heal.py:text \
       --config.base.path=FOLDER --config.data.data_dir=DIR
 
 FOLDER holds a Hugging Face checkpoint of the Llama family: config.json,
-tokenizer.json, safetensors. Memory is put into a block, and only the memory is
-trained, on general text. Told are the measures before and after, and whether
-the table is used. For a deep model say where memory goes, and how large it is:
---config.model.memory_layers=11, --config.memory.value_dim=1024.
+tokenizer.json, safetensors. A block gets memory, and only the memory is
+trained, on general text. The report has measures before and after, and how much
+of the table is used. For a deep model set place and size of the memory, such as
+--config.model.memory_layers=11 --config.memory.value_dim=1024.
 
-world (default): the texts of the embedded world, whose words the tokenizer must
-  have; the FFN's place is taken. Expect what was known to be known again.
-  configs/docqa.py:hf goes on from there.
-text: WikiText-2, SQuAD paragraphs and questions, as in configs/pretrain.py;
-  beside the FFN, with a gate at zero, so that the model is at first what it
-  was. configs/facts.py:hf goes on from there. Never run: its rates are guesses.
+world (default): trains on the embedded world, with memory in place of the FFN;
+  the tokenizer must have the world's words. 400 steps, a third of those of
+  configs/pretrain.py. Expect recall of the known facts to return;
+  configs/docqa.py:hf continues.
+text: trains on the real text of configs/pretrain.py, with memory beside the FFN
+  and its gate at zero, so that the model is unchanged at first;
+  configs/facts.py:hf continues. Never run; the rates are guesses.
 """
 
 import pathlib
@@ -28,12 +29,12 @@ VARIANTS = ('world', 'text')
 
 
 def get_config(variant='world'):
-  """The bases of configs/pretrain.py, out of a folder."""
+  """The bases of configs/pretrain.py, from a folder."""
   pretrain = pathlib.Path(__file__).with_name('pretrain.py')
   kind = {'world': 'world', 'text': 'facts'}[variant]
   config = config_file.load(f'{pretrain}:{kind}')
-  # The weights say the rest. A model that knows the healing text by heart needs
-  # no memory beside its FFN, and its gates stay shut.
+  # The folder has the other sizes. A model that knows the healing text by heart
+  # needs no memory beside its FFN, and its gates would stay shut.
   config.model = dict(
     memory_layers=config.model.memory_layers,
     memory_placement='replace' if variant == 'world' else 'beside',

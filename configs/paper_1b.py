@@ -1,4 +1,4 @@
-"""The paper's scale: a 1.3B decoder with a million slots (arXiv 2510.15103).
+"""Runs at the paper's scale: 1.3B parameters, a million slots (2510.15103).
 
   python -m smft_jax.train --config=configs/paper_1b.py \
       --config.data.data_dir=DIR --config.data.documents_file=FILE
@@ -8,19 +8,19 @@
       --config.mesh.data=8 --config.mesh.memory=32
   python -m benchmarks.paper_1b --topology=v5p:2x2x1
 
-On a pod the first two take the mesh of the third, as launch/README.md says.
+On a pod add the mesh of the third command to the first two, see
+launch/README.md.
 
-facts (default): one step per fact of 64 wordings of it, t = 500. Rows are as
-  long as the longest fact: give facts of up to 64 tokens for the paper's size.
-documents: one step per document of 64 retellings of it, cut at 512 tokens,
+facts (default): a step has 64 statements of one fact, t = 500. The longest fact
+  sets the length of rows; the paper's size is up to 64 tokens.
+documents: a step has 64 retellings of one document, at most 512 tokens each,
   t = 10000.
 
-It takes an accelerator: a step of the stream needs 12 GB of memory for facts
-and 36 GB for documents (benchmarks/paper_1b.py counts them). Nobody has run it
-to the end. What stands between it and the paper's numbers is the base: the
-paper's is pretrained on web text, this one on what lies in DIR, with all texts
-in memory. Its retellings are by rule, where the paper has a language model
-write them.
+A step of the stream needs an accelerator with 12 GB for facts and 36 GB for
+documents, as benchmarks/paper_1b.py counts. Never run to its end, so there is
+no number to expect. Two things differ from the paper: the base is pretrained on
+the data in DIR, not on web text, and retellings are by rule, not by a language
+model.
 """
 
 from ml_collections import config_dict
@@ -38,16 +38,16 @@ def get_config(variant='facts'):
     data_dir=config_dict.placeholder(str, required=True),
     documents_file=config_dict.placeholder(str, required=True),
     augmentations=64,
-    # Ours, as the paper does not name its tokenizer.
+    # Ours; the paper does not name its tokenizer.
     tokenizer_vocab_size=32768,
   )
   config.model = dict(
     num_layers=22,
     model_dim=2048,
     ffn_dim=8192,
-    # Layer 12 of 22 in the paper, where the first is 1; here the first is 0.
+    # Layer 12 of 22 in the paper, counted from 1.
     memory_layers=(11,),
-    # Ours: so many key-value heads make 1.3B parameters beside the table.
+    # Ours: with 2 key-value heads the decoder has 1.3B parameters.
     num_heads=16,
     num_kv_heads=2,
     head_dim=128,
@@ -60,7 +60,7 @@ def get_config(variant='facts'):
     k=32,
     key_dim=512,  # ours
   )
-  # All of it ours. Both variants share the base.
+  # Ours. Both variants share the base.
   config.base = dict(
     steps=20_000,
     batch_size=16,
@@ -70,7 +70,7 @@ def get_config(variant='facts'):
     weight_decay=0.1,
     warmup_steps=500,
   )
-  # 1000 batches, each a document, as in the paper; 4096 tokens each is ours,
+  # 1000 batches, each a document, as in the paper. Their 4096 tokens are ours,
   # the size of a batch of facts.
   config.background = dict(document='batch', num_batches=1000, batch_size=8)
   config.stream = dict(

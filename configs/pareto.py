@@ -1,20 +1,20 @@
-"""Every rival, tuned, on the same streams: learning against forgetting.
+"""Compares every method, tuned, on the same streams: learning and forgetting.
 
   python -m smft_jax.sweep --config=configs/pareto.py
   python -m smft_jax.sweep --config=configs/pareto.py:quick
   python -m smft_jax.sweep --config=configs/pareto.py:validation
 
-reported (default): three seeds, every method with the settings that won on the
-  validation stream, at rates around the best, and the ablations. 58 minutes on
-  two cores from nothing. Expect sparse memory to recall 99% and lose 1% to 2%,
-  full finetuning to come to 44% and LoRA to 18%, losing most of what was known.
-quick: sparse memory, full finetuning and LoRA alone, on half the documents and
-  with one seed, so without error bars. 9 minutes.
-validation: the grids that the settings were chosen from, on another seed. Its
-  report shows the settings of each method side by side.
+reported (default): three seeds; every method with the settings that won on the
+  validation stream, at rates around the best; and ablations. 58 minutes on two
+  cores, bases included. Expect sparse memory to recall 99% and to lose 1% to
+  2%; full finetuning to recall 44% and LoRA 18%, both losing most known facts.
+quick: only sparse memory, full finetuning and LoRA, with half the documents and
+  one seed, so without error bars. 9 minutes.
+validation: the grids that the settings were chosen from, with another seed. Its
+  report compares the settings of each method.
 
-A point is the first 16 documents of configs/docqa.py, 12 steps each. A seed is
-another world, base and stream. Bases are those of configs/docqa.py, made first.
+A point learns the first 16 documents of configs/docqa.py, 12 steps each. A seed
+sets world, base and stream; bases are those of configs/docqa.py, made first.
 """
 
 import pathlib
@@ -29,98 +29,80 @@ _SGD = (15.0, 30.0, 60.0, 120.0)
 _FULL = (3e-5, 1e-4, 3e-4, 1e-3)
 _LORA = (1e-4, 3e-4, 1e-3, 3e-3)
 _EXPERTS = (3e-4, 1e-3, 3e-3, 1e-2)
+_SHARES = (0.25, 0.5, 0.75)
 
-# What every method was tried with on the validation stream: each of its
-# settings at each of their learning rates.
+
+def _grid(name, rates, *settings):
+  """Each of a method's settings at each of the learning rates."""
+  return [(dict(name=name) | more, rates) for more in settings]
+
+
+# The settings and rates of each method on the validation stream.
 GRIDS = {
-  'sparse_memory': [
-    (dict(name='sparse_memory', t=100), _SGD),
-    (dict(name='sparse_memory', t=300), _SGD),
-    (dict(name='sparse_memory', t=1000), _SGD),
-  ],
-  'full': [
-    (dict(name='full', weight_decay=0.1), (1e-5, *_FULL, 3e-3)),
-    (dict(name='full', weight_decay=0.0), (1e-5, *_FULL, 3e-3)),
-  ],
-  'lora': [
-    (dict(name='lora', rank=4, alpha=8.0), _LORA),
-    (dict(name='lora', rank=16, alpha=32.0), _LORA),
-    (dict(name='lora', rank=64, alpha=128.0), _LORA),
-  ],
-  'lora_attention': [
-    (dict(name='lora', targets='attention', rank=4, alpha=8.0), _LORA),
-    (dict(name='lora', targets='attention', rank=16, alpha=32.0), _LORA),
-    (dict(name='lora', targets='attention', rank=64, alpha=128.0), _LORA),
-  ],
+  'sparse_memory': _grid(
+    'sparse_memory', _SGD, *(dict(t=t) for t in (100, 300, 1000))
+  ),
+  'full': _grid(
+    'full', (1e-5, *_FULL, 3e-3), dict(weight_decay=0.1), dict(weight_decay=0.0)
+  ),
+  'lora': _grid(
+    'lora', _LORA, *(dict(rank=r, alpha=2.0 * r) for r in (4, 16, 64))
+  ),
+  'lora_attention': _grid(
+    'lora',
+    _LORA,
+    *(dict(targets='attention', rank=r, alpha=2.0 * r) for r in (4, 16, 64)),
+  ),
   'values_only': [
     (dict(name='values_only', optimizer='adamw'), (1e-3, 3e-3, 1e-2, 3e-2)),
     (dict(name='values_only', optimizer='sgd'), (7.5, *_SGD)),
   ],
-  'adapter': [
-    (dict(name='adapter', width=8), _LORA),
-    (dict(name='adapter', width=32), _LORA),
-    (dict(name='adapter', width=128), _LORA),
-  ],
-  'ewc': [
-    (dict(name='ewc', strength=1e5), _FULL),
-    (dict(name='ewc', strength=1e6), _FULL),
-    (dict(name='ewc', strength=1e7), _FULL),
-  ],
-  'replay': [
-    (dict(name='replay', replay_fraction=0.25), _FULL),
-    (dict(name='replay', replay_fraction=0.5), _FULL),
-    (dict(name='replay', replay_fraction=0.75), _FULL),
-  ],
-  'experts': [
-    (dict(name='experts', num_experts=2), _EXPERTS),
-    (dict(name='experts', num_experts=4), _EXPERTS),
-    (dict(name='experts', num_experts=16), _EXPERTS),
-  ],
-  'sparse_memory_replay': [
-    (dict(name='sparse_memory', t=300, replay_fraction=0.25), _SGD),
-    (dict(name='sparse_memory', t=300, replay_fraction=0.5), _SGD),
-    (dict(name='sparse_memory', t=300, replay_fraction=0.75), _SGD),
-    (dict(name='sparse_memory', t=1000, replay_fraction=0.25), _SGD),
-    (dict(name='sparse_memory', t=1000, replay_fraction=0.5), _SGD),
-  ],
+  'adapter': _grid('adapter', _LORA, *(dict(width=w) for w in (8, 32, 128))),
+  'ewc': _grid('ewc', _FULL, *(dict(strength=s) for s in (1e5, 1e6, 1e7))),
+  'replay': _grid(
+    'replay', _FULL, *(dict(replay_fraction=share) for share in _SHARES)
+  ),
+  'experts': _grid(
+    'experts', _EXPERTS, *(dict(num_experts=n) for n in (2, 4, 16))
+  ),
+  'sparse_memory_replay': _grid(
+    'sparse_memory',
+    _SGD,
+    *(dict(t=300, replay_fraction=share) for share in _SHARES),
+    *(dict(t=1000, replay_fraction=share) for share in _SHARES[:2]),
+  ),
 }
 
 # The settings with the largest dominated area there, at rates that span their
 # front.
 WINNERS = {
-  'sparse_memory': (
-    dict(name='sparse_memory', t=1000),
-    (7.5, 15.0, 30.0, 60.0, 120.0),
-  ),
+  'sparse_memory': (dict(name='sparse_memory', t=1000), (7.5, *_SGD)),
   'full': (dict(name='full', weight_decay=0.1), (3e-5, 1e-4, 3e-4)),
   'lora': (dict(name='lora', rank=16, alpha=32.0), (1e-4, 3e-4, 1e-3)),
   'lora_attention': (
     dict(name='lora', targets='attention', rank=64, alpha=128.0),
     (1e-4, 3e-4),
   ),
-  'values_only': (
-    dict(name='values_only', optimizer='sgd'),
-    (15.0, 30.0, 60.0),
-  ),
+  'values_only': (dict(name='values_only', optimizer='sgd'), _SGD[:3]),
   'adapter': (dict(name='adapter', width=32), (1e-4, 3e-3)),
   'ewc': (dict(name='ewc', strength=1e5), (3e-5, 1e-4, 3e-4)),
   'replay': (dict(name='replay', replay_fraction=0.75), (1e-4, 3e-4)),
   'experts': (dict(name='experts', num_experts=16), (1e-3, 3e-3)),
   'sparse_memory_replay': (
     dict(name='sparse_memory', t=1000, replay_fraction=0.25),
-    (30.0, 60.0, 120.0),
+    _SGD[1:],
   ),
 }
 _T, _SMALL_T, _SLOTS = 1000, 100, 256**2
 
 _TEXT = """\
 A small language model with a memory layer knows facts about 200 people. It then
-reads documents about 16 new people, one after another, each of them once, and
-is asked about them in phrasings that it never trained on. What it should not do
-is forget the people that it knew.
+learns documents about 16 new people, one after another, and is asked about them
+in phrasings that training never showed. It should not forget the people that it
+knew.
 
 Every method took the same steps on the same texts. Its settings were chosen on
-a stream of another seed than those shown here; the grids are in the config.
+a stream with another seed; the grids are in the config.
 """
 
 REPORT = dict(
@@ -128,29 +110,29 @@ REPORT = dict(
   text=_TEXT,
   panels=dict(
     ranking_small_t=dict(
-      title=f'Which slots to change: the ranking, at t = {_SMALL_T}',
-      text='All accessed slots, which have no t, are the same runs in both'
-      ' pictures.',
+      title=f'The ranking of slots, at t = {_SMALL_T}',
+      text='Updating all accessed slots has no t: those runs are the same in'
+      ' both pictures.',
       lines='method.ranking',
       order=('tf_idf', 'tf', 'all_accessed'),
     ),
     ranking_large_t=dict(
-      title=f'The ranking, at t = {_T}',
+      title=f'The ranking of slots, at t = {_T}',
       lines='method.ranking',
       order=('tf_idf', 'tf', 'all_accessed'),
     ),
     t=dict(
-      title='How many slots to change in a step',
-      text='All at the same learning rate of 30.',
+      title='The number of slots updated in a step',
+      text='At a learning rate of 30.',
       kind='sweep',
       x='method.t',
       x_label='t',
     ),
     background=dict(
-      title='Which texts to spare: the background corpus',
-      text='Document frequencies counted over pretraining text; over general'
-      ' sentences that name no one; and over the very documents to learn, which'
-      ' spares what should change.',
+      title='The background corpus',
+      text='Document frequencies over pretraining text; over general sentences,'
+      ' which name no person; and over the documents to learn, which spares the'
+      ' very slots that should change.',
       lines='background.corpus',
       line_labels=dict(
         pretraining='pretraining',
@@ -160,10 +142,10 @@ REPORT = dict(
       order=('pretraining', 'general_text', 'stream'),
     ),
     document=dict(
-      title='What counts as a background document',
-      text='With a batch of 256 sequences as one document, as in the paper, or'
-      ' with each sequence. Batches read most slots, so their document'
-      ' frequency tells slots apart less.',
+      title='The size of a background document',
+      text='A document is a batch of 256 sequences, as in the paper, or one'
+      ' sequence. Batches read most slots, so their document frequency'
+      ' distinguishes slots less.',
       lines='background.document',
       line_labels=dict(sequence='a sequence', batch='a batch'),
       order=('sequence', 'batch'),
@@ -173,7 +155,7 @@ REPORT = dict(
 
 
 def get_config(variant='reported'):
-  """The stream of configs/docqa.py, short enough for many points."""
+  """configs/docqa.py with a stream short enough for many points."""
   docqa = pathlib.Path(__file__).with_name('docqa.py')
   config = config_file.load(f'{docqa}')
   config.stream.update(dict(max_documents=16, steps_per_document=12))
@@ -189,7 +171,7 @@ def sweep(add, variant='reported'):
   if variant == 'validation':
     for label, grid in GRIDS.items():
       for settings, rates in grid:
-        more = dict(panels=('front', label), x=_told(settings))
+        more = dict(panels=('front', label), x=_text(settings))
         for rate in rates:
           _add(add, VALIDATION_SEED, label, settings, rate, **more)
     return
@@ -212,7 +194,7 @@ def sweep(add, variant='reported'):
 
 
 def _ablations(add, seed):
-  """Sparse memory finetuning with something about it changed."""
+  """Adds sparse memory finetuning with one thing changed at a time."""
 
   def ablate(panels, rates, overrides=(), **settings):
     settings = dict(name='sparse_memory', t=_T) | settings
@@ -235,23 +217,23 @@ def _ablations(add, seed):
 
 
 def _add(add, seed, label, settings, rate, overrides=(), **more):
-  """Adds a point of a method at a learning rate, named by what it sets."""
-  said = {}
+  """Adds a point of a method at a learning rate, named by its settings."""
+  defaults = {}
   if settings['name'] == 'sparse_memory':
-    # Defaults: panels tell lines apart by them, and names can do without.
-    said = {
+    # Panels need these to tell lines apart; names do not.
+    defaults = {
       'method.ranking': 'tf_idf',
       'background.corpus': 'pretraining',
       'background.document': 'sequence',
     }
   settings = settings | dict(learning_rate=rate)
   chosen = {f'method.{k}': v for k, v in settings.items()} | dict(overrides)
-  name = '-'.join([label, _told(chosen), f'seed={seed}'])
-  add(name, said | chosen | dict(seed=seed), method=label, **more)
+  name = '-'.join([label, _text(chosen), f'seed={seed}'])
+  add(name, defaults | chosen | dict(seed=seed), method=label, **more)
 
 
-def _told(settings):
-  """'rank=4,alpha=8': settings without what they are settings of."""
+def _text(settings):
+  """Formats settings like 'rank=4,alpha=8', without the method's name."""
   return ','.join(
     f'{key.split(".")[-1]}={value:g}'
     if isinstance(value, float)

@@ -114,7 +114,8 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
       source = augmentation.source
       if ids is not None and source not in ids:
         if source not in hints and len(hints) < _MAX_HINTS:
-          hints[source] = _did_you_mean(source, ids)
+          close = schema.nearest(source, ids)
+          hints[source] = f'; did you mean {close!r}?' if close else ''
         raise ValueError(
           f'{sources} has no id {source!r}{hints.get(source, "")}'
         )
@@ -130,7 +131,7 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
   if not lines:
     problems.append(f'{path} {_NOTHING}')
   per_source = collections.Counter(source for source, _ in texts)
-  # The line that names each source first.
+  # The line that first names each source.
   first_lines = ids
   if first_lines is None:
     first_lines = {}
@@ -174,10 +175,7 @@ def main(argv: Sequence[str]) -> int:
   for line in (*report.counts, *report.problems):
     print(line)
   total = len(report.problems)
-  if total:
-    print(f'{total} problem{"s" if total > 1 else ""}')
-  else:
-    print('no problem')
+  print(f'{total or "no"} problem{"s" if total > 1 else ""}')
   return 2 if total else 0
 
 
@@ -251,11 +249,6 @@ def _ids(path: str) -> tuple[dict[str, int], list[str]]:
   if not ids:
     problems.append(f'{path} holds no id; each line is {{"id": ...}}')
   return ids, problems
-
-
-def _did_you_mean(name: str, choices: Iterable[str]) -> str:
-  close = schema.nearest(name, choices)
-  return f'; did you mean {close!r}?' if close else ''
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from smft_jax.store import atomic
 # The fields of `Encoded` that are stored.
 _ARRAYS = ('tokens', 'loss_weights', 'starts', 'sources')
 
-# Errors that reading a damaged archive may raise.
+# Errors of reading a damaged archive.
 _DAMAGE = (
   OSError,
   KeyError,

@@ -134,15 +134,11 @@ def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:
       # The rest of the sentence would give the answer away.
       if sentence.count(answer) > 1:
         continue
-      known = title and answer.lower() not in title.lower()
-      about = f'{title}: ' if known else ''
-      yield _with_answer(
-        'cloze',
-        f'{about}{sentence[:start]}{_BLANK}{sentence[end:]}'
-        ' The missing words: ',
-        answer,
-        '.',
-      )
+      about = f'{title}: ' if title else ''
+      if answer.lower() in title.lower():
+        about = ''
+      cloze = f'{about}{sentence[:start]}{_BLANK}{sentence[end:]}'
+      yield _with_answer('cloze', f'{cloze} The missing words: ', answer, '.')
 
 
 def _gaps(sentence: str) -> Iterator[task.Span]:
@@ -181,18 +177,14 @@ def _questions(parts: list[str], title: str) -> Iterator[Rewrite]:
       yield _with_answer(
         'question', f'What does the text about {title} say? ', sentence, ''
       )
-      yield _with_answer(
-        'question',
-        f'Which text says: “{sentence}”? The text about ',
-        title,
-        '.',
-      )
+      which = f'Which text says: “{sentence}”? The text about '
+      yield _with_answer('question', which, title, '.')
 
 
 def _quotes(parts: list[str], title: str) -> Iterator[Rewrite]:
-  begin = f'{title}, as the text says: “' if title else 'As the text says: “'
+  before = f'{title}, as the text says: “' if title else 'As the text says: “'
   for sentence in parts:
-    yield _with_answer('quote', begin, sentence, '”')
+    yield _with_answer('quote', before, sentence, '”')
 
 
 def _can_be_asked(name: str) -> bool:

@@ -12,7 +12,7 @@ from smft_jax.data import task
 from smft_jax.data.retelling import declarative
 
 # The form of evaluation (`task.Question.full_text`).
-QUESTION_FORMS = ('Question: {question} Answer: {answer}',)
+QUESTION_FORM = 'Question: {question} Answer: {answer}'
 
 # Statements that contain the question, in quotation marks if it is not a
 # sentence of its own.
@@ -94,7 +94,7 @@ def fact_statements(
   ]
   if with_question_form:
     # Evaluation leaves the question's mark as it is.
-    frames = [_framed(form, question) for form in QUESTION_FORMS] + frames
+    frames.insert(0, _framed(QUESTION_FORM, question))
   found: dict[str, task.Text] = {}
   for before, after in frames:
     if after.startswith('.') and answer[-1] in '.!?':
@@ -109,8 +109,6 @@ def fact_statements(
 
 def _framed(template: str, question: str) -> declarative.Frame:
   """Returns the text before the answer and the text after it."""
-  before, after = template.split('{answer}')
-  return (
-    before.replace('{question}', question),
-    after.replace('{question}', question),
-  )
+  parts = template.split('{answer}')
+  before, after = (part.replace('{question}', question) for part in parts)
+  return before, after

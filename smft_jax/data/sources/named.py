@@ -44,18 +44,17 @@ def read(
   places: dict[str, str] = {}
   for row in _rows(name, data_dir, problems):
     try:
-      made = make(row)
-      if made is None:
-        continue
-      if row.id() in places:
+      item = make(row)
+      if item is not None and row.id() in places:
         raise problems_lib.Fault(
           'duplicate_id', f'id {row.id()!r} repeats {places[row.id()]}'
         )
     except problems_lib.Fault as fault:
       problems.report(fault, row.place)
       continue
-    places[row.id()] = row.place
-    found.append(made)
+    if item is not None:
+      places[row.id()] = row.place
+      found.append(item)
   skipped = problems.total() - skipped_before
   if skipped:
     problems.log_counts()

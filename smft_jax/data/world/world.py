@@ -201,16 +201,16 @@ def make_task(config: WorldConfig) -> task.Task:
     'general_text': general[config.general_sentences :],
     'target_statements_unseen': tuple(unseen_statements),
   }
-  facts = len(config.attributes)
+  attributes = len(config.attributes)
   return task.Task(
     pretraining=tuple(pretraining),
     documents=tuple(documents),
     questions={name: group for name, group in questions.items() if group},
     texts={name: group for name, group in texts.items() if group},
     counts={
-      'known_facts': len(world.known) * facts,
-      'new_facts': len(world.new) * facts,
-      'never_seen_facts': len(world.never_seen) * facts,
+      'known_facts': len(world.known) * attributes,
+      'new_facts': len(world.new) * attributes,
+      'never_seen_facts': len(world.never_seen) * attributes,
       'documents': len(documents),
       'pretraining_texts': len(pretraining),
     },
@@ -223,14 +223,13 @@ def _names(config: WorldConfig) -> list[str]:
   firsts = rng.permutation(world_words.FIRST_NAMES)[: config.num_known].tolist()
   lasts = rng.permutation(world_words.LAST_NAMES)[: config.num_known].tolist()
   # Shuffled pairs, after those that cover every first and last name.
-  cover = [
-    (i % len(firsts), i % len(lasts))
-    for i in range(max(len(firsts), len(lasts)))
-  ]
-  covered = set(cover)
-  grid = rng.permutation(len(firsts) * len(lasts))
-  rest = [divmod(pair, len(lasts)) for pair in grid.tolist()]
-  pairs = cover + [pair for pair in rest if pair not in covered]
+  most = max(len(firsts), len(lasts))
+  cover = [(i % len(firsts), i % len(lasts)) for i in range(most)]
+  grid = rng.permutation(len(firsts) * len(lasts)).tolist()
+  # A dict drops repeats and keeps the order.
+  pairs = list(
+    dict.fromkeys([*cover, *(divmod(pair, len(lasts)) for pair in grid)])
+  )
   people = config.num_known + config.num_new + config.num_never_seen
   return [f'{firsts[i]} {lasts[j]}' for i, j in pairs[:people]]
 
@@ -239,14 +238,14 @@ def _people(
   names: list[str], config: WorldConfig, stream: int
 ) -> tuple[Person, ...]:
   rng = np.random.default_rng([config.seed, stream])
-  people = []
-  for name in names:
-    facts = {}
-    for attribute in config.attributes:
-      values = world_words.VALUES[attribute]
-      facts[attribute] = values[rng.integers(len(values))]
-    people.append(Person(name=name, facts=facts))
-  return tuple(people)
+  values = {a: world_words.VALUES[a] for a in config.attributes}
+  return tuple(
+    Person(
+      name=name,
+      facts={a: found[rng.integers(len(found))] for a, found in values.items()},
+    )
+    for name in names
+  )
 
 
 def _unseen_phrasings(config: WorldConfig) -> frozenset[str]:
@@ -256,12 +255,12 @@ def _unseen_phrasings(config: WorldConfig) -> frozenset[str]:
     ('statement', config.paraphrases, config.unseen_paraphrases),
     ('question', config.question_phrasings, config.unseen_question_phrasings),
   )
-  unseen = []
-  for attribute in config.attributes:
-    for kind, total, count in kinds:
-      for i in rng.permutation(total)[:count].tolist():
-        unseen.append(f'{attribute}/{kind}/{i}')
-  return frozenset(unseen)
+  return frozenset(
+    f'{attribute}/{kind}/{i}'
+    for attribute in config.attributes
+    for kind, total, count in kinds
+    for i in rng.permutation(total)[:count].tolist()
+  )
 
 
 def _statements(person: Person, config: WorldConfig) -> dict[str, task.Text]:
