@@ -86,7 +86,7 @@ def chosen_slots(
   sampled = set(evenly_spaced(total, _CURVES))
   chosen, sample = [], []
   with progress.Progress('slots of each lesson', total, 'lesson') as bar:
-    for index in preemption.until_requested(range(total)):
+    for index in preemption.interruptible(range(total)):
       summed, slots = np.zeros(experiment.memory.num_slots), []
       for step in range(steps):
         batch, _, _ = student.batch(index, step)
@@ -121,7 +121,7 @@ def find(
   found: list[HeldFact] = []
   chosen = evenly_spaced(len(lessons), _LESSONS)
   with progress.Progress('reads of its texts', len(chosen), 'lesson') as bar:
-    for done, index in enumerate(preemption.until_requested(chosen), start=1):
+    for done, index in enumerate(preemption.interruptible(chosen), start=1):
       document = base.task.documents[index]
       facts = core_sets.find_facts(document)
       questions = [

@@ -84,7 +84,7 @@ def read_texts(
   length = batches.bucket_length(rows.longest)
   parts: list[list[np.ndarray]] = [[] for _ in texts]
   starts = range(0, len(rows), batch_size)
-  for start in preemption.until_requested(starts):
+  for start in preemption.interruptible(starts):
     chosen = np.arange(start, min(start + batch_size, len(rows)))
     filled = np.pad(chosen, (0, batch_size - len(chosen)), mode='edge')
     batch = batches.pad(rows.take(filled), length, tokenizer.pad_id)

@@ -188,7 +188,7 @@ class Evaluator:
     """
     length = batches.bucket_length(rows.longest)
     starts = range(0, len(rows), self.batch_size)
-    for start in preemption.until_requested(starts):
+    for start in preemption.interruptible(starts):
       index = np.arange(start, min(start + self.batch_size, len(rows)))
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
       here = stream_lib.local_rows(layout, self.batch_size)

@@ -39,6 +39,7 @@ from smft_jax.methods import pretraining
 from smft_jax.models import transformer
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import resume
+from smft_jax.runtime import agreement
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
@@ -177,7 +178,7 @@ def check_cache(experiment: config_lib.Experiment) -> None:
   """
   root = _cache(experiment)
   processes.on_main('the cache', _make_cache, root)
-  processes.check_shared(root, 'config.base.cache_dir')
+  agreement.check_shared(root, 'config.base.cache_dir')
 
 
 def _make_cache(root: pathlib.Path) -> None:
@@ -229,7 +230,7 @@ def _pretrain(experiment, model, task, tokenizer, folder, writer) -> nnx.State:
       with bar.waiting():
         batch, chosen = texts.batch(step), texts.row_indices(step)
       state, values = step_lib.train_step(state, batch)
-      watch.look(values, f'step {step + 1}, {divergence.rows_named(chosen)}')
+      watch.update(values, f'step {step + 1}, {divergence.format_rows(chosen)}')
       bar.update(step + 1, tokens=texts.num_tokens(step), loss=values['loss'])
       done = step + 1
       input_wait_s = round(waited_s + bar.waited_s, 3)

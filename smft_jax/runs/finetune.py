@@ -318,7 +318,7 @@ def _prepared(
       pad_id=base.tokenizer.pad_id,
     )
     found = map(texts.batch, itertools.count())
-    extras = method.begin(graphdef, params, preemption.until_requested(found))
+    extras = method.begin(graphdef, params, preemption.interruptible(found))
   return graphdef, params, extras
 
 

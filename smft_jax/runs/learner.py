@@ -164,10 +164,10 @@ class Learner:
         state, made.batch, None if hidden is None else hidden[made.rows]
       )
       if watch is not None:
-        watch.look(
+        watch.update(
           values,
           f'step {step + 1} on document {self._names[index]!r},'
-          f' {divergence.rows_named(made.rows)} of its texts',
+          f' {divergence.format_rows(made.rows)} of its texts',
         )
       if preemption.requested() or (watch is not None and watch.exceeded):
         break

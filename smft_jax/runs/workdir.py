@@ -14,6 +14,7 @@ import uuid
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
+from smft_jax.runtime import agreement
 from smft_jax.runtime import processes
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
@@ -44,11 +45,11 @@ def prepare(
       many processes, if they do not share it or run different things.
   """
   resolved = config_lib.to_dict(experiment)
-  processes.check_same('version', versions())
-  processes.check_same('config', resolved)
+  agreement.check_same('version', versions())
+  agreement.check_same('config', resolved)
   found = processes.on_main('the workdir', holds_run, workdir, experiment)
   processes.on_main('the workdir', check_writable, workdir)
-  processes.check_shared(workdir, 'the workdir')
+  agreement.check_shared(workdir, 'the workdir')
   if not found:
     atomic.write_json(
       workdir / 'config.json',

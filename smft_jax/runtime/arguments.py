@@ -1,4 +1,4 @@
-"""Command lines of the programs without a config file: mistakes in one line."""
+"""Command lines of programs that take no config file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from smft_jax import schema
 
 
 class Parser(argparse.ArgumentParser):
-  """Raises a UserError of one line, without the usage.
+  """An `ArgumentParser` that raises a one-line UserError.
 
   Example:
     >>> parser = Parser(prog='show')
@@ -26,17 +26,17 @@ class Parser(argparse.ArgumentParser):
     super().__init__(allow_abbrev=False, **settings)
 
   def error(self, message: str) -> NoReturn:
-    """Called by argparse for what it does not understand."""
+    """Raises a UserError; argparse calls it."""
     raise schema.UserError(message)
 
   def parse(self, argv: Sequence[str]) -> argparse.Namespace:
-    """Reads a command line.
+    """Parses a command line.
 
     Raises:
-      UserError: For anything that cannot be understood.
-      SystemExit: After printing the usage, if `--help` is among the arguments.
+      UserError: For any mistake.
+      SystemExit: For `--help`, after printing the usage.
     """
-    # First the flags: one that is misspelt is not to be called missing.
+    # First, so that a misspelt flag is not reported as missing.
     flags = self._flags()
     for word in argv:
       name = word.partition('=')[0]
@@ -50,7 +50,7 @@ class Parser(argparse.ArgumentParser):
     return arguments
 
   def _flags(self) -> list[str]:
-    """Every flag there is, those of commands too."""
+    """Returns all flags, those of subcommands included."""
     flags = [flag for action in self._actions for flag in action.option_strings]
     for action in self._actions:
       if isinstance(action, argparse._SubParsersAction):

@@ -4,6 +4,5 @@ from __future__ import annotations
 
 import errno
 
-# What the errno is where there is no room: on the disk, in a quota, or below a
-# limit on the size of files.
+# Codes of an OSError when the disk, a quota, or a file-size limit is reached.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -1,7 +1,7 @@
-"""Steps without a finite loss and gradient: told, counted, and not for ever.
+"""Reports steps that were skipped as not finite; stops after too many in a row.
 
-`train_step` skips such a step by itself. Here a loop learns of it: one step
-late, so that it does not wait for the device.
+`train_step` itself skips a step whose loss or gradient is not finite. A loop
+hears of it one step late, so that it does not wait for the device.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ class Diverged(RuntimeError):
 
 
 class Watch:
-  """Looks at the steps of a loop.
+  """Watches the steps of a loop.
+
+  Attributes:
+    exceeded: Whether `limit` steps in a row were skipped.
 
   Args:
-    phase: What the loop is, 'pretraining'.
-    limit: Skipped steps in a row at which to stop.
-    advice: What a person can do about it.
-    in_a_row: Steps that were skipped just before the loop began.
+    phase: Name of the loop, such as 'pretraining'.
+    limit: Number of skipped steps in a row at which to stop.
+    advice: Ends the error message: what the user can do.
+    in_a_row: Steps skipped just before the loop began.
   """
 
   def __init__(self, phase: str, limit: int, advice: str, in_a_row: int = 0):
@@ -32,31 +35,31 @@ class Watch:
     self._pending: tuple[Mapping[str, Any], str] | None = None
     self.exceeded = False
 
-  def look(self, values: Mapping[str, Any], batch: str) -> None:
-    """Takes a step's numbers, and looks at those of the step before.
+  def update(self, values: Mapping[str, Any], batch: str) -> None:
+    """Takes the metrics of a step, and checks those of the step before.
 
     Args:
-      values: What `train_step` returned beside the state.
-      batch: What the step's batch is called.
+      values: The metrics that `train_step` returned.
+      batch: Names the batch in the warning.
     """
-    self._look_at_pending()
+    self._check_pending()
     self._pending = (values, batch)
 
   def finish(self) -> None:
-    """Looks at the last step, and ends the loop.
+    """Checks the last step; call it after the loop.
 
     Raises:
-      Diverged: If so many steps in a row were skipped, these or those before
-        the loop began.
+      Diverged: If `limit` steps in a row were skipped, those before the loop
+        included.
     """
-    self._look_at_pending()
+    self._check_pending()
     if self.exceeded or self._in_a_row >= self._limit:
       raise Diverged(
-        f'{self._phase} diverged: {self._limit} steps in a row had no finite'
-        f' loss and gradient, and were skipped; {self._advice}'
+        f'{self._phase} diverged: {self._limit} steps in a row were skipped,'
+        f' their loss or gradient not finite; {self._advice}'
       )
 
-  def _look_at_pending(self) -> None:
+  def _check_pending(self) -> None:
     if self._pending is None:
       return
     values, batch = self._pending
@@ -64,7 +67,7 @@ class Watch:
     self._in_a_row = int(values['skipped_in_a_row'])
     if self._in_a_row:
       logging.warning(
-        '%s: skipped %s: no finite loss and gradient (loss %s)',
+        '%s: skipped %s: loss or gradient not finite (loss %s)',
         self._phase,
         batch,
         float(values['loss']),
@@ -72,12 +75,12 @@ class Watch:
     self.exceeded = self.exceeded or self._in_a_row >= self._limit
 
 
-def rows_named(rows, most: int = 8) -> str:
-  """Names the rows of a batch, the first ones if they are many.
+def format_rows(rows, most: int = 8) -> str:
+  """Formats row numbers, at most the first `most`.
 
   Example:
-    >>> rows_named([3, 17]), rows_named([5, 6, 7], most=2)
+    >>> format_rows([3, 17]), format_rows([5, 6, 7], most=2)
     ('rows 3, 17', 'rows 5, 6, ...')
   """
-  named = ', '.join(str(int(row)) for row in rows[:most])
-  return f'rows {named}' + (', ...' if len(rows) > most else '')
+  text = ', '.join(str(int(row)) for row in rows[:most])
+  return f'rows {text}' + (', ...' if len(rows) > most else '')

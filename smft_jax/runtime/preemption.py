@@ -1,15 +1,14 @@
-"""Being asked to stop: SIGTERM lets a run save itself and leave cleanly.
+"""Lets a run save itself and exit cleanly on SIGTERM.
 
-A program installs the handler (`cli.run` does); importing this changes nothing.
-The handler only notes that the signal came. Loops ask, after each step:
+`program.run` installs a handler that only records the signal. Loops ask after
+each step:
 
     if preemption.requested():
       ...  # save
     preemption.check()
 
-so that the step in progress ends first. All loops ask here and at the same
-places in every process: where one of many is sent the signal, all stop after
-the same step.
+so the step in progress ends first. Every process asks at the same points: when
+one of them receives the signal, all stop after the same step.
 """
 
 from __future__ import annotations
@@ -24,64 +23,60 @@ from smft_jax.runtime import processes
 
 Item = TypeVar('Item')
 
-# Signals that came. A list, as a handler must take no lock.
-_asked: list[int] = []
-# Whether all processes stop here, where there are many.
+# Signals received. A list, because a handler must not take a lock.
+_received: list[int] = []
+# Not empty once several processes have agreed to stop.
 _agreed: list[int] = []
 
 
 class Preempted(BaseException):
-  """The run was asked to stop, and what it has to save is saved.
+  """The run received SIGTERM and has saved itself.
 
-  No Exception, as KeyboardInterrupt is none: what goes on after one point of
-  many fails must not go on after this.
+  Like KeyboardInterrupt it is no Exception: code that continues after a failure
+  must not continue after this.
   """
 
 
 @contextlib.contextmanager
-def noticed() -> Iterator[None]:
-  """Notes SIGTERM instead of dying of it, as long as the context lasts.
+def handle_sigterm() -> Iterator[None]:
+  """Within the context, records SIGTERM instead of ending the process.
 
-  Only the main thread can set handlers; in any other one nothing changes.
+  Only the main thread can set handlers; in other threads this does nothing.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  _asked.clear()
-  # Repeated signals are one: launchers send them to a group and to each child.
+  _received.clear()
+  # Launchers may send it twice, to the process group and to each child.
   before = signal.signal(
-    signal.SIGTERM, lambda number, unused: _asked.append(number)
+    signal.SIGTERM, lambda number, unused: _received.append(number)
   )
   try:
     yield
   finally:
     signal.signal(signal.SIGTERM, before)
-    _asked.clear()
+    _received.clear()
 
 
 def requested() -> bool:
-  """Whether the run was asked to stop, in every process alike."""
+  """Returns whether the run should stop; the same in every process."""
   processes.tick()
   if processes.count() > 1:
-    # Once only: the place to stop at is one, and is then left behind.
+    # Only once: there is a single point to stop at.
     if not _agreed and processes.reached_stop():
       _agreed.append(signal.SIGTERM)
     return bool(_agreed)
-  return bool(_asked)
+  return bool(_received)
 
 
 def check() -> None:
-  """Leaves if the run was asked to stop; for where nothing is to be saved.
-
-  Raises:
-    Preempted: If it was.
-  """
+  """Raises `Preempted` if the run should stop."""
   if requested():
     raise Preempted
 
 
-def until_requested(items: Iterable[Item]) -> Iterator[Item]:
-  """The items of a loop that saves nothing, with a `check` before each."""
+def interruptible(items: Iterable[Item]) -> Iterator[Item]:
+  """Yields the items of a loop that saves nothing, each after a `check`."""
   for item in items:
     check()
     yield item

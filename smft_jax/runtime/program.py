@@ -1,4 +1,4 @@
-"""The shell of every program: mistakes in one line, exit codes, log lines."""
+"""Runs the main function of a program: errors, exit codes, log lines."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 
-# The folder of the package, with which the files of its code begin.
+# Prefix of the paths of the package's own files.
 _PACKAGE = str(pathlib.Path(__file__).parent.parent) + os.sep
 
 
 def run(
   main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None
 ) -> int:
-  """Calls `main` and turns a person's mistakes into one line on stderr.
+  """Calls `main`, and prints a mistake of the user as one line on stderr.
 
-  Use it as `sys.exit(program.run(main))`. A mistake is a `UserError`, a ValueError
-  raised by this package, or a file that cannot be read or written. Anything
-  else is a bug and keeps its traceback; `--traceback` keeps all of them.
+  Use it as `sys.exit(program.run(main))`. A mistake is a `UserError`, a
+  ValueError raised by this package, or an OSError. Anything else is a bug and
+  keeps its traceback; `--traceback` keeps all tracebacks.
 
   Args:
-    main: the program; takes the arguments after its name, and may return an
-      exit code.
-    argv: those arguments; None takes them from the process.
+    main: Takes the command-line arguments; may return an exit code.
+    argv: Those arguments; None takes them from the process.
 
   Returns:
-    The exit code: 0, also when SIGTERM stopped it; 1 when it could not go on,
-    for lack of room or of a finite loss; 2 for a mistake; 130 when interrupted.
+    The exit code: 0 on success and after SIGTERM; 1 if the run cannot continue
+    (disk full, diverged, another process lost); 2 for a mistake; 130 after
+    Ctrl-C.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
   keep_traceback = '--traceback' in arguments
   if keep_traceback:
     arguments.remove('--traceback')
   _show_our_log_lines()
-  with preemption.noticed():
+  with preemption.handle_sigterm():
     try:
       code = _run(main, arguments, keep_traceback)
     except Exception as error:
@@ -53,8 +53,9 @@ def run(
       code = 1
       if isinstance(error, processes.Disconnected) and not keep_traceback:
         print(
-          f'{processes.prefix()}error: a step failed, as when another process'
-          f' is gone: {schema.one_line(error)[:300]}; the same command resumes',
+          f'{processes.prefix()}error: a step failed, perhaps because another'
+          f' process is gone: {schema.one_line(error)[:300]}; the same command'
+          ' resumes',
           file=sys.stderr,
         )
       else:
@@ -64,13 +65,13 @@ def run(
 
 
 def _run(main, arguments: list[str], keep_traceback: bool) -> int:
-  """Calls `main`, says what went wrong, and returns the exit code."""
+  """Calls `main`, prints what went wrong, and returns the exit code."""
   try:
     return main(arguments) or 0
   except preemption.Preempted:
     if processes.is_main():
       print(
-        '\nstopped by SIGTERM, and saved; the same command resumes',
+        '\nstopped by SIGTERM and saved; the same command resumes',
         file=sys.stderr,
       )
     return 0
@@ -86,14 +87,14 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
     if keep_traceback or not _is_mistake(error):
       raise
     full = isinstance(error, OSError) and error.errno in disk.FULL
-    hint = '; make room, and the same command resumes' if full else ''
+    hint = '; free some space, then the same command resumes' if full else ''
     message = f'{schema.one_line(error)}{hint}'
     print(f'{processes.prefix()}error: {message}', file=sys.stderr)
     return 1 if full else 2
 
 
 def _is_mistake(error: Exception) -> bool:
-  """Whether an error is a person's to mend, and not a bug of ours."""
+  """Returns whether an error is a mistake of the user, not a bug."""
   if isinstance(error, OSError):
     return error.filename is not None or error.errno is not None
   if isinstance(error, schema.UserError):
@@ -103,18 +104,18 @@ def _is_mistake(error: Exception) -> bool:
 
 
 def _show_our_log_lines() -> None:
-  """Shows this package's info lines; of other packages, only warnings."""
+  """Shows info lines of this package, and only warnings of others."""
   absl_logging.set_verbosity(absl_logging.INFO)
 
   def keep(record: logging.LogRecord) -> bool:
     if record.pathname.startswith(_PACKAGE):
-      # All processes say the same, but for what goes wrong.
+      # Other processes log the same, except when something goes wrong.
       return processes.is_main() or record.levelno >= logging.WARNING
-    # Orbax logs the whole traceback of what it raises as well, and we tell.
-    of_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
-    return record.levelno >= logging.WARNING and not of_orbax
+    # Orbax also logs the traceback of what it raises.
+    is_orbax = f'{os.sep}orbax{os.sep}' in record.pathname
+    return record.levelno >= logging.WARNING and not is_orbax
 
-  # Not absl's own handler: that warns that its flags were not parsed.
+  # absl's own handler would warn that its flags were not parsed.
   handler = logging.StreamHandler()
   handler.addFilter(keep)
   logging.basicConfig(format='%(message)s', handlers=[handler], force=True)

@@ -1,6 +1,6 @@
-"""How far a phase is, for who watches: a bar on a terminal, lines in a log.
+"""Progress of a phase: a bar on a terminal, lines in a log.
 
-Of many processes the first one shows it.
+With several processes, process 0 shows it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from smft_jax.runtime import processes
 
 
 class Progress:
-  """Shows how far a phase is: a bar on a terminal, plain lines in a log.
+  """Shows the progress of a phase: a bar on a terminal, lines in a log.
 
-  Values are looked at only when a line is due, so that a loss still being
-  computed on a device does not make the loop wait.
+  Values are read only when a line is due, so the loop does not wait for a loss
+  that a device is still computing.
 
   Attributes:
-    waited_s: seconds so far within `waiting`.
+    waited_s: Seconds spent within `waiting`.
 
   Args:
-    phase: what is going on, 'pretrain'.
-    total: steps in the whole phase.
-    unit: what a step is called.
-    start: steps done earlier, by the run that this one resumes.
-    stream: where to write; stderr by default.
-    clock: seconds; monotonic.
-    every_s: least time between two lines; None means 0.1 s on a terminal and
+    phase: Name of the phase, such as 'pretrain'.
+    total: Steps in the phase.
+    unit: Name of a step.
+    start: Steps done by earlier runs that this one resumes.
+    stream: Where to write; stderr by default.
+    clock: Monotonic seconds.
+    every_s: Shortest time between two lines; None means 0.1 s on a terminal and
       5 s in a log.
   """
 
@@ -63,28 +63,28 @@ class Progress:
     self._values: Mapping[str, Any] = {}
 
   def update(self, step: int, tokens: int = 0, **values: Any) -> None:
-    """Tells that `step` steps are done.
+    """Records that `step` steps are done.
 
     Args:
-      step: steps done so far, of `total`.
-      tokens: tokens processed since the last update.
-      **values: numbers to show, such as loss=...; scalars of any library.
+      step: Steps done so far, of `total`.
+      tokens: Tokens processed since the last update.
+      **values: Numbers to show, such as loss=...; scalars of any library.
     """
     now = self._clock()
     self._step, self._values = step, values
     self._tokens += tokens
     if self._first is None:
-      # The first step compiles; a rate that counted it would mislead.
+      # The rate leaves out the first step, which compiles.
       self._first = (now, step, self._tokens)
     if now - self._shown_at >= self._every_s or step >= self._total:
       self._show(now)
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Counts the time within as waiting for input.
+    """Counts the time within the context as waiting for input.
 
-    A device may compute meanwhile what it was given before, so that this is the
-    most that the phase would be faster by if input took no time.
+    Devices may compute meanwhile, so this is an upper bound on the time that
+    faster input would save.
     """
     began = self._clock()
     try:
@@ -93,7 +93,7 @@ class Progress:
       self.waited_s += self._clock() - began
 
   def close(self) -> None:
-    """Ends the line, with the time the phase took."""
+    """Ends the bar and prints the time that the phase took."""
     now = self._clock()
     took = f'{self._phase} took {duration(now - self._began)}'
     if self.waited_s:
@@ -112,7 +112,7 @@ class Progress:
     if kind is None:
       self.close()
     elif self._is_terminal:
-      print(file=self._stream)  # leave the bar's line to the error
+      print(file=self._stream)  # the error starts on a new line
 
   def _show(self, now: float) -> None:
     self._shown_at, self._shown_step = now, self._step
@@ -138,7 +138,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-  """Says a time as people do.
+  """Formats a time.
 
   Example:
     >>> duration(7.2), duration(187), duration(7300)
@@ -153,7 +153,7 @@ def duration(seconds: float) -> str:
 
 
 def _number(value: float) -> str:
-  """Three digits that matter, thousands as k and millions as M."""
+  """Formats a number with three significant digits, k and M."""
   if abs(value) >= 1e6:
     return f'{value / 1e6:.3g}M'
   if abs(value) >= 1e3:

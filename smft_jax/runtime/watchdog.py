@@ -1,10 +1,9 @@
 """Names the process that others wait for in a step.
 
-A step ends in every process or in none: where one does not begin it, all others
-hang, and nothing that they computed tells why. So each process publishes how
-many steps it began and ended, once a second, from a thread of its own. One that
-stands looks at the others: who is behind, or no longer publishes, is named, and
-after the limit the process that waits exits with code 1.
+If one process does not begin a step, all others hang in it. So a thread of each
+process publishes once a second how many steps have begun and ended. A process
+that is stuck names those that are behind or silent, and exits with code 1 after
+the limit.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from typing import Any
 from absl import logging
 import jax
 
-# Seconds between two lines about waiting; also, silence that is told.
-TOLD_EVERY_S = 10
+# Seconds between two lines about waiting, and before silence is reported.
+REPORT_EVERY_S = 10
 
-_PLACE = 'smft/tick/'
+_KEY = 'smft/tick/'
 
 
 class Lost(RuntimeError):
-  """Another process did not come or answer in time."""
+  """Another process did not join or answer in time."""
 
 
 @dataclasses.dataclass
 class Group:
-  """What a process knows of itself among others.
+  """This process among the others.
 
   Attributes:
-    client: Of JAX's coordination service.
-    index: Which process this is.
-    count: How many there are.
+    client: Client of JAX's coordination service.
+    index: Index of this process.
+    count: Number of processes.
     limit_s: Seconds to wait for others.
-    ticks: Number of steps begun and ended so far.
-    is_over: Whether the process is about to end, and need not be watched.
+    ticks: Steps begun plus steps ended so far.
+    is_over: Whether the process is about to end.
   """
 
   client: Any
@@ -50,94 +49,94 @@ class Group:
 
 
 @dataclasses.dataclass
-class Seen:
-  """What a process last published, and when that was new."""
+class LastTick:
+  """What a process published last, and when it changed."""
 
   text: str
   when: float
 
   @property
   def ticks(self) -> int:
-    """Of the process, when it published."""
+    """Returns the published ticks."""
     return int(self.text.split()[0]) if self.text else 0
 
 
 def start(group: Group) -> None:
-  """Watches from now on."""
+  """Starts the thread that watches."""
   threading.Thread(target=_watch, args=(group,), daemon=True).start()
 
 
-def host_of(client: Any, process: int) -> str:
-  """The name of the host that a process runs on."""
+def host_name(client: Any, process: int) -> str:
+  """Returns the name of the host that a process runs on."""
   try:
     return client.blocking_key_value_get(f'smft/host/{process}', 1000)
   except jax.errors.JaxRuntimeError:
-    return 'its host unknown'
+    return 'unknown host'
 
 
 def _watch(group: Group) -> None:
   beat, ticks = 0, 0
-  moved = told = time.monotonic()
-  seen = {process: Seen('', moved) for process in range(group.count)}
+  moved = reported = time.monotonic()
+  seen = {process: LastTick('', moved) for process in range(group.count)}
   while not group.is_over:
     beat += 1
     now = time.monotonic()
     try:
       _publish(group, beat)
-      _look(group, seen, now)
+      _update(group, seen, now)
     except jax.errors.JaxRuntimeError:
       return  # the service has ended
     if group.ticks != ticks:
-      ticks, moved, told = group.ticks, now, now
-    if ticks and now - told >= TOLD_EVERY_S:
-      told = now
-      _tell(group, behind(group, seen, now), now - moved)
+      ticks, moved, reported = group.ticks, now, now
+    if ticks and now - reported >= REPORT_EVERY_S:
+      reported = now
+      _report(group, stragglers(group, seen, now), now - moved)
     time.sleep(1)
 
 
 def _publish(group: Group, beat: int) -> None:
   group.client.key_value_set(
-    f'{_PLACE}{group.index}', f'{group.ticks} {beat}', allow_overwrite=True
+    f'{_KEY}{group.index}', f'{group.ticks} {beat}', allow_overwrite=True
   )
 
 
-def _look(group: Group, seen: dict[int, Seen], now: float) -> None:
-  for key, text in group.client.key_value_dir_get(_PLACE):
+def _update(group: Group, seen: dict[int, LastTick], now: float) -> None:
+  for key, text in group.client.key_value_dir_get(_KEY):
     process = int(key.rpartition('/')[2])
     if seen[process].text != text:
-      seen[process] = Seen(text, now)
+      seen[process] = LastTick(text, now)
 
 
-def _tell(group: Group, names: list[str], stood_s: float) -> None:
-  """Says whom this process waits for, and exits if that was too long."""
+def _report(group: Group, names: list[str], stuck_s: float) -> None:
+  """Logs whom this process waits for; exits after the limit."""
   if not names:
     return
   text = (
-    f'process {group.index} has stood for {stood_s:.0f} s: {"; ".join(names)}'
+    f'process {group.index} has been stuck for {stuck_s:.0f} s:'
+    f' {"; ".join(names)}'
   )
-  if stood_s < group.limit_s:
+  if stuck_s < group.limit_s:
     logging.warning('%s', text)
     return
   logging.error('error: %s; the same command resumes', text)
-  os._exit(1)  # the main thread hangs in a step
+  os._exit(1)  # the main thread hangs
 
 
-def behind(group: Group, seen: dict[int, Seen], now: float) -> list[str]:
-  """Who holds up this process, and how that shows.
+def stragglers(
+  group: Group, seen: dict[int, LastTick], now: float
+) -> list[str]:
+  """Describes each process that is silent or behind.
 
   Args:
     group: This process.
-    seen: What each process last published.
-    now: Seconds, as in `seen`.
-
-  Returns:
-    A phrase for each that is silent or behind.
+    seen: What each process published last.
+    now: Seconds, on the same clock as in `seen`.
   """
   found = []
   for process, last in seen.items():
-    name = f'process {process} ({host_of(group.client, process)})'
-    if now - last.when >= TOLD_EVERY_S:
+    name = f'process {process} ({host_name(group.client, process)})'
+    if now - last.when >= REPORT_EVERY_S:
       found.append(f'{name} has been silent for {now - last.when:.0f} s')
     elif last.ticks < group.ticks:
-      found.append(f'{name} does not begin the step')
+      found.append(f'{name} has not begun the step')
   return found

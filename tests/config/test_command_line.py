@@ -11,7 +11,6 @@ from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.runs import workdir as workdir_lib
-from smft_jax.runtime import program
 from tests.support import configs
 
 SOURCE = f"""
@@ -231,73 +230,6 @@ def test_help_lists_flags_and_configs(capsys):
   out = capsys.readouterr().out
   assert 'less of everything' in out
   assert 'configs/docqa.py' in out
-
-
-def raising(error):
-  def main(argv):
-    raise error
-
-  return main
-
-
-@pytest.mark.parametrize(
-  'error',
-  [
-    schema.UserError('method.t\n  is wrong'),
-    FileNotFoundError(errno.ENOENT, 'No such file', 'lost.txt'),
-    OSError(errno.EIO, 'Input/output error'),
-  ],
-)
-def test_run_turns_mistakes_into_one_line(error, capsys):
-  assert program.run(raising(error), []) == 2
-  out, err = capsys.readouterr()
-  assert out == ''
-  assert err.startswith('error: ')
-  assert err.count('\n') == 1
-
-
-@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_no_room_is_one_line_and_no_mistake(number, capsys):
-  assert program.run(raising(OSError(number, 'no room', 'disk')), []) == 1
-  err = capsys.readouterr().err
-  assert 'disk' in err
-  assert 'the same command resumes' in err
-  assert err.count('\n') == 1
-
-
-def test_run_turns_a_value_error_of_this_package_into_one_line(capsys):
-  def main(argv):
-    # Any function of the package that refuses its arguments would do.
-    from smft_jax.report import chart as figures
-
-    figures.line_chart([], x_label='', y_label='', show=str)
-
-  assert program.run(main, []) == 2
-  assert capsys.readouterr().err == 'error: a chart needs at least one point\n'
-
-
-@pytest.mark.parametrize('error', [ValueError('a bug'), TypeError('a bug')])
-def test_run_lets_bugs_keep_their_traceback(error):
-  with pytest.raises(type(error), match='a bug'):
-    program.run(raising(error), [])
-
-
-def test_run_keeps_every_traceback_on_request():
-  seen = []
-
-  def main(argv):
-    seen.extend(argv)
-    raise schema.UserError('wrong')
-
-  with pytest.raises(schema.UserError):
-    program.run(main, ['--traceback', '--workdir=x'])
-  assert seen == ['--workdir=x']
-
-
-def test_run_of_a_program_that_ends_well_or_is_interrupted(capsys):
-  assert program.run(lambda argv: None, []) == 0
-  assert program.run(raising(KeyboardInterrupt()), []) == 130
-  assert 'resumes' in capsys.readouterr().err
 
 
 def experiment(**changes):

@@ -92,9 +92,9 @@ def test_slots_out_of_range_write_no_row(slots):
 def test_a_watch_looks_one_step_late_and_stops_at_the_limit():
   watch = divergence.Watch('the stream', 2, 'slow down')
   for number, in_a_row in enumerate((1, 0, 1, 2)):
-    watch.look({'skipped_in_a_row': in_a_row, 'loss': np.nan}, str(number))
+    watch.update({'skipped_in_a_row': in_a_row, 'loss': np.nan}, str(number))
     assert not watch.exceeded
-  watch.look({'skipped_in_a_row': 0, 'loss': 1.0}, '4')
+  watch.update({'skipped_in_a_row': 0, 'loss': 1.0}, '4')
   assert watch.exceeded
   with pytest.raises(divergence.Diverged, match='2 steps in a row'):
     watch.finish()
@@ -102,7 +102,7 @@ def test_a_watch_looks_one_step_late_and_stops_at_the_limit():
 
 def test_a_watch_that_goes_on_after_too_many_gives_the_next_a_chance():
   watch = divergence.Watch('the stream', 2, 'slow down', in_a_row=2)
-  watch.look({'skipped_in_a_row': 0, 'loss': 1.0}, '0')
+  watch.update({'skipped_in_a_row': 0, 'loss': 1.0}, '0')
   watch.finish()
   with pytest.raises(divergence.Diverged):
     divergence.Watch('the stream', 2, 'slow down', in_a_row=2).finish()
