@@ -114,12 +114,15 @@ def _answers(
   """Measures which rows answer; adds the result to each fact's entry too."""
   held = [facts[i] for i in asked]
   questions = [h.fact.question for h in held]
-  room = max(1, *(len(h.trained) for h in held))
+  max_rows = max(1, *(len(h.trained) for h in held))
   evaluator = evaluate.Evaluator(
     graphdef=base.graphdef,
     tokenizer=base.tokenizer,
     batch_size=sufficiency.batch_size(
-      len(held), room, changed.new.shape[1], experiment.evaluation.batch_size
+      len(held),
+      max_rows,
+      changed.new.shape[1],
+      experiment.evaluation.batch_size,
     ),
     max_length=experiment.base.max_length,
     max_answer_tokens=experiment.evaluation.max_answer_tokens,
@@ -141,7 +144,7 @@ def _answers(
 
     def answered(slots: Sequence[np.ndarray]) -> np.ndarray:
       right = sufficiency.answered(
-        evaluator, base.params, changed, questions, slots, room
+        evaluator, base.params, changed, questions, slots, max_rows
       )
       bar.update(next(done))
       return right

@@ -23,17 +23,17 @@ from smft_jax.evaluation import scores
 _MOST_NUMBERS = 2**26
 
 
-def batch_size(questions: int, room: int, value_dim: int, most: int) -> int:
+def batch_size(questions: int, max_rows: int, value_dim: int, most: int) -> int:
   """Returns how many questions to ask at once, `most` at most.
 
-  Each has up to `room` rows of `value_dim` numbers. Batches are of similar
+  Each has up to `max_rows` rows of `value_dim` numbers. Batches are of similar
   size.
 
   Example:
-    >>> batch_size(300, room=600, value_dim=128, most=256)
+    >>> batch_size(300, max_rows=600, value_dim=128, most=256)
     150
   """
-  most = max(1, min(most, _MOST_NUMBERS // (room * value_dim)))
+  most = max(1, min(most, _MOST_NUMBERS // (max_rows * value_dim)))
   return -(-questions // -(-questions // most))
 
 
@@ -43,7 +43,7 @@ def answered(
   changed: lesson_lib.Lesson,
   questions: Sequence[task.Question],
   slots: Sequence[np.ndarray],
-  room: int,
+  max_rows: int,
 ) -> np.ndarray:
   """Asks the base questions, each with its own rows in the table.
 
@@ -53,7 +53,7 @@ def answered(
     changed: What the run changed.
     questions: The questions.
     slots: For each question the slots whose changed rows it reads.
-    room: Most slots of a question. Calls with the same value share one compiled
+    max_rows: Most slots of a question. Calls with the same value share one compiled
       program.
 
   Returns:
@@ -66,7 +66,7 @@ def answered(
     versions = [_rows(changed, np.sort(chosen)) for chosen in slots[part]]
     versions += [versions[-1]] * (size - len(versions))
     # One more version, which no question reads, fixes the shape.
-    versions.append((changed.slots[:room], changed.new[:room]))
+    versions.append((changed.slots[:max_rows], changed.new[:max_rows]))
     overlay = overlay_lib.make(versions, range(size))
     answers = evaluator.answers(params, questions[part], overlay)
     right += matches(answers, questions[part]).tolist()

@@ -158,7 +158,7 @@ def test_answers_with_some_rows_are_those_of_the_table_with_them(run, changed):
   ]
   rows = [some[::-1], some[:0]] * 2
   right = sufficiency.answered(
-    evaluator, base.params, moved, asked, rows, room=len(some)
+    evaluator, base.params, moved, asked, rows, max_rows=len(some)
   )
   read = [with_rows[0], without[1], with_rows[2], without[3]]
   expected = [
