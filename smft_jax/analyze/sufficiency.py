@@ -53,8 +53,8 @@ def answered(
     changed: What the run changed.
     questions: The questions.
     slots: For each question the slots whose changed rows it reads.
-    max_rows: Most slots of a question. Calls with the same value share one compiled
-      program.
+    max_rows: Most slots of a question. Calls with one value of it share a
+      compiled program.
 
   Returns:
     Bool [questions], whether each answer matches.
