@@ -144,8 +144,8 @@ def build(
   Args:
     values: A mapping; its sections are mappings themselves.
     section: A dataclass; fields that are dataclasses are its sections.
-    path: The section's name in messages; 'config' for the outermost.
-    known: All keys in full, for "did you mean"; the outermost call finds them.
+    path: The section's name in messages.
+    known: All keys in full, for "did you mean"; found if empty.
 
   Raises:
     UserError: For a key that is unknown, missing, of the wrong type or has an
@@ -225,7 +225,7 @@ def unknown_key(
   """Returns the error for an unknown key, with the key that was meant.
 
   Args:
-    name: The unknown key in full, 'config.method.num_slots'.
+    name: The unknown key in full.
     siblings: The keys of its section.
     known: All keys in full.
   """

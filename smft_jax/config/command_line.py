@@ -49,14 +49,12 @@ class Invocation:
     config_file: The file and variant as given.
     workdir: Folder that the run writes into; named after the config and its
       overrides unless given.
-    argv: The command line, without the program's name.
     flags: Values of the program's own flags.
   """
 
   config: config_dict.ConfigDict
   config_file: str
   workdir: pathlib.Path
-  argv: tuple[str, ...]
   flags: Mapping[str, Any]
 
 
@@ -136,7 +134,6 @@ def parse(
     config=config,
     config_file=named,
     workdir=pathlib.Path(workdir).expanduser(),
-    argv=tuple(argv),
     flags=given,
   )
 

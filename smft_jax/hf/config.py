@@ -73,18 +73,7 @@ _ROPE_KEYS = ('rope_type', 'type', 'rope_theta', 'partial_rotary_factor')
 def read(
   folder: pathlib.Path, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> layers.TransformerConfig:
-  """Reads the decoder's sizes from a checkpoint's config.json.
-
-  Args:
-    folder: The checkpoint.
-    dtype: Dtype of parameters and computation, whatever the file says.
-
-  Returns:
-    Its sizes and options, without memory.
-
-  Raises:
-    UserError: If the file is missing, damaged or not supported.
-  """
+  """Reads the decoder's sizes from a checkpoint's config.json; see `parse`."""
   return parse(read_settings(folder), dtype, str(folder / 'config.json'))
 
 
@@ -123,11 +112,11 @@ def parse(
 
   Args:
     settings: The settings, of any version of `transformers`.
-    dtype: Dtype of parameters and computation.
+    dtype: Dtype of parameters and computation, whatever the settings say.
     file: Name of the file in messages.
 
   Returns:
-    The decoder's sizes and options, without memory.
+    Sizes and options, without memory.
 
   Raises:
     UserError: If something is missing or not supported.
@@ -182,12 +171,7 @@ def parse(
 
 
 def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
-  """Converts a decoder's sizes to the settings of config.json.
-
-  Inverse of `parse`, in the names that `transformers` 4 and 5 understand.
-
-  Args:
-    config: The decoder's sizes; its memory is left out.
+  """Inverts `parse`, in names that `transformers` 4 and 5 understand.
 
   Raises:
     UserError: If no family has these options.

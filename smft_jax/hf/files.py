@@ -67,11 +67,7 @@ def opened(file: pathlib.Path) -> Iterator[Any]:
 def find(
   folder: pathlib.Path, stack: contextlib.ExitStack
 ) -> dict[str, Stored]:
-  """Finds all tensors of a checkpoint and its memory, by name.
-
-  Args:
-    folder: The checkpoint.
-    stack: Keeps the files open.
+  """Finds all tensors of a checkpoint by name; `stack` keeps files open.
 
   Raises:
     UserError: If a file is missing or damaged, or lacks a tensor of the index.
@@ -105,12 +101,7 @@ def check(
   found: Mapping[str, Stored],
   wanted: Mapping[str, hf_tensors.Place],
 ) -> None:
-  """Checks names, shapes and dtypes of all tensors.
-
-  Args:
-    folder: The checkpoint.
-    found: Its tensors.
-    wanted: The tensors that the model needs, by name.
+  """Checks the tensors found against the places of the model's Variables.
 
   Raises:
     UserError: For the first tensor that is missing, wrong or unknown.
@@ -164,13 +155,7 @@ def load(
   place: hf_tensors.Place,
   like: jax.Array | jax.ShapeDtypeStruct,
 ) -> jax.Array:
-  """Reads a Variable, for each device only its part.
-
-  Args:
-    stored: The Variable's tensor.
-    place: Its layout in the file.
-    like: Shape, dtype and sharding of the result.
-  """
+  """Reads a Variable like `like`, for each device only its part."""
   parts: dict[str, np.ndarray] = {}
 
   def part(index):

@@ -122,11 +122,7 @@ class Place:
 
 
 def place_of(path: Path, shape: tuple[int, ...]) -> Place:
-  """Returns the place of a Variable of a Transformer.
-
-  Args:
-    path: The Variable's path in the model.
-    shape: Its shape.
+  """Returns the place of a Transformer's Variable.
 
   Raises:
     UserError: If the format has no place for it.
@@ -158,18 +154,11 @@ def places(params: nnx.State) -> dict[Path, Place]:
 def zero_ffn(
   layer: int, model_dim: int, ffn_dim: int, dtype: jax.typing.DTypeLike
 ) -> dict[str, np.ndarray]:
-  """Returns the tensors of an FFN that adds nothing, by name.
-
-  Args:
-    layer: The block's number.
-    model_dim: D.
-    ffn_dim: F.
-    dtype: Dtype of the tensors.
-  """
-  shapes = {'gate': (model_dim, ffn_dim), 'up': (model_dim, ffn_dim)}
+  """Returns the tensors, by name, of a block's FFN that adds nothing."""
   found = {}
   for path in _FFN:
-    shape = shapes.get(path[1], (ffn_dim, model_dim))
+    down = path[1] == 'down'
+    shape = (ffn_dim, model_dim) if down else (model_dim, ffn_dim)
     place = place_of(('blocks', layer, *path), shape)
     found[place.name] = np.zeros(place.stored_shape, dtype)
   return found

@@ -40,11 +40,8 @@ class DecoderOptions:
   def __post_init__(self) -> None:
     # By name, so that equal dtypes make equal configs.
     object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
-    if self.memory_placement not in ('replace', 'beside'):
-      raise ValueError(
-        "memory_placement must be 'replace' or 'beside', got"
-        f' {self.memory_placement!r}'
-      )
+    placements = ('replace', 'beside')
+    schema.one_of('memory_placement', self.memory_placement, placements)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -162,8 +162,7 @@ class Transformer(nnx.Module):
     return self._run(below, self._embed(tokens), mask, segments)
 
   def _num_below(self) -> int:
-    config = self.config
-    return min(config.memory_layers, default=config.num_layers)
+    return min(self.config.memory_layers, default=self.config.num_layers)
 
   def _run(
     self, blocks, x: jax.Array, mask, segments, overlay=None

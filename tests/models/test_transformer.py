@@ -378,7 +378,7 @@ def test_bfloat16_model_computes_in_bfloat16():
     ({'head_dim': 5}, r'head_dim must be even .* 5; take 6'),
     (
       decoders.WITH_MEMORY | {'memory_placement': 'besides'},
-      r"'replace' or 'beside'",
+      r"memory_placement = 'besides' .* did you mean 'beside'",
     ),
     (
       decoders.WITH_MEMORY | {'memory_layers': (2,)},
