@@ -1,4 +1,4 @@
-"""Writes whole files: a file is complete, or as it was before."""
+"""Writes files atomically: a file is complete, or unchanged."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from smft_jax.runtime import processes
 
 
 def to_json(value: Any) -> Any:
-  """Turns scalars and arrays of numpy or jax into what JSON has.
+  """Converts scalars and arrays of numpy or jax for JSON.
 
-  NaN and infinity become None, as JSON has neither.
+  NaN and infinity become None, since JSON has neither.
 
   Example:
     >>> to_json({'loss': float('nan'), 'path': pathlib.PurePosixPath('a')})
@@ -34,17 +34,19 @@ def to_json(value: Any) -> Any:
     return os.fspath(value)
   if hasattr(value, 'tolist'):  # numpy and jax arrays and scalars
     return to_json(value.tolist())
-  raise TypeError(f'{value!r} of type {type(value).__name__} is not JSON')
+  raise TypeError(
+    f'{value!r} of type {type(value).__name__} cannot be written as JSON'
+  )
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file atomically: whole, or unchanged if it fails.
+  """Writes a file; if that fails, the old file is unchanged.
 
-  Only the main process writes.
+  Only process 0 writes.
 
   Args:
-    path: the file; its folder must exist.
-    data: the content.
+    path: The file; its folder must exist.
+    data: The content.
   """
   if not processes.is_main():
     return
@@ -61,10 +63,10 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text file as UTF-8, like `write_bytes`."""
+  """Writes text as UTF-8, as `write_bytes` does."""
   write_bytes(path, text.encode('utf-8'))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-  """Writes a JSON file as `write_text` does, converted by `to_json`."""
+  """Converts a value by `to_json`, and writes it as `write_bytes` does."""
   write_text(path, json.dumps(to_json(value), indent=2) + '\n')

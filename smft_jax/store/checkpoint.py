@@ -1,16 +1,16 @@
-"""Checkpoints: one folder per step, whole or not there, the newest two kept.
+"""Checkpoints: one folder per step, complete or absent; the newest two stay.
 
   STEP/arrays         written by Orbax
-  STEP/manifest.json  what the step must hold: arrays with their checksums,
-                      files with their sizes, whose it is, notes
+  STEP/manifest.json  checksums of the arrays, sizes of the files, the owner and
+                      notes (`manifest`)
 
-A step is written as STEP.partial and renamed when it is complete. Orbax does
-not notice a flipped byte; the manifest shows it, and the step before is taken.
-A tree is stored flat, by the paths of its leaves: reading never runs code, and
-every name is checked against what the program expects.
+A step is written as STEP.partial and renamed when complete. Orbax does not
+notice a flipped byte; the manifest does, and the step before is restored. A
+tree is stored flat, by the paths of its leaves: reading never runs code, and
+every name is checked against those expected.
 
-Saving waits until all is on disk: metrics.jsonl and the step then agree at
-whatever moment a run is killed.
+Saving returns when all is on disk, so metrics.jsonl and the step agree whenever
+a run is killed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Shapes = Mapping[str, jax.ShapeDtypeStruct | jax.Array]
 
 _KEPT = 2
 
-# What other processes are waited for at.
+# Names the exchange in messages of processes that wait.
 _WHAT = 'a checkpoint'
 
 
@@ -52,15 +52,15 @@ def save(
   """Writes `tree` as the newest step of `folder`, and keeps the one before.
 
   Args:
-    folder: Where the steps are.
-    step: Number of the step; one that is there already is left as it is.
+    folder: The folder of all steps.
+    step: Number of the step; an existing one is not overwritten.
     tree: Arrays.
-    owner: What must be the same where it is restored, as JSON; under 'config'
-      a config, of which a difference is named in full.
-    notes: What else to store, as JSON.
+    owner: JSON that must be equal when the step is restored. For a config
+      under 'config' the error names the keys that differ.
+    notes: More JSON to store.
 
   Raises:
-    OSError: Of errno ENOSPC if the disk is full; older steps are whole then.
+    OSError: With errno ENOSPC if the disk is full; older steps stay complete.
   """
   folder = folder.absolute()
   if processes.on_main(_WHAT, _prepare, folder, step):
@@ -79,16 +79,16 @@ def save(
 
 
 def _prepare(folder: pathlib.Path, step: int) -> bool:
-  """Makes the folder; whether the step is to be written."""
+  """Makes the folder; returns whether the step still has to be written."""
   folder.mkdir(parents=True, exist_ok=True)
-  # What a killed run left half-written, or half-removed.
+  # A killed run left these half-written or half-removed.
   for unfinished in folder.glob('*.partial'):
     shutil.rmtree(unfinished)
   return not (folder / str(step)).exists()
 
 
 def _finish(folder: pathlib.Path, step: int) -> None:
-  """Gives the step its name, and drops those too old to keep."""
+  """Renames the step, and removes those too old to keep."""
   partial = folder / f'{step}.partial'
   if partial.exists():
     partial.rename(folder / str(step))
@@ -102,20 +102,20 @@ def _finish(folder: pathlib.Path, step: int) -> None:
 def restore_newest(
   folder: pathlib.Path, like: Tree, owner: Facts | None = None
 ) -> tuple[int, Tree] | None:
-  """Reads the newest step that is whole.
+  """Reads the newest undamaged step.
 
   Args:
-    folder: Where the steps are; need not exist.
-    like: A tree of arrays, of the structure, shapes, dtypes and shardings to
-      restore to.
-    owner: As in `save`; None asks for no owner.
+    folder: The folder of all steps; need not exist.
+    like: A tree of arrays with the structure, shapes, dtypes and shardings to
+      restore.
+    owner: As in `save`; None accepts any owner.
 
   Returns:
-    The step and its tree, or None if there is none.
+    The step and its tree, or None if there is no step.
 
   Raises:
-    ValueError: If no step can be read, or the newest that can be holds other
-      arrays, has another owner or is of a newer format.
+    ValueError: If all steps are damaged, or the newest undamaged one has other
+      arrays or another owner.
   """
   found = read_newest(folder, lambda unused: flatten(like), owner)
   if found is None:
@@ -130,19 +130,19 @@ def read_newest(
   expected: Callable[[Mapping[str, Any]], Shapes],
   owner: Facts | None = None,
 ) -> tuple[int, dict[str, jax.Array], dict[str, Any]] | None:
-  """What `restore_newest` does, for arrays whose shapes the step knows.
+  """Reads the newest undamaged step, with shapes that depend on what is stored.
 
   Args:
-    folder: Where the steps are; need not exist.
-    expected: From the stored arrays' {'shape', 'dtype', 'checksum'} by name to
-      the arrays to read: shapes, dtypes and shardings.
-    owner: As in `save`; None asks for no owner.
+    folder: The folder of all steps; need not exist.
+    expected: Maps the stored {'shape', 'dtype', 'checksum'} by name to the
+      arrays to read: shapes, dtypes and shardings.
+    owner: As in `save`; None accepts any owner.
 
   Returns:
-    The step, its arrays by name and its notes, or None if there is none.
+    The step, its arrays by name and its notes, or None if there is no step.
 
   Raises:
-    ValueError: As `restore_newest` does.
+    ValueError: As in `restore_newest`.
   """
   folder = folder.absolute()
   damaged: list[pathlib.Path] = []
@@ -158,7 +158,7 @@ def read_newest(
       continue
     if damaged:
       processes.on_main(_WHAT, _put_aside, damaged)
-      logging.warning('goes back to step %d in %s', step, folder)
+      logging.warning('falling back to step %d in %s', step, folder)
     return step, arrays, notes
   if not damaged:
     return None
@@ -167,7 +167,7 @@ def read_newest(
 
 
 def _put_aside(damaged: list[pathlib.Path]) -> None:
-  """Moves them out of the way of the steps that the run comes to again."""
+  """Renames damaged steps, so that the run can write them again."""
   for path in damaged:
     aside = path.with_name(f'{path.name}.damaged')
     shutil.rmtree(aside, ignore_errors=True)
@@ -175,7 +175,7 @@ def _put_aside(damaged: list[pathlib.Path]) -> None:
 
 
 def flatten(tree: Any) -> dict[str, jax.Array]:
-  """The leaves of a tree by the names they are stored by, in tree order."""
+  """Returns the leaves of a tree by the names they are stored under."""
   paths, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator='.'): leaf
@@ -185,7 +185,8 @@ def flatten(tree: Any) -> dict[str, jax.Array]:
 
 def _read(path: pathlib.Path, expected, owner: Facts | None):
   contents = _on_main(manifest.read, path)
-  manifest.check(path, contents, owner)
+  if owner is not None:
+    manifest.check_owner(path, contents['owner'], owner)
   stored = contents['arrays']
   shapes = dict(expected(stored))
   for name in sorted(shapes.keys() ^ stored.keys()):
@@ -207,20 +208,22 @@ def _read(path: pathlib.Path, expected, owner: Facts | None):
         for name, x in shapes.items()
       },
     )
-  except Exception as error:  # of many kinds, by where the damage is
+  except Exception as error:  # its type depends on where the damage is
     why = schema.one_line(error)[:300]
-  # A process reads what its devices need, and may be the one to find damage.
+  # Each process reads its own part, so only one of them may find the damage.
   found_by_any = [found for found in processes.exchange(_WHAT, why) if found]
   if found_by_any:
     raise manifest.Damaged(found_by_any[0])
   for name, found in checksum.checksums(arrays).items():
     if found != stored[name]['checksum']:
-      raise manifest.Damaged(f'the bytes of array {name} are not those saved')
+      raise manifest.Damaged(
+        f'the bytes of array {name} differ from those saved'
+      )
   return arrays, contents['notes']
 
 
 def _on_main(function: Callable[..., Any], *args: Any) -> Any:
-  """`processes.on_main`, of a function that may find damage."""
+  """Calls `processes.on_main` with a function that may raise `Damaged`."""
 
   def tried():
     try:
@@ -241,7 +244,7 @@ def _write(
   owner: Facts,
   notes: Facts,
 ) -> None:
-  """Writes a step's folder. With many processes, one writes the manifest."""
+  """Writes the folder of a step; only process 0 writes the manifest."""
   ocp.save(partial / 'arrays', dict(arrays))
   sums = checksum.checksums(arrays)
   if not processes.is_main():
@@ -252,13 +255,13 @@ def _write(
 
 def _refusal(path: pathlib.Path, why: str) -> ValueError:
   return ValueError(
-    f'checkpoint {path} does not fit or is damaged: {why}; remove it to start '
-    'again.'
+    f'checkpoint {path} does not fit or is damaged: {why}; remove it to start'
+    ' again'
   )
 
 
 def _is_full(error: Exception) -> bool:
-  """Whether there is no room; Orbax says so in the text of a ValueError."""
+  """Returns whether the disk is full; Orbax raises a ValueError for that."""
   if isinstance(error, OSError):
     return error.errno in disk.FULL
   codes = (f"os_error_code='{code}'" for code in disk.FULL)
@@ -268,7 +271,7 @@ def _is_full(error: Exception) -> bool:
 
 
 def _sync(folder: pathlib.Path) -> None:
-  """Has the names in a folder written to the disk."""
+  """Flushes the names in a folder to disk."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -1,8 +1,7 @@
-"""Checksums of arrays, computed where the arrays are.
+"""Checksums of arrays, computed on their devices.
 
-A checksum is a sum over all elements, so that it does not depend on how an
-array is spread over devices, and every device sums its own part. It finds
-damage; it is no protection against someone who means harm.
+A checksum is a sum over all elements. It does not depend on how an array is
+sharded, and every device sums its own part. It detects damage, not tampering.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
 def bits(array: jax.Array) -> jax.Array:
-  """The bits of an array, as unsigned integers.
+  """Returns the bits of an array as unsigned integers.
 
   Args:
     array: Numbers or booleans, of any shape.
@@ -39,10 +38,10 @@ def bits(array: jax.Array) -> jax.Array:
 
 
 def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
-  """A checksum of each array; one element changed is another one for sure.
+  """Computes a checksum of each array; it always detects one changed element.
 
-  Each element's bits are mixed with its place by the finaliser of MurmurHash3,
-  which maps no two to the same, and the results are added modulo 2**32.
+  The bits of each element are mixed with its position by the finaliser of
+  MurmurHash3, a bijection, and the results are added modulo 2**32.
 
   Args:
     arrays: Arrays by name.
@@ -62,7 +61,7 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, str]:
 
 @jax.jit
 def differing_rows(old: jax.Array, new: jax.Array) -> jax.Array:
-  """Which rows of two tables differ in any bit.
+  """Finds the rows of two tables that differ in any bit.
 
   Args:
     old: [N, ...].
@@ -86,8 +85,8 @@ def _sum(array: jax.Array) -> jax.Array:
   x = bits(array)
   stride = 1
   for axis in reversed(range(x.ndim)):
-    place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-    x += place * jnp.uint32(stride * 0x9E3779B9 % 2**32)
+    position = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+    x += position * jnp.uint32(stride * 0x9E3779B9 % 2**32)
     stride *= x.shape[axis]
   for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
     x = (x ^ (x >> jnp.uint32(shift))) * jnp.uint32(factor)
@@ -95,9 +94,9 @@ def _sum(array: jax.Array) -> jax.Array:
 
 
 def fingerprint(params: nnx.State | Mapping[str, jax.Array]) -> str:
-  """A hash of all parameters: names, shapes, dtypes and `checksum`s.
+  """Hashes names, shapes, dtypes and checksums of all parameters.
 
-  It is the same however they are spread over devices.
+  The hash does not depend on how they are sharded.
   """
   arrays = {
     f'{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}': leaf

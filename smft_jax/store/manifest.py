@@ -1,7 +1,7 @@
-"""What a step of a checkpoint must hold, written beside its arrays.
+"""The manifest of a checkpoint's step: what its folder must contain.
 
-manifest.json   format, step, owner and notes; of each array shape, dtype and
-checksum; of each file its size; a digest of all that
+manifest.json has the step, owner and notes; the shape, dtype and checksum of
+each array; the size of each file; and a digest of all of these.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ from smft_jax.store import atomic
 
 Facts = Mapping[str, Any]
 
-# Raise it when an older program would misread what this one writes.
-FORMAT = 1
-
 
 class Damaged(Exception):
-  """A step that does not hold what its manifest says."""
+  """A step does not contain what its manifest says."""
 
 
 def write(
@@ -35,18 +32,17 @@ def write(
   owner: Facts,
   notes: Facts,
 ) -> None:
-  """Writes the manifest of a step whose arrays are in the folder already.
+  """Writes the manifest of a step whose arrays are already in the folder.
 
   Args:
-    folder: The step's.
-    step: Its number.
+    folder: The step's folder.
+    step: Number of the step.
     arrays: Arrays by name.
-    checksums: From `checksum.checksums`, by name.
+    checksums: By name, from `checksum.checksums`.
     owner: As in `checkpoint.save`.
     notes: As in `checkpoint.save`.
   """
   contents = {
-    'format': FORMAT,
     'step': step,
     'owner': owner,
     'notes': notes,
@@ -71,7 +67,11 @@ def write(
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-  """The manifest of a step; raises `Damaged`."""
+  """Reads the manifest of a step.
+
+  Raises:
+    Damaged: If it is missing, unreadable or changed.
+  """
   file = path / 'manifest.json'
   try:
     contents = json.loads(file.read_text())
@@ -81,40 +81,12 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError, KeyError, AttributeError) as error:
     raise Damaged(f'{file} cannot be read: {error!r}') from None
   if found != digest(contents):
-    raise Damaged(f'{file} does not hold what was written')
+    raise Damaged(f'{file} was changed after it was written')
   return contents
 
 
-def digest(contents: Facts) -> str:
-  """A hash of the manifest without it; the same rule for every format."""
-  return hashlib.sha256(
-    json.dumps(contents, sort_keys=True).encode()
-  ).hexdigest()
-
-
-def check(path: pathlib.Path, contents: Facts, owner: Facts | None) -> None:
-  """Checks that a step can be read by this program, and is of this owner.
-
-  Args:
-    path: The step's folder.
-    contents: Its manifest.
-    owner: As in `checkpoint.save`; None asks for no owner.
-
-  Raises:
-    UserError: If it is of a newer format or of another owner.
-  """
-  if contents['format'] > FORMAT:
-    raise schema.UserError(
-      f'checkpoint {path} is of format {contents["format"]}, and this version'
-      f' of smft_jax reads up to {FORMAT}: update it, or choose another'
-      ' --workdir'
-    )
-  if owner is not None:
-    _check_owner(path, contents['owner'], owner)
-
-
 def check_files(path: pathlib.Path, sizes: Mapping[str, int]) -> None:
-  """Checks that files are there whole; raises `Damaged`."""
+  """Raises `Damaged` unless all files exist with their sizes in bytes."""
   for name, size in sizes.items():
     file = path / name
     if not file.is_file():
@@ -123,17 +95,33 @@ def check_files(path: pathlib.Path, sizes: Mapping[str, int]) -> None:
       raise Damaged(f'{file} has {file.stat().st_size} bytes, not {size}')
 
 
-def _check_owner(path: pathlib.Path, theirs: Facts, ours: Facts) -> None:
-  if 'config' in theirs and 'config' in ours:
-    differing = schema.differences(theirs['config'], ours['config'])
+def check_owner(path: pathlib.Path, stored: Facts, expected: Facts) -> None:
+  """Checks that a step belongs to a run.
+
+  Args:
+    path: The step's folder.
+    stored: The owner in its manifest.
+    expected: The owner of the run.
+
+  Raises:
+    UserError: If they differ; names the difference.
+  """
+  if 'config' in stored and 'config' in expected:
+    differing = schema.differences(stored['config'], expected['config'])
     if differing:
       raise schema.UserError(
-        f'checkpoint {path} is of another config, with'
+        f'checkpoint {path} belongs to another config, with'
         f' {"; ".join(differing[:4])}: choose another --workdir'
       )
-  for name in sorted((theirs.keys() | ours.keys()) - {'config'}):
-    if theirs.get(name) != ours.get(name):
+  for name in sorted((stored.keys() | expected.keys()) - {'config'}):
+    if stored.get(name) != expected.get(name):
       raise schema.UserError(
-        f'checkpoint {path} is of another {name}, {theirs.get(name)}, not'
-        f' {ours.get(name)}: choose another --workdir'
+        f'checkpoint {path} belongs to another {name}, {stored.get(name)}, not'
+        f' {expected.get(name)}: choose another --workdir'
       )
+
+
+def digest(contents: Facts) -> str:
+  """Hashes a manifest without its digest."""
+  text = json.dumps(contents, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

@@ -1,8 +1,6 @@
 """Appends to metrics.jsonl and reads it.
 
-Nothing here leaves a file half-written: a whole file appears under its name in
-one step, and metrics.jsonl drops a line that a crash cut short. Of many
-processes the first one writes, and all others do nothing here.
+A last line that a crash cut short is dropped. Only process 0 writes.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ from smft_jax.store import tensorboard as tensorboard_lib
 
 
 def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-  """Reads metrics.jsonl; an unfinished last line is left out.
+  """Reads metrics.jsonl without an unfinished last line.
 
   Raises:
-    UserError: if another line is damaged.
+    UserError: If another line is damaged.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   if not path.exists():
@@ -35,7 +33,7 @@ def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     try:
       records.append(json.loads(line))
     except ValueError:
-      # A crash of the machine can leave the last line finished but garbled.
+      # A crash of the machine can garble even a finished last line.
       if number < len(lines) - 1:
         raise schema.UserError(f'{path} is damaged in line {number}') from None
   return records
@@ -44,8 +42,8 @@ def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 class MetricsWriter:
   """Appends one line of JSON per event to metrics.jsonl.
 
-  Opening it drops a last line that a crash cut short. Each line is on its way
-  to the disk when `write` returns.
+  Opening it drops a last line that a crash cut short. `write` returns when the
+  operating system has the line.
 
   Example:
     >>> import tempfile
@@ -80,8 +78,7 @@ class MetricsWriter:
       return
     now = round(self._clock(), 3)
     record = atomic.to_json({'event': event, 'time': now, **values})
-    # One write of one whole line: a crash leaves it there or cuts it short. So
-    # does a full disk, which takes a part and then raises at the rest.
+    # A full disk takes a part, and raises when it is given the rest.
     left = _line(record).encode()
     while left:
       left = left[self._file.write(left) :]
@@ -91,8 +88,8 @@ class MetricsWriter:
   def truncate(self, predicate: Callable[[dict[str, Any]], bool]) -> None:
     """Cuts the file before the first record for which `predicate` holds.
 
-    A resumed run calls it with "later than the checkpoint", so that no step
-    stands there twice.
+    A resumed run cuts what is later than its checkpoint, so that no step is
+    recorded twice.
     """
     if not processes.is_main():
       return
@@ -120,13 +117,13 @@ class MetricsWriter:
     self.close()
 
   def _mirror(self, records: list[dict[str, Any]]) -> None:
-    """Writes TensorBoard's files anew."""
+    """Rewrites TensorBoard's files."""
     if self._events is not None:
       self._events.close()
     self._events = tensorboard_lib.EventWriter(self._path.parent, records)
 
   def _open(self) -> BinaryIO:
-    # Unbuffered, and open between events: closing it is up to `close`.
+    # Unbuffered; `close` closes it.
     path = self._path if processes.is_main() else os.devnull
     return open(path, 'ab', buffering=0)
 

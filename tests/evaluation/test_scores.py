@@ -147,3 +147,32 @@ def test_text_scores_by_hand():
     },
     rel=1e-12,
   )
+
+
+@pytest.mark.parametrize(
+  ('metric', 'before', 'after', 'drop'),
+  [
+    ('recall', 0.8, 0.6, 0.25),
+    ('f1', 0.5, 0.6, -0.2),
+    ('exact_match', 1.0, 0.0, 1.0),
+    ('accuracy', 0.4, 0.4, 0.0),
+    ('nll', 2.0, 2.5, 0.25),
+    ('answer_nll', 2.0, 1.0, -0.5),
+    ('perplexity', 10.0, 11.0, 0.1),
+  ],
+)
+def test_relative_drop_is_the_share_lost(metric, before, after, drop):
+  assert scores.relative_drop(metric, before, after) == pytest.approx(drop)
+
+
+@pytest.mark.parametrize('after', [0.0, 0.1])
+def test_relative_drop_from_zero_is_nan(after):
+  assert math.isnan(scores.relative_drop('recall', 0.0, after))
+
+
+def test_relative_drop_of_an_unknown_metric():
+  with pytest.raises(ValueError, match="did you mean 'recall'"):
+    scores.relative_drop('recal', 1.0, 1.0)
+  # A name that only begins like a loss has no known direction.
+  with pytest.raises(ValueError, match='nll_ratio'):
+    scores.relative_drop('nll_ratio', 1.0, 1.0)

@@ -24,7 +24,6 @@ from smft_jax.data import stream as stream_lib
 from smft_jax.runs import learner
 from smft_jax.runtime import program
 from smft_jax.store import checkpoint
-from smft_jax.store import manifest as manifest_lib
 from tests.support import repository
 from tests.support import stopped_run
 from tests.support import tiny_run
@@ -167,7 +166,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
         code = run(root, 'stopped', *more)
       said = capsys.readouterr().err
       assert code == 0, said
-      assert 'stopped by SIGTERM, and saved; the same command resumes' in said
+      assert 'stopped by SIGTERM and saved; the same command resumes' in said
       assert 'Traceback' not in said
     assert not (workdir / 'results.json').exists()
     return said
@@ -292,13 +291,9 @@ def test_checkpoints_of_another_run_are_refused_in_one_line(root, capsys):
     return said[-1]
 
   said = refused('--config.method.learning_rate=2.0')
-  assert 'is of another config, with config.method.learning_rate = 3.0' in said
-  newest = root / 'other' / 'checkpoints' / '9' / 'manifest.json'
-  manifest = json.loads(newest.read_text()) | {'format': 99}
-  del manifest['digest']
-  manifest['digest'] = manifest_lib.digest(manifest)
-  newest.write_text(json.dumps(manifest))
-  assert 'is of format 99' in refused()
+  assert (
+    'belongs to another config, with config.method.learning_rate = 3.0' in said
+  )
   # How often it is saved makes no other run.
   often = '--config.stream.checkpoint_every=1'
   assert run(root, 'mine', *SELDOM, often) == 0
