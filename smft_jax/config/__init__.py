@@ -1,1 +1,1 @@
-"""The door: turns a ConfigDict into frozen dataclasses, once."""
+"""Turns config files and command lines into frozen dataclasses."""

@@ -34,7 +34,7 @@ class Config(method_lib.MethodConfig):
 
   Attributes:
     name: The method's name.
-    learning_rate: As in `full`.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
     weight_decay: Weight decay of all parameters; 0, as decay works against the
       penalty.
     strength: lambda, for a Fisher information of losses that are means over a

@@ -21,8 +21,8 @@ class Config(method_lib.MethodConfig):
 
   Attributes:
     name: The method's name.
-    learning_rate: As in `full`.
-    weight_decay: As in `full`.
+    learning_rate: Constant rate; the loss is a mean over loss weights.
+    weight_decay: Weight decay of all parameters.
     replay_fraction: Share of each batch's rows drawn from pretraining text,
       above 0.
 

@@ -1,7 +1,5 @@
 """Command lines: understood, or refused in one line with exit code 2."""
 
-import errno
-import json
 import pathlib
 
 import pytest
@@ -10,7 +8,6 @@ from smft_jax import schema
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
-from smft_jax.runs import workdir as workdir_lib
 from tests.support import configs
 
 SOURCE = f"""
@@ -229,58 +226,3 @@ def test_help_lists_flags_and_configs(capsys):
   out = capsys.readouterr().out
   assert 'less of everything' in out
   assert 'configs/docqa.py' in out
-
-
-def experiment(**changes):
-  return config_lib.from_config_dict(configs.make(**changes))
-
-
-def test_workdir_records_the_run_once_and_resumes_it(tmp_path):
-  workdir = tmp_path / 'a' / 'b'
-  assert not workdir_lib.prepare(workdir, experiment(), ['--x'])
-  text = (workdir / 'config.json').read_text()
-  record = json.loads(text)
-  assert config_lib.from_config_dict(record['config']) == experiment()
-  assert record['argv'] == ['--x']
-  assert {'python', 'jax', 'flax', 'optax'} <= record['versions'].keys()
-  # Where the cache lies does not make it another run.
-  same = experiment(base__cache_dir='elsewhere')
-  assert workdir_lib.prepare(workdir, same, ['--y'])
-  assert (workdir / 'config.json').read_text() == text
-  assert [path.name for path in workdir.iterdir()] == ['config.json']
-
-
-def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
-  workdir_lib.prepare(tmp_path / 'run', experiment())
-  before = (tmp_path / 'run' / 'config.json').read_text()
-  with pytest.raises(schema.UserError) as error:
-    workdir_lib.prepare(tmp_path / 'run', experiment(method__t=5, seed=4))
-  said = str(error.value)
-  assert 'config.method.t = 17, not 5' in said
-  assert 'config.seed = 3, not 4' in said
-  assert '--workdir' in said
-  assert (tmp_path / 'run' / 'config.json').read_text() == before
-
-
-def test_workdir_that_cannot_be_written(tmp_path):
-  (tmp_path / 'file').write_text('')
-  with pytest.raises(schema.UserError, match='cannot be written') as error:
-    workdir_lib.prepare(tmp_path / 'file' / 'run', experiment())
-  assert '\n' not in str(error.value)
-
-
-def test_workdir_that_can_no_longer_be_written(tmp_path, monkeypatch):
-  workdir_lib.prepare(tmp_path, experiment())
-
-  def touch(path):
-    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
-
-  monkeypatch.setattr(pathlib.Path, 'touch', touch)
-  with pytest.raises(schema.UserError, match='written: Permission denied'):
-    workdir_lib.prepare(tmp_path, experiment())
-
-
-def test_workdir_with_a_damaged_record(tmp_path):
-  (tmp_path / 'config.json').write_text('{"config": ')
-  with pytest.raises(schema.UserError, match='is damaged'):
-    workdir_lib.prepare(tmp_path, experiment())
