@@ -28,6 +28,7 @@ import jax
 
 from smft_jax import flops
 from smft_jax import memory
+from smft_jax import schema
 from smft_jax.compile import compiled
 from smft_jax.compile import hlo
 from smft_jax.compile import shapes
@@ -249,7 +250,7 @@ def _check_all_are_used(
     if replicas
     else 'no other mesh divides its batches and its table'
   )
-  raise config_lib.UserError(
+  raise schema.UserError(
     f'config.mesh takes {taken} of the {len(devices)} chips of'
     f' --topology={topology}: {hint}'
   )

@@ -17,6 +17,7 @@ from ml_collections import config_dict
 import numpy as np
 
 from smft_jax import methods
+from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import batches
 from smft_jax.data import encoding
@@ -55,7 +56,7 @@ def step(
   vocab_size, length = rows(experiment)
   found = state(experiment, vocab_size, devices)
   if found.method.update == 'none':
-    raise config_lib.UserError(
+    raise schema.UserError(
       f'config.method.name = {found.method.name!r} takes no steps: there is'
       ' nothing to compile'
     )

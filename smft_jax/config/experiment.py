@@ -39,8 +39,6 @@ _DATA_KINDS = {
   'facts': ('smft_jax.data.facts', 'FactsConfig'),
 }
 
-UserError = schema.UserError
-
 # Settings that do not change what a run computes.
 NOT_COMPARED = (
   'config.base.cache_dir',
@@ -56,7 +54,7 @@ def _choose_data(config: Mapping[str, Any], name: str) -> type:
   values = config['data']
   if not isinstance(values, Mapping) or 'kind' not in values:
     kinds = ', '.join(map(repr, _DATA_KINDS))
-    raise UserError(f'{name}.kind is missing; it can be {kinds}')
+    raise schema.UserError(f'{name}.kind is missing; it can be {kinds}')
   kind = schema.one_of(f'{name}.kind', values['kind'], _DATA_KINDS)
   # A run needs one kind, and their imports are heavy.
   module, section_name = _DATA_KINDS[kind]
@@ -211,7 +209,7 @@ def from_config_dict(
   Example:
     >>> try:
     ...   from_config_dict({'modle': {}})
-    ... except UserError as error:
+    ... except schema.UserError as error:
     ...   print(error)
     unknown key config.modle; did you mean config.model?
   """

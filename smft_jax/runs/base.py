@@ -25,6 +25,7 @@ from flax import nnx
 
 from smft_jax import hf
 from smft_jax import memory
+from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import documents
 from smft_jax.data import encoding
@@ -104,8 +105,8 @@ def find_or_make(
   processes.on_main('the tokenizer', _keep_tokenizer, experiment, task, folder)
   try:
     tokenizer = tokenizers.read(folder)
-  except config_lib.UserError as error:
-    raise config_lib.UserError(
+  except schema.UserError as error:
+    raise schema.UserError(
       f'{error}; remove {folder} to make the base again'
     ) from None
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
@@ -163,7 +164,7 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     model_lib.check_weights(path, task, words=kind == 'world')
     model_lib.check(experiment)
   if experiment.stream is not None and not task.documents:
-    raise config_lib.UserError(
+    raise schema.UserError(
       'there is no document to stream: raise config.data.num_new, or leave'
       ' config.stream out'
     )
@@ -187,7 +188,7 @@ def _make_cache(root: pathlib.Path) -> None:
     with tempfile.TemporaryFile(dir=root):
       pass
   except OSError as error:
-    raise config_lib.UserError(
+    raise schema.UserError(
       f'config.base.cache_dir: {root} cannot be written: {error.strerror}'
     ) from None
 

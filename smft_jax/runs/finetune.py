@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import methods
+from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import stream as stream_lib
 from smft_jax.evaluation import transfer
@@ -252,7 +253,7 @@ def last_state(
   folder = workdir / 'checkpoints'
   found = _saves(experiment, base, state, folder).restore(state)
   if found is None:
-    raise config_lib.UserError(
+    raise schema.UserError(
       f'{folder} holds no checkpoint: the run has not come to its first yet'
     )
   return found[0]
@@ -291,7 +292,7 @@ def _check_records(workdir: pathlib.Path, start: int) -> None:
   measured = [r['documents'] for r in _records(workdir, 'evaluation')]
   streamed = [r['documents'] for r in _records(workdir, 'stream')]
   if measured[:1] != [0] or streamed != list(range(1, start + 1)):
-    raise config_lib.UserError(
+    raise schema.UserError(
       f'{workdir / "metrics.jsonl"} lacks what was measured up to document'
       f' {start}: remove {workdir} to start again'
     )

@@ -9,6 +9,7 @@ import pytest
 
 from smft_jax import hf
 from smft_jax import memory
+from smft_jax import schema
 from smft_jax import train
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
@@ -206,7 +207,7 @@ def test_weights_with_memory_cannot_be_healed(root, tmp_path, tokenizer):
   graphdef, params, _ = healed(root)
   hf.save_model(nnx.merge(graphdef, params), tmp_path / 'with')
   (tmp_path / 'with/tokenizer.json').write_text(tokenizer.inner.to_str())
-  with pytest.raises(config_lib.UserError, match='has memory layers already'):
+  with pytest.raises(schema.UserError, match='has memory layers already'):
     model_lib.check_weights(
       tmp_path / 'with', base_lib.make_task(experiment_of(root)), words=True
     )
