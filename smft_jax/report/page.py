@@ -6,7 +6,7 @@ screens, phones and print.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import functools
 from typing import Any
 
@@ -93,6 +93,23 @@ def thousands(value: Any) -> str:
   if isinstance(value, int) and not isinstance(value, bool):
     return f'{value:,}'
   return str(value)
+
+
+def columns(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+  """Aligns a table of text in lines, its first `left` columns to the left.
+
+  Example:
+    >>> columns([('set', 'lost'), ('known', '5%')], left=1)
+    ['set    lost', 'known    5%']
+  """
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  return [
+    '  '.join(
+      cell.ljust(width) if place < left else cell.rjust(width)
+      for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
+    for row in rows
+  ]
 
 
 @functools.cache

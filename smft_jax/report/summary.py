@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smft_jax.evaluation import scores
 from smft_jax.report import page
 from smft_jax.runtime import progress
 
@@ -58,15 +57,7 @@ def lines(results: Mapping[str, Any]) -> list[str]:
   table = rows(results)
   if not table:
     return ['nothing was measured']
-  table = [HEAD, *table]
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  found = []
-  for row in table:
-    cells = [
-      cell.ljust(width) if place < 2 else cell.rjust(width)
-      for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    found.append('  '.join(cells).rstrip())
+  found = page.columns([HEAD, *table], left=2)
   memory = memory_health(results)
   if memory:
     found.append(
@@ -90,27 +81,12 @@ def memory_health(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """The numbers that people look for first, as (value, meaning)."""
-  found = []
-  for key, measure in measured_targets(results).items():
-    name = name_of(key, results)
-    if is_loss(measure):
-      ends = {k: measure[k] for k in ('metric', 'before', 'after')}
-      change = page.percent(scores.relative_drop(**ends), '+')
-      found.append((change, f'{metric_of(measure)} on {name}'))
-    else:
-      found.append(
-        (value_of(measure, 'after'), f'{metric_of(measure)}: {name}')
-      )
-  for key, measure in (results.get('held_out') or {}).items():
-    drop, metric = measure.get('relative_drop'), metric_of(measure)
-    if drop is None or (is_control(key) and not is_loss(measure)):
-      when = 'before' if measure.get('after') is None else 'after'
-      name = name_of(key, results)
-      found.append((value_of(measure, when), f'{metric}: {name}'))
-    elif is_loss(measure):
-      found.append((page.percent(drop, '+'), f'{metric} on {plain(key)}'))
-    else:
-      found.append((page.percent(drop), f'of {metric} lost, {plain(key)}'))
+  found = [
+    (lost, f'{metric} lost: {name}')
+    if lost
+    else (after or before, f'{metric}: {name}')
+    for name, metric, before, after, lost in rows(results)
+  ]
   share = results.get('params_changed_fraction')
   if share is not None:
     found.append((page.percent(share), 'of the parameters changed'))

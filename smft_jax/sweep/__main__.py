@@ -4,17 +4,17 @@
   python -m smft_jax.sweep --config=configs/pareto.py --list
   python -m smft_jax.sweep --config=configs/pareto.py --point=7
 
-How a config file says its points is in `sweep_plan`. Into the workdir:
+`sweep.plan` describes how a config file defines points. The workdir gets:
 
   sweep.json           the plan
   points/NAME          config.json, metrics.jsonl, results.json; or error.txt
-  table.csv            a row for each finished point, see `sweep_table`
-  pareto.json, report.html and pictures, see `pareto.analysis`
+  table.csv            a row for each finished point, see `sweep.table`
+  pareto.json, report.html and pareto.png, see `sweep.pareto.analysis`
 
-The same command goes on where it was interrupted, tries again what failed, and
-leaves alone what is done. `--point` runs one point and stops there, for job
-arrays; a later run without it gathers. Points need their base: let one job make
-it before others that share it start.
+The same command resumes an interrupted sweep: it retries failed points and
+skips finished ones. `--point` runs one point only, for job arrays; a later run
+without it writes the table and the report. Jobs that share a base should start
+after one of them has made it.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from smft_jax.sweep.pareto import analysis as pareto
 
 _FLAGS = {
   'list': command_line.Flag(
-    default=False, help='print index, state and name of points'
+    default=False, help='print index, state and name of each point'
   ),
   'point': command_line.Flag(
-    default='', help='run the point of this index, no others'
+    default='', help='run only the point with this index'
   ),
 }
-# Of a process, by Linux: it may have 65,530, and a program compiled for a CPU
-# takes hundreds. Without room for another the compiler crashes.
+# Linux limits a process to 65,530 memory maps. A program compiled for a CPU
+# takes hundreds, and at the limit the compiler crashes.
 _MAPS = pathlib.Path('/proc/self/maps')
 _MOST_MAPS = 40_000
 _NOTE = (
-  'a setting goes to every point; what a point sets itself, such as a seed,'
-  ' stays'
+  'a setting applies to every point that does not set it itself, as it may a'
+  ' seed'
 )
 
 
@@ -72,13 +72,13 @@ def run(
   workdir: pathlib.Path,
   argv: Sequence[str] = (),
 ) -> None:
-  """Runs points; what fails leaves error.txt in its folder and stops no others.
+  """Runs points; one that fails gets an error.txt and stops no others.
 
   Args:
-    points: those to run.
-    tasks: their data, from `sweep_plan.make_tasks`.
-    workdir: an existing folder.
-    argv: the command line, for the record.
+    points: The points to run.
+    tasks: Their data, from `sweep_plan.make_tasks`.
+    workdir: An existing folder.
+    argv: The command line, for config.json.
   """
   points = sweep_plan.in_order(points)
   if not points:
@@ -87,8 +87,8 @@ def run(
   groups = [
     list(group) for _, group in itertools.groupby(points, sweep_plan.base_key)
   ]
-  # All bases first, so that the time left is that of points alone. The first
-  # is made last, as the one that is then kept is needed next.
+  # Bases come first, so that the estimate of time left is about points alone.
+  # The first is made last, because the last one stays in memory.
   for group in reversed(groups):
     _prepare(group[0], workdir, argv)
     try:
@@ -106,7 +106,7 @@ def run(
       except Exception as error:
         _failed(point, workdir, error)
       else:
-        _say(sweep_table.line(sweep_table.row(point, results)))
+        _log(sweep_table.line(sweep_table.row(point, results)))
       bar.update(done)
 
 
@@ -115,15 +115,15 @@ def gather(
   workdir: pathlib.Path,
   report: Mapping[str, Any],
 ) -> list[str]:
-  """Writes the table and the report of the points that are done.
+  """Writes the table and the report of the finished points.
 
   Args:
-    points: all points.
-    workdir: where they lie.
+    points: All points.
+    workdir: The folder of the sweep.
     report: REPORT of the config file.
 
   Returns:
-    What came out, in lines of text.
+    The results as lines of text.
   """
   rows, failed = [], []
   for point in points:
@@ -133,7 +133,7 @@ def gather(
     else:
       failed.append(point.name)
   if not rows:
-    return ['No point is done, so there is nothing to report.']
+    return ['no point has finished']
   sweep_table.write_csv(workdir / 'table.csv', rows)
   pareto.write(rows, workdir, report, failed)
   analysis = json.loads((workdir / 'pareto.json').read_text())
@@ -156,7 +156,7 @@ def main(argv: list[str]) -> None:
       state = sweep_plan.state_of(workdir, point)
       print(f'{point.index:>4}  {state:<6}  {point.name}')
     return
-  # Before the workdir is touched: a mistake leaves nothing behind.
+  # A mistake must be found before anything is written.
   _check_workdir(workdir, chosen)
   to_do = [p for p in chosen if sweep_plan.state_of(workdir, p) != 'done']
   tasks = sweep_plan.make_tasks(to_do)
@@ -167,10 +167,10 @@ def main(argv: list[str]) -> None:
     workdir / 'sweep.json',
     sweep_plan.record(invocation.config_file, points, report),
   )
-  for told in sweep_plan.unheard(argv, invocation.config, chosen):
-    logging.warning('%s', told)
+  for warning in sweep_plan.ignored_flags(argv, invocation.config, chosen):
+    logging.warning('%s', warning)
   logging.info(
-    '%d points, %d of them done already', len(chosen), len(chosen) - len(to_do)
+    '%d points, %d of them already done', len(chosen), len(chosen) - len(to_do)
   )
   run(to_do, tasks, workdir, argv)
   if len(chosen) == len(points):
@@ -187,7 +187,7 @@ def main(argv: list[str]) -> None:
 
 
 class _Bases:
-  """Bases by point; the one that was asked for last is kept."""
+  """Finds or makes bases, and keeps the last one in memory."""
 
   def __init__(self, tasks: Mapping[Hashable, task_lib.Task]):
     self._tasks = tasks
@@ -213,7 +213,7 @@ class _Bases:
 def _run_point(
   point: sweep_plan.Point, bases: _Bases, workdir: pathlib.Path
 ) -> dict[str, Any]:
-  """Runs a point from its beginning; its results, as results.json has them."""
+  """Runs a point from the start; returns what results.json holds."""
   began = time.monotonic()
   folder = sweep_plan.folder_of(workdir, point)
   base = bases.find_or_make(point, workdir)
@@ -232,7 +232,7 @@ def _run_point(
 
 
 def _free_programs() -> None:
-  """Drops compiled programs before there are too many to compile another."""
+  """Drops compiled programs before the compiler runs out of memory maps."""
   if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
     jax.clear_caches()
 
@@ -240,12 +240,12 @@ def _free_programs() -> None:
 def _prepare(
   point: sweep_plan.Point, workdir: pathlib.Path, argv: Sequence[str]
 ) -> None:
-  """Makes the folder of a point that is not done, and its config.json."""
+  """Makes the folder of an unfinished point, and its config.json."""
   folder = sweep_plan.folder_of(workdir, point)
   try:
     workdir_lib.holds_run(folder, point.experiment)
   except schema.UserError:
-    shutil.rmtree(folder)  # unfinished, and of another config
+    shutil.rmtree(folder)  # unfinished, with another config
   workdir_lib.prepare(folder, point.experiment, argv)
   (folder / 'error.txt').unlink(missing_ok=True)
 
@@ -255,23 +255,23 @@ def _failed(
 ) -> None:
   path = sweep_plan.folder_of(workdir, point) / 'error.txt'
   atomic.write_text(path, ''.join(traceback.format_exception(error)))
-  _say(f'{point.name}: failed: {schema.one_line(error)}')
+  _log(f'{point.name}: failed: {schema.one_line(error)}')
 
 
-def _say(line: str) -> None:
-  """Logs a line; on a terminal over the bar, which comes again below it."""
+def _log(line: str) -> None:
+  """Logs a line; on a terminal, in place of the bar, which is redrawn below."""
   if sys.stderr.isatty():
     print('\r\x1b[K', end='', file=sys.stderr, flush=True)
   logging.info('%s', line)
 
 
 def _chosen(
-  points: Sequence[sweep_plan.Point], typed: str
+  points: Sequence[sweep_plan.Point], flag: str
 ) -> Sequence[sweep_plan.Point]:
-  """All points, or the one whose index was typed."""
-  if not typed:
+  """Returns all points, or the one that --point selects."""
+  if not flag:
     return points
-  index = schema.coerce(config_file.read_text(typed, int), int, '--point')
+  index = schema.coerce(config_file.read_text(flag, int), int, '--point')
   if not 0 <= index < len(points):
     raise schema.UserError(
       f'--point={index} is out of range: there are {len(points)} points, from 0'
@@ -283,15 +283,15 @@ def _chosen(
 def _check_workdir(
   workdir: pathlib.Path, points: Iterable[sweep_plan.Point]
 ) -> None:
-  """Checks that nothing in the workdir is of something else.
+  """Checks that the workdir belongs to this sweep.
 
   Raises:
-    UserError: for the workdir of a single run, or a point that was done with
-      another config.
+    UserError: If it holds a single run, or a point that finished with another
+      config.
   """
   if (workdir / 'config.json').exists():
     raise schema.UserError(
-      f'workdir {workdir} holds a single run, no sweep: choose another'
+      f'workdir {workdir} holds a single run, not a sweep: choose another'
       ' --workdir'
     )
   for point in points:

@@ -1,20 +1,20 @@
-"""The points of a sweep: what a config file adds, checked and put in order.
+"""The points of a sweep, as a config file defines them.
 
-Beside its `get_config` a config file defines `sweep(add)`, or
-`sweep(add, variant)`, which calls `add` once for every point:
+In addition to `get_config`, the config file defines `sweep(add)` or
+`sweep(add, variant)`, which calls `add` once for each point:
 
   def sweep(add):
     for rate in (3.0, 10.0):
       add(f'rate={rate:g}', {'method.learning_rate': rate})
 
-A point is the config with `overrides` on top, keys as on the command line but
-without 'config.'. A point that sets `method.name` starts from the defaults of
-that method. `add(name, overrides, ...)` takes, for the report:
-- `method`: what the point's line is called; the method's name unless given;
-- `panels`: the pictures it belongs to; ('front',) unless given;
-- `x`: a number or text that places it in its panels;
-- `tuned`: from how many points on the validation stream its settings were
-  chosen.
+A point is the config with `overrides` applied; keys are those of the command
+line without 'config.'. A point that sets `method.name` starts from the defaults
+of that method. `add(name, overrides, ...)` takes, for the report:
+- `method`: the name of the point's line; by default the method's;
+- `panels`: the panels the point belongs to; by default ('front',);
+- `x`: a number or text that places the point in its panels;
+- `tuned`: how many points on the validation stream its settings were chosen
+  from.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class Point:
   """One run of a sweep.
 
   Attributes:
-    index: its place in the sweep, from 0.
-    name: its own; also the name of its folder.
-    overrides: what it sets, by key without 'config.'.
-    method: what it is called in the report.
-    panels: the pictures it belongs to.
-    x: what places it in its panels, a number or text.
-    tuned: from how many points its settings were chosen.
-    experiment: its whole config.
+    index: Its place in the sweep, from 0.
+    name: A unique name, also of its folder.
+    overrides: The values it sets, by key without 'config.'.
+    method: Its name in the report.
+    panels: The panels of the report it belongs to.
+    x: A number or text that places it in its panels.
+    tuned: How many points its settings were chosen from.
+    experiment: Its whole config.
   """
 
   index: int
@@ -65,20 +65,19 @@ class Point:
 def expand(
   file: str, config: config_dict.ConfigDict
 ) -> tuple[list[Point], dict[str, Any]]:
-  """The points that a config file adds to its config.
+  """Returns the points of a config file.
 
   Args:
     file: 'FILE.py' or 'FILE.py:variant'.
-    config: what its `get_config` built, the command line's overrides applied;
-      left as it is.
+    config: The config of its `get_config` with the overrides of the command
+      line; unchanged.
 
   Returns:
-    The points, and REPORT of the config file, without panels that no point is
-    in.
+    The points, and REPORT of the config file without panels that have no point.
 
   Raises:
-    UserError: in one line, for a file without points, or a point whose name or
-      config is wrong.
+    UserError: If the file has no points, or the name or config of a point is
+      wrong.
   """
   added: dict[str, dict[str, Any]] = {}
 
@@ -94,23 +93,22 @@ def expand(
     _check_name(name)
     if name in added:
       raise schema.UserError(
-        f'two points are named {name!r}: a name is a folder, so each needs its'
-        ' own'
+        f'two points are named {name!r}: names are folders and must be unique'
       )
-    of = f'point {name!r}'
+    where = f'point {name!r}'
     if not isinstance(overrides, Mapping):
       raise schema.UserError(
-        f"{of}: overrides must be a dict such as {{'seed': 1}}, not"
+        f"{where}: overrides must be a dict such as {{'seed': 1}}, not"
         f' {overrides!r}'
       )
     added[name] = {
       'overrides': dict(overrides),
-      'method': schema.coerce(method, str | None, f'{of}: method'),
-      'panels': schema.coerce(panels, tuple[str, ...], f'{of}: panels'),
+      'method': schema.coerce(method, str | None, f'{where}: method'),
+      'panels': schema.coerce(panels, tuple[str, ...], f'{where}: panels'),
       'x': x
       if isinstance(x, str)
-      else schema.coerce(x, float | None, f'{of}: x'),
-      'tuned': schema.coerce(tuned, int | None, f'{of}: tuned'),
+      else schema.coerce(x, float | None, f'{where}: x'),
+      'tuned': schema.coerce(tuned, int | None, f'{where}: tuned'),
     }
 
   report = config_file.sweep(file, add)
@@ -127,17 +125,17 @@ def expand(
       dataclasses.replace(made, method=made.method or _method(made).name)
     )
   if 'panels' in report:
-    # Another variant's panels are none of this one's.
+    # Other panels are those of another variant.
     used = {panel for point in points for panel in point.panels}
     report['panels'] = {k: v for k, v in report['panels'].items() if k in used}
   return points, report
 
 
 def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
-  """The data of points, by `task_key`; also checks what hangs on it.
+  """Makes the data of points, by `task_key`, and checks what depends on it.
 
   Raises:
-    ValueError: if data cannot be read, or a model cannot be built.
+    ValueError: If data cannot be read or a model cannot be built.
   """
   tasks: dict[Hashable, task_lib.Task] = {}
   for point in points:
@@ -153,22 +151,22 @@ def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
 
 
 def task_key(point: Point) -> tuple[Hashable, ...]:
-  """Points of one key share their data."""
+  """Points with the same key share their data."""
   experiment = point.experiment
   return experiment.data, experiment.model, experiment.memory
 
 
 def base_key(point: Point) -> Hashable:
-  """Points of one key share their base."""
+  """Points with the same key share their base."""
   return (point.experiment.seed, point.experiment.base, *task_key(point))
 
 
 def in_order(points: Iterable[Point]) -> list[Point]:
-  """Points as they are best run.
+  """Orders points so that they share the most work.
 
-  Those of one base come together, as it is made once; in them those that
-  measure the same, as the base is measured once; and in these those whose
-  methods differ only in their rates, as they share what the method makes first.
+  Points of one base are consecutive, so that it is made once; among them those
+  with the same measurements, so that the base is measured once; and among these
+  those whose methods differ only in rates, so that they share a program.
   """
   seen: dict[Hashable, int] = {}
 
@@ -186,30 +184,30 @@ def in_order(points: Iterable[Point]) -> list[Point]:
 
 
 def folder_of(workdir: pathlib.Path, point: Point) -> pathlib.Path:
-  """Where a point writes."""
+  """Returns the folder of a point."""
   return workdir / 'points' / point.name
 
 
 def state_of(workdir: pathlib.Path, point: Point) -> str:
-  """'done', 'failed' or 'to do'."""
+  """Returns 'done', 'failed' or 'to do'."""
   folder = folder_of(workdir, point)
   if (folder / 'results.json').exists():
     return 'done'
   return 'failed' if (folder / 'error.txt').exists() else 'to do'
 
 
-def unheard(
+def ignored_flags(
   argv: Sequence[str], config: config_dict.ConfigDict, points: Sequence[Point]
 ) -> list[str]:
-  """Says which settings of the command line points replace by their own.
+  """Returns warnings about flags that points override.
 
   Args:
-    argv: the command line.
-    config: what the points started from.
-    points: the points.
+    argv: The command line.
+    config: The config that the points started from.
+    points: The points.
   """
   usual = (config.get('method') or {}).get('name', 'sparse_memory')
-  told = []
+  warnings = []
   for argument in argv:
     name = argument.lstrip('-').partition('=')[0]
     if not name.startswith('config.'):
@@ -220,21 +218,21 @@ def unheard(
       point
       for point in points
       if key in point.overrides
-      # Another method began with its own defaults.
+      # Another method starts from its own defaults.
       or (of_method and _method(point).name != usual)
     ]
     if others:
-      told.append(
-        f'--{name} does not reach {len(others)} of {len(points)} points, which'
-        ' set it or the method themselves'
+      warnings.append(
+        f'--{name} has no effect on {len(others)} of {len(points)} points,'
+        ' which set it or the method themselves'
       )
-  return told
+  return warnings
 
 
 def record(
   file: str, points: Iterable[Point], report: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """The plan as sweep.json has it: without the points' whole configs."""
+  """Returns what sweep.json holds: the points without their whole configs."""
   keys = [field.name for field in dataclasses.fields(Point)]
   keys.remove('experiment')
   return {
@@ -245,7 +243,7 @@ def record(
 
 
 def _method(point: Point) -> config_lib.MethodConfig:
-  """The settings of a point's method; a point with a stream has one."""
+  """Returns the method's settings of a point."""
   assert point.experiment.method is not None
   return point.experiment.method
 
@@ -256,7 +254,7 @@ def _check_name(name: Any) -> None:
     raise schema.UserError(
       f'point {name!r}: a name is a folder, of letters, digits and _.,=+-'
     )
-  # File systems end a name at 255 bytes, and write_text needs some of them.
+  # File systems limit names to 255 bytes, of which write_text needs some.
   if not name.strip('.') or len(name.encode()) > 200:
     raise schema.UserError(f'point {name!r}: this cannot be a folder')
 
@@ -264,14 +262,12 @@ def _check_name(name: Any) -> None:
 def _experiment(
   config: config_dict.ConfigDict, overrides: Mapping[str, Any]
 ) -> config_lib.Experiment:
-  """The config of a point."""
+  """Returns the config of a point."""
   config = copy.deepcopy(config)  # references stay references
-  # The method first: what else is said of it is meant for that one.
+  # The method first: the other settings are settings of it.
   for key in sorted(overrides, key=lambda key: key != 'method.name'):
     config_file.set_value(config, f'config.{key}', overrides[key])
   experiment = config_lib.from_config_dict(config)
   if experiment.stream is None:
-    raise schema.UserError(
-      'config.stream is missing, so that there is nothing to learn'
-    )
+    raise schema.UserError('config.stream is missing: nothing to learn')
   return experiment

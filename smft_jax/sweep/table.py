@@ -1,11 +1,11 @@
-"""The table of a sweep: a row for each finished point, and what it comes to.
+"""The table of a sweep: a row for each finished point.
 
-Columns, None where a method or its data has no such measure:
-- name, method, panels, x, tuned, settings: what the config says of the point;
+Columns, None where a method or its data lacks the measure:
+- name, method, panels, x, tuned, settings: from the config;
 - seed;
 - recall, f1, answer_nll: of the questions on the streamed documents, after the
-  stream, in unseen phrasings where there are any; recall_before: before it;
-  recall_seen: of phrasings that training showed;
+  stream, in unseen phrasings if there are any; recall_before: before it;
+  recall_seen: in phrasings trained on;
 - held_out: relative drop by held-out set, and drop: that of 'known', or else of
   the first set (`scores.relative_drop`);
 - retention, backward_transfer, forward_transfer, forgetting: see `transfer`;
@@ -22,20 +22,21 @@ import io
 import pathlib
 from typing import Any
 
-from smft_jax.report import old_summary as summary
+from smft_jax.report import page
 from smft_jax.runtime import progress
 from smft_jax.store import atomic
 from smft_jax.sweep import plan as sweep_plan
+from smft_jax.sweep.pareto import table as pareto_table
 
 _TARGETS = ('target_unseen_phrasing', 'target')
 
 
 def row(point: sweep_plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
-  """The row of a finished point.
+  """Returns the row of a finished point.
 
   Args:
-    point: the point.
-    results: its results.json.
+    point: The point.
+    results: Its results.json.
   """
   before = results.get('metrics_before') or {}
   after = results.get('metrics_after') or {}
@@ -76,20 +77,23 @@ def row(point: sweep_plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def line(row: Mapping[str, Any]) -> str:
-  """What a log says of a finished point.
+  """Returns the log line of a finished point.
 
   Example:
     >>> print(line({'name': 'a', 'recall': 0.84, 'drop': 0.021, 'wall_s': 7.0}))
-    a: recall 84%, drop 2.1%, 7s
+    a: recall 84.0%, drop 2.1%, 7s
   """
-  parts = [f'{key} {_percent(row.get(key))}' for key in ('recall', 'drop')]
+  parts = [
+    f'{key} {pareto_table.share(row.get(key)) or "-"}'
+    for key in ('recall', 'drop')
+  ]
   if row.get('wall_s') is not None:
     parts.append(progress.duration(row['wall_s']))
   return f'{row["name"]}: {", ".join(parts)}'
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Writes the table, a dict in a row as columns such as 'held_out.known'."""
+  """Writes the table; dicts become columns such as 'held_out.known'."""
   flat = [dict(_cells(row)) for row in rows]
   columns = dict.fromkeys(column for cells in flat for column in cells)
   text = io.StringIO()
@@ -100,44 +104,40 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def equal_learning(analysis: Mapping[str, Any]) -> list[str]:
-  """The equal-learning table in a few lines of text.
+  """Returns the equal-learning table as lines of text.
 
   Args:
-    analysis: what pareto.json holds.
+    analysis: What pareto.json holds.
 
   Example:
     >>> methods = {
-    ...   'lora': {'drop_mean': 0.5, 'drop_std': 0.02, 'seeds': 3},
-    ...   'full': {'drop_mean': None, 'best_recall_mean': 0.4, 'seeds': 0}}
+    ...   'lora': {'drop_mean': 0.5, 'drop_std': 0.02, 'seeds': 3,
+    ...            'seeds_run': 3, 'best_recall_mean': 0.9},
+    ...   'full': {'drop_mean': None, 'drop_std': None, 'seeds': 0,
+    ...            'seeds_run': 1, 'best_recall_mean': 0.4}}
     >>> analysis = {'equal_learning': {'target': 0.8, 'methods': methods}}
-    >>> for told in equal_learning(analysis):
-    ...   print(told)
-    What was known before and is lost, where 80% of the new is known:
-      lora  50% ± 2%, 3 seeds
-      full  not reached: 40% at best
+    >>> for line in equal_learning(analysis):
+    ...   print(line)
+    at 80.0% recall  known facts lost   seeds  best recall
+    lora                  50.0% ± 2.0  3 of 3        90.0%
+    full                            -  0 of 1        40.0%
   """
-  table = analysis.get('equal_learning') or {}
-  if table.get('target') is None:
-    return ['No method was measured on what it should learn.']
+  found = analysis.get('equal_learning') or {}
+  if found.get('target') is None:
+    return ['no method was measured on what it should learn']
   labels = analysis.get('labels') or {}
-  found = {labels.get(k, k): v for k, v in table['methods'].items()}
-  width = max(map(len, found), default=0)
-  lines = [
-    'What was known before and is lost, where'
-    f' {_percent(table["target"])} of the new is known:'
-  ]
-  for label, measured in found.items():
-    if measured.get('drop_mean') is None:
-      best = _percent(measured.get('best_recall_mean'))
-      told = f'not reached: {best} at best'
-    else:
-      told = _percent(measured['drop_mean'])
-      if measured.get('drop_std') is not None:
-        told += f' ± {_percent(measured["drop_std"])}'
-      seeds = measured.get('seeds')
-      told += f', {seeds} seed{"" if seeds == 1 else "s"}'
-    lines.append(f'  {label:<{width}}  {told}')
-  return lines
+  target = pareto_table.share(found['target'])
+  rows = [(f'at {target} recall', 'known facts lost', 'seeds', 'best recall')]
+  for key, method in found['methods'].items():
+    rows.append(
+      (
+        labels.get(key, key),
+        pareto_table.spread(method['drop_mean'], method['drop_std']) or '-',
+        f'{method["seeds"]} of {method["seeds_run"]}',
+        pareto_table.share(method['best_recall_mean']) or '-',
+      )
+    )
+  return page.columns(rows, left=1)
 
 
 def _cells(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -151,7 +151,3 @@ def _cells(row: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _cell(value: Any) -> Any:
   return ' '.join(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _percent(share: float | None) -> str:
-  return 'unknown' if share is None else summary.percent(share)

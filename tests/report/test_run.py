@@ -90,7 +90,7 @@ def test_losses_are_named_by_their_text():
   names = [row[0] for row in summary.rows(results)]
   assert names[:2] == ['answers about the new documents', 'the new documents']
   labels = [label for _, label in summary.tiles(results)]
-  assert 'NLL on answers about the new documents' in labels
+  assert 'NLL: answers about the new documents' in labels
   (only,) = report.retention_charts(results)
   assert only['series'][0].label == 'the new documents'
 
@@ -160,7 +160,7 @@ def test_page_shows_the_numbers(tmp_path):
   }
   text = write(tmp_path, results, config, records)
   for part in (
-    '84.2%', '87.0%', '4.6%', '+1%', '7.34%', '3m07s', '812,345', '1,234',
+    '84.2%', '87.0%', '1.00%', '7.34%', '3m07s', '812,345', '1,234',
     'python -m smft_jax.train --config=a.py', '--config.method.t=17',
     'loss, nats per token', 'new facts', '4.60%',
     'Everything measured', '0.987', '0.911', '-0.076', '0.123',

@@ -1,4 +1,4 @@
-"""Tables of sweeps that never ran, for the tests of what is said of them."""
+"""Tables of sweeps that never ran."""
 
 
 def row(method, seed, recall, drop, **more):
@@ -42,14 +42,4 @@ def headline():
     *line('sparse_memory', (0.4, 0.01), (0.8, 0.02)),
     *line('full', (0.4, 0.1), (0.8, 0.4)),
     *line('lora', (0.8, 0.2)),
-  ]
-
-
-def of_kind(found, kind, **wanted):
-  """The verdicts of a kind that say what is wanted."""
-  return [
-    verdict
-    for verdict in found['verdicts']
-    if verdict['kind'] == kind
-    and all(verdict.get(key) == value for key, value in wanted.items())
   ]

@@ -88,10 +88,10 @@ def sweep(add):
   points = points_of(file, *argv)
   assert [p.experiment.seed for p in points] == [8, 5, 8]
   assert [getattr(p.experiment.method, 't', 0) for p in points] == [2, 2, 0]
-  told = sweep_plan.unheard(argv, config_file.load(file), points)
-  assert len(told) == 2
-  assert '--config.seed does not reach 1 of 3 points' in told[0]
-  assert '--config.method.t does not reach 1 of 3 points' in told[1]
+  warnings = sweep_plan.ignored_flags(argv, config_file.load(file), points)
+  assert len(warnings) == 2
+  assert '--config.seed has no effect on 1 of 3 points' in warnings[0]
+  assert '--config.method.t has no effect on 1 of 3 points' in warnings[1]
 
 
 def test_references_follow_the_overrides_of_a_point(config):

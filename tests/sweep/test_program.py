@@ -347,7 +347,7 @@ def test_nothing_is_gathered_where_all_points_fail(tmp_path, ran, capsys):
   shutil.copytree(ran / 'cache', tmp_path / 'cache')
   write_sweep(tmp_path, more)
   assert run(tmp_path) == 1
-  assert 'No point is done' in capsys.readouterr().out
+  assert 'no point has finished' in capsys.readouterr().out
   assert not (tmp_path / 'run' / 'table.csv').exists()
 
 
@@ -364,8 +364,8 @@ def test_the_report_is_written_and_summed_up(root, monkeypatch, capsys):
   equal = read(root / 'run' / 'pareto.json')['equal_learning']
   assert equal['methods']['sparse_memory']['drop_mean'] == 0.2
   out = capsys.readouterr().out.splitlines()
-  assert '80% of the new is known' in out[0]
-  assert out[1].endswith('  20%, 1 seed')
+  assert out[0].startswith('at 80.0% recall')
+  assert out[1].split()[-5:] == ['20.0%', '1', 'of', '1', '80.0%']
   page = (root / 'run' / 'report.html').read_text()
   assert 'Rates' in page
   assert 'bad' in page
@@ -374,7 +374,7 @@ def test_the_report_is_written_and_summed_up(root, monkeypatch, capsys):
 def test_what_a_point_sets_is_not_overridden_in_silence(root, capsys):
   shutil.rmtree(root / 'run')
   assert run(root, '--point=1', '--config.method.learning_rate=7') == 0
-  assert '--config.method.learning_rate does not reach 1 of 1 points' in (
+  assert '--config.method.learning_rate has no effect on 1 of 1 points' in (
     capsys.readouterr().err
   )
   config = read(root / 'run' / 'points' / 'rate=1' / 'config.json')
@@ -431,4 +431,4 @@ def test_help_tells_of_points(capsys):
   assert run('nowhere', '--help') == 0
   out = capsys.readouterr().out
   assert '--point=' in out
-  assert 'what a point sets itself' in out
+  assert 'every point' in out

@@ -1,42 +1,35 @@
-"""Learning against forgetting: what the table of a sweep says.
+"""Learning against forgetting: fronts, equal learning, dominated areas.
 
-Every row of the table is one run: a method at one setting and one seed, with
+Each row of the table is one run: a method with one setting and one seed, with
 `recall`, the share of the questions on the new documents that it answers after
 the whole stream (in phrasings it never trained on), and `drop`, the share of
-what it knew before that is gone (`scores.relative_drop`; below 0 where it
-gained).
+earlier knowledge that it lost (`scores.relative_drop`; below 0 for a gain).
 
-**Front** of a method and seed: its points and the untouched model (the recall
-before the stream, drop 0), without those that another one dominates, having
-more recall or less drop and none of the two worse. Its drop at a recall is
-linear between neighbours on the front, that of the first point below it, and
-not defined beyond its last point.
+**Front** of a method and seed: those of its points and the untouched model (the
+recall before the stream, drop 0) that no other dominates. Its drop is linear
+between neighbours, that of the first point below it, and undefined beyond its
+last point.
 
 **Equal learning**: the drop of every method at one target recall, the highest
-that sparse memory and each headline rival reach with every seed: the least of
-their best recalls over those methods and seeds. `drop_mean` is over the seeds
-that reach it, `seeds` is how many do, `reached` whether all do, and `drop_std`
-the sample standard deviation (ddof 1; None for one seed). A method that reaches
-the target with no seed has `drop_mean` None, and `best_recall_mean` tells how
-far it came. `ratio` is its mean drop over that of sparse memory, over the seeds
-that both have; None where sparse memory lost nothing. Where sparse memory alone
-reaches more, the same table at its own reach, the least of its best recalls, is
-`equal_learning_at_own_reach`.
-`at` is the setting that measures such as bytes and seconds are taken from: of
-those that recall at least the target in the mean over seeds the one with the
-least drop, or else the one with the best recall.
+that sparse memory and each headline rival reach with every seed. `drop_mean` is
+over the `seeds` that reach it, `reached` whether all do, and `drop_std` the
+sample standard deviation (ddof 1; None for one seed). For a method that reaches
+the target with no seed, `drop_mean` is None; `best_recall_mean` shows how far
+it got. `ratio` is its mean drop over that of sparse memory, over the seeds that
+both have; None where sparse memory lost nothing. If sparse memory alone reaches
+more, `equal_learning_at_own_reach` is the same table at its own reach. `at` is
+the setting that costs are taken from: of those with at least the target recall
+in the mean over seeds the one with the least drop, or else the one with the
+best recall.
 
 **Hypervolume**: the area of (recall, 1 - drop) that the front of a seed
-dominates, from recall 0 with everything lost, by steps; in [0, 1]. It can only
-grow with the number of points.
+dominates, in [0, 1]. It can only grow with the number of points.
 
-**Dominates everywhere**: in each seed that both have, the front reaches as far
-as the rival's, and at no recall that the rival reaches is its drop larger, and
-somewhere it is smaller.
+**Domination**: in each seed that both have, whether the front reaches as far as
+the rival's and its drop is nowhere larger and somewhere smaller.
 
 References, such as in-context reading, change no weights: they have one point,
-no front, and set no target. Points that ran but have no recall or no drop
-count as points and are nowhere else.
+no front, and set no target. Points without recall or drop count as points only.
 """
 
 from __future__ import annotations
@@ -49,31 +42,28 @@ from smft_jax.store import atomic
 from smft_jax.sweep.pareto import fronts as pareto_fronts
 from smft_jax.sweep.pareto import panels as pareto_panels
 from smft_jax.sweep.pareto import table as pareto_table
-from smft_jax.sweep.pareto import verdicts as pareto_verdicts
-from smft_jax.sweep.pareto import words as pareto_words
 
 
 def analyse(
   rows: Iterable[pareto_table.Row], report: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """What pareto.json holds.
+  """Returns what pareto.json holds.
 
   Args:
-    rows: of the table, one a finished point.
-    report: REPORT of the sweep's config; all of it may be absent. `own` is the
-      method that is held against the others ('sparse_memory'), `headline` its
-      rivals that set the target (('full', 'lora')), `references` methods
-      without training (('in_context',)), `goal` how many times smaller its
-      drop should be (5), `labels` what to call methods, and `panels` the
+    rows: Rows of the table, one for each finished point.
+    report: REPORT of the sweep's config; all keys are optional. `own` is the
+      method compared with the others ('sparse_memory'), `headline` its rivals
+      that set the target (('full', 'lora')), `references` methods without
+      training (('in_context',)), `labels` names of methods, and `panels` the
       ablations (`panels`).
 
   Returns:
-    equal_learning, equal_learning_at_own_reach (None where that is the same),
-    hypervolume, fronts, domination, verdicts, points, references, panels and
-    labels, as JSON.
+    own, headline, missing (those of them without points), equal_learning,
+    equal_learning_at_own_reach (None if that is the same), hypervolume, fronts,
+    domination, points, references, panels and labels, as JSON.
 
   Raises:
-    ValueError: if there are no rows.
+    ValueError: If there are no rows.
 
   Example:
     >>> rows = [
@@ -143,10 +133,9 @@ def analyse(
     'panels': pareto_panels.panels(rows, report),
   }
   found['labels'] = {
-    method: pareto_words.label(method, report)
+    method: pareto_table.label(str(method), report.get('labels'))
     for method in dict.fromkeys([*wanted, *by_method])
   }
-  found['verdicts'] = pareto_verdicts.verdicts(found, report)
   return atomic.to_json(found)
 
 
@@ -156,27 +145,25 @@ def write(
   report: Mapping[str, Any],
   failed: Sequence[str] = (),
 ) -> None:
-  """Writes pareto.json, the PNG files and report.html.
+  """Writes pareto.json, pareto.png and report.html.
 
   Args:
-    rows: of the table, one a finished point.
-    workdir: where to; it must exist.
+    rows: Rows of the table, one for each finished point.
+    workdir: An existing folder.
     report: REPORT of the sweep's config, see `analyse`.
-    failed: names of points that have no results.
+    failed: Names of the points without results.
 
   Raises:
-    ValueError: if there are no rows.
+    ValueError: If there are no rows.
   """
   # Drawing takes a while to import, and only this needs it.
-  from smft_jax.sweep.pareto import figures as pareto_figures
   from smft_jax.sweep.pareto import report as pareto_report
 
   workdir = pathlib.Path(workdir)
   analysis = analyse(rows, report)
   analysis['failed'] = list(failed)
   atomic.write_json(workdir / 'pareto.json', analysis)
-  pictures = pareto_figures.write_figures(analysis, workdir)
-  pareto_report.write_report(analysis, workdir, report, pictures)
+  pareto_report.write_report(analysis, workdir, report)
 
 
 def _equal_learning(
@@ -186,7 +173,7 @@ def _equal_learning(
   target: float | None,
   own: str,
 ) -> dict[str, Any]:
-  """The drop of every method at the target recall."""
+  """Returns the drop of every method at the target recall."""
   if target is None:
     return {'target': None, 'methods': {}}
   methods: dict[str, dict[str, Any]] = {}
@@ -221,7 +208,7 @@ def _equal_learning(
 def _ratio(
   ours: Mapping[str, float | None], theirs: Mapping[str, float | None]
 ) -> float | None:
-  """Mean drop over ours, over the seeds of both; None where we lost nothing."""
+  """Mean drop over ours, over shared seeds; None where we lost nothing."""
   pairs = [
     (drop, theirs[seed])
     for seed, drop in ours.items()
@@ -237,7 +224,7 @@ def _ratio(
 def _setting_at(
   points: Sequence[Mapping[str, Any]], target: float
 ) -> dict[str, Any] | None:
-  """The setting whose costs stand for the method at the target."""
+  """The setting whose costs represent the method at the target."""
   placed = [point for point in points if point['recall_mean'] is not None]
   if not placed:
     return None
@@ -254,7 +241,7 @@ def _domination(
   own: pareto_table.SeedFronts,
   rival: pareto_table.SeedFronts,
 ) -> dict[str, Any]:
-  """Whether our fronts lie below the rival's, seed by seed."""
+  """Compares our front with the rival's, seed by seed."""
   seeds = {}
   for seed in sorted(set(own) & set(rival)):
     match = pareto_fronts.match(own[seed], rival[seed])

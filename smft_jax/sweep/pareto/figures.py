@@ -1,285 +1,350 @@
-"""Pictures of a comparison, as PNG files.
-
-All are drawn for 720 pixels of width, at twice that resolution, from what
-`analysis.analyse` found and nothing else, so that the same table gives the same
-bytes.
-"""
+"""Figures of a comparison, drawn from what `analysis.analyse` returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-import pathlib
-import re
+from collections.abc import Hashable, Mapping, Sequence
+import textwrap
 from typing import Any
 
 from matplotlib import axes
 from matplotlib import figure
-from matplotlib import style
+from matplotlib import lines as mlines
+from matplotlib import ticker
+import numpy as np
 
-from smft_jax.sweep.pareto import drawing
-from smft_jax.sweep.pareto import panel_figures as pareto_panel_figures
-from smft_jax.sweep.pareto import words as pareto_words
+from smft_jax.report import figures
+from smft_jax.sweep.pareto import table as pareto_table
+
+_COLORS = ('blue', 'orange', 'green', 'purple', 'gold', 'sky')
+_MARKERS = 'os^DvPX<>phd8H'
+_INK, _SOFT, _PAGE = (figures.COLORS[name] for name in ('ink', 'soft', 'page'))
+_LEARNING, _FORGETTING = 'new facts recalled', 'known facts lost'
+_COLUMNS = 3  # of small plots
+
+Look = tuple[str, str]  # colour name, marker
+Point = Mapping[str, Any]
 
 
-def write_figures(
-  analysis: Mapping[str, Any], workdir: str | pathlib.Path
-) -> dict[str, str]:
-  """Writes all pictures that the analysis has something for.
-
-  Args:
-    analysis: as `analysis.analyse` gives it.
-    workdir: where to; it must exist.
-
-  Returns:
-    File names by picture: 'pareto', 'equal_learning', and 'panel NAME' for
-    each ablation.
-  """
-  wanted: dict[str, tuple[str, Callable[..., figure.Figure], Any]] = {}
-  if any(front['mean'] for front in analysis['fronts'].values()):
-    wanted['pareto'] = 'pareto.png', draw_pareto, analysis
-  if analysis['equal_learning']['methods']:
-    wanted['equal_learning'] = (
-      'equal_learning.png',
-      draw_equal_learning,
-      analysis,
-    )
-  for name, panel in analysis['panels'].items():
-    if pareto_panel_figures.has_points(panel):
-      file = f'panel_{re.sub(r"[^0-9A-Za-z_.-]", "_", name)}.png'
-      wanted[f'panel {name}'] = file, pareto_panel_figures.draw_panel, panel
-  with style.context(['default', drawing.STYLE]):
-    for file, draw, what in wanted.values():
-      # Software would be the version of the library that draws.
-      draw(what).savefig(
-        pathlib.Path(workdir) / file,
-        dpi=drawing.DPI,
-        metadata={'Software': None},
+def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure | None:
+  """Drop over recall of our method, its headline rivals and references."""
+  methods = _methods(analysis)
+  headline = _headline(analysis, methods)
+  if not headline:
+    return None
+  with figures.style():
+    drawn = figures.new_figure(3.9)
+    plot = drawn.add_subplot()
+    plot.set_xlabel(f'{_LEARNING}, in unseen phrasings')
+    ends = []
+    for method in headline:
+      look = _look(method, methods)
+      front = analysis['fronts'][method]['mean']
+      _draw_front(plot, front, look[0])
+      _draw_points(plot, _points(analysis, method), look)
+      name = '\n'.join(textwrap.wrap(analysis['labels'][method], 12))
+      ends.append((name, tuple(front[-1]), look[0]))
+    references = {
+      method: point
+      for method, point in analysis['references'].items()
+      if point['recall_mean'] is not None
+    }
+    shown = [p for method in headline for p in _points(analysis, method)]
+    is_log = _set_limits(plot, [*shown, *references.values()])
+    scale = ' (log scale above 1%)' if is_log else ''
+    plot.set_title(_FORGETTING + scale, color=_SOFT, fontweight='normal')
+    for method, point in references.items():
+      _draw_mean(plot, point, ('ink', '*'), size=80)
+      plot.annotate(
+        f'{analysis["labels"][method]}\n(no training)',
+        (point['recall_mean'], point['drop_mean']),
+        xytext=(0, 9),
+        textcoords='offset points',
+        ha='center',
+        fontsize=8,
       )
-  return {name: file for name, (file, _, _) in wanted.items()}
+    figures.label_ends(plot, ends, gap=0.12)
+    target = analysis['equal_learning']['target']
+    if target is not None:
+      plot.axvline(target, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
+      left = target > sum(plot.get_xlim()) / 2  # where more room is
+      plot.annotate(
+        f'equal learning: {pareto_table.share(target)}',
+        (target, 0.97),
+        xytext=(-5 if left else 5, 0),
+        xycoords=('data', 'axes fraction'),
+        textcoords='offset points',
+        ha='right' if left else 'left',
+        va='top',
+        color=_SOFT,
+        fontsize=8,
+      )
+  return drawn
 
 
-def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure:
-  """Drop over recall: the headline large, each other rival against our own.
+def draw_others(analysis: Mapping[str, Any]) -> figure.Figure | None:
+  """The other methods in small plots, each with our front in gray."""
+  methods = _methods(analysis)
+  headline = _headline(analysis, methods)
+  others = [method for method in methods if method not in headline]
+  if not others:
+    return None
+  rows = -(-len(others) // _COLUMNS)
+  with figures.style():
+    drawn = figures.new_figure(0.4 + 1.6 * rows)
+    plots = drawn.subplots(
+      rows, _COLUMNS, sharex=True, sharey=True, squeeze=False
+    ).ravel()
+    for plot, method in zip(plots, others, strict=False):
+      if analysis['own'] in headline:
+        own = analysis['fronts'][analysis['own']]['mean']
+        _draw_front(plot, own, 'pale')
+      look = _look(method, methods)
+      _draw_front(plot, analysis['fronts'][method]['mean'], look[0])
+      _draw_points(plot, _points(analysis, method), look)
+      name = '\n'.join(textwrap.wrap(analysis['labels'][method], 20))
+      plot.set_title(name, fontsize=8, color=figures.COLORS[look[0]])
+      plot.tick_params(labelsize=8)
+      plot.locator_params(axis='x', nbins=4)
+    _set_limits(plots[0], [p for m in methods for p in _points(analysis, m)])
+    for plot in plots[len(others) :]:
+      plot.set_visible(False)
+    # Where a column is one plot shorter, the plot above shows the ticks.
+    for plot in plots[len(others) - _COLUMNS : len(others)]:
+      plot.tick_params(labelbottom=True)
+    drawn.supxlabel(_LEARNING, fontsize=8, color=_SOFT)
+    drawn.supylabel(_FORGETTING, fontsize=8, color=_SOFT)
+  return drawn
 
-  Args:
-    analysis: as `analysis.analyse` gives it, with at least one front.
-  """
-  fronts = analysis['fronts']
-  methods = [method for method in fronts if fronts[method]['mean']]
+
+def draw_equal_learning(analysis: Mapping[str, Any]) -> figure.Figure | None:
+  """Bars of the drop at the target recall, with seeds and deviations."""
+  methods = analysis['equal_learning']['methods']
+  names = sorted(
+    (name for name in methods if methods[name]['drop_mean'] is not None),
+    key=lambda name: methods[name]['drop_mean'],
+  )
+  if not names:
+    return None
+  with figures.style():
+    drawn = figures.new_figure(0.6 + 0.3 * len(names))
+    plot = drawn.add_subplot()
+    for y, name in enumerate(names):
+      method, own = methods[name], name == analysis['own']
+      drops = [drop for drop in method['drops'].values() if drop is not None]
+      deviation = method['drop_std'] or 0.0
+      plot.barh(
+        y,
+        method['drop_mean'],
+        height=0.66,
+        color=figures.COLORS['blue' if own else 'pale'],
+        hatch='' if method['reached'] else '////',
+        xerr=deviation or None,
+        error_kw={'ecolor': _INK, 'elinewidth': 1},
+      )
+      plot.scatter(
+        drops, [y] * len(drops), s=9, color=_PAGE, edgecolor=_INK,
+        linewidth=0.7, zorder=3,
+      )  # fmt: skip
+      plot.annotate(
+        pareto_table.spread(method['drop_mean'], method['drop_std']),
+        (max([method['drop_mean'] + deviation, 0.0, *drops]), y),
+        xytext=(6, 0),
+        textcoords='offset points',
+        va='center',
+        fontweight='bold' if own else 'normal',
+      )
+    labels = [
+      '\n'.join(textwrap.wrap(analysis['labels'][name], 22)) for name in names
+    ]
+    plot.set_yticks(range(len(names)), labels)
+    plot.set_ylim(len(names) - 0.4, -0.6)
+    plot.tick_params(axis='y', length=0, labelcolor=_INK)
+    plot.grid(visible=False, axis='y')
+    plot.axvline(0, color=_SOFT, linewidth=1)
+    low, high = plot.get_xlim()
+    plot.set_xlim(low, high + 0.25 * (high - low))  # room for the numbers
+    _percent(plot.xaxis)
+    plot.set_xlabel(_FORGETTING)
+  return drawn
+
+
+def draw_panel(panel: Mapping[str, Any]) -> figure.Figure | None:
+  """An ablation: fronts, or recall and drop over a number."""
+  lines = panel['lines']
+  points = [point for line in lines for point in line['points']]
+  if all(point['recall_mean'] is None for point in points):
+    return None
+  keys = [line['key'] for line in lines]
+  with figures.style():
+    if panel['kind'] == 'front':
+      drawn = figures.new_figure(3.2)
+      plot = drawn.add_subplot()
+      plot.axhline(0, color=_SOFT, linewidth=0.8)
+      plot.set_xlabel(_LEARNING)
+      plot.set_ylabel(_FORGETTING)
+      _percent(plot.xaxis)
+      _percent(plot.yaxis)
+      for line in lines:
+        look = _look(line['key'], keys)
+        _draw_front(plot, line['front'], look[0])
+        _draw_points(plot, line['points'], look)
+    else:
+      drawn = _draw_sweep(panel, keys)
+    if len(lines) > 1:
+      handles = []
+      for line in lines:
+        color, marker = _look(line['key'], keys)
+        handles.append(
+          mlines.Line2D(
+            [],
+            [],
+            color=figures.COLORS[color],
+            marker=marker,
+            label=line['label'],
+          )
+        )
+      drawn.legend(handles=handles, loc='outside upper left', ncols=2)
+  return drawn
+
+
+def _draw_sweep(panel: Mapping[str, Any], keys: Sequence) -> figure.Figure:
+  places = sorted({p['x'] for line in panel['lines'] for p in line['points']})
+  drawn = figures.new_figure(3.8)
+  plots = drawn.subplots(2, 1, sharex=True)
+  for plot, what in zip(plots, ('recall', 'drop'), strict=True):
+    plot.set_title(_LEARNING if what == 'recall' else _FORGETTING)
+    _percent(plot.yaxis)
+    for line in panel['lines']:
+      look = _look(line['key'], keys)
+      color = figures.COLORS[look[0]]
+      points = [p for p in line['points'] if p['recall_mean'] is not None]
+      means = [point[f'{what}_mean'] for point in points]
+      plot.plot([point['x'] for point in points], means, color=color)
+      for point, mean in zip(points, means, strict=True):
+        _draw_marker(
+          plot, (point['x'], mean), (None, point[f'{what}_std']), look
+        )
+        if len(point[what]) > 1:
+          plot.scatter(
+            [point['x']] * len(point[what]), point[what], s=9, alpha=0.35,
+            linewidth=0, color=color, marker=look[1],
+          )  # fmt: skip
+  plots[1].axhline(0, color=_SOFT, linewidth=0.8)
+  plots[1].set_xlabel(panel['x_label'])
+  if places[0] > 0:
+    plots[1].set_xscale('log')
+    plots[1].set_xticks(places, [f'{place:g}' for place in places])
+    plots[1].minorticks_off()
+  return drawn
+
+
+def _methods(analysis: Mapping[str, Any]) -> list[str]:
+  return [name for name, front in analysis['fronts'].items() if front['mean']]
+
+
+def _headline(
+  analysis: Mapping[str, Any], methods: Sequence[str]
+) -> Sequence[str]:
   first = [analysis['own'], *analysis['headline']]
   # Without any of the headline, the others are what there is to show.
-  headline = [method for method in methods if method in first] or methods
-  others = [method for method in methods if method not in headline]
-  columns = 4 if len(others) > 6 else 3
-  rows = -(-len(others) // columns)
-  below = 0.35 + 2.2 * rows if rows else 0.0
-  picture = drawing.new_figure(4.5 + below)
-  if not others:
-    _draw_headline(picture.add_subplot(), analysis, methods, headline)
-    return picture
-  # Parts of their own: names at the right of one do not narrow the other.
-  parts = picture.subfigures(2, 1, squeeze=False, height_ratios=[4.5, below])
-  top, bottom = parts[:, 0]
-  _draw_headline(top.add_subplot(), analysis, methods, headline)
-  has_own = analysis['own'] in headline
-  own = analysis['labels'][analysis['own']]
-  bottom.suptitle(
-    f'The others, each against {own} (gray)' if has_own else 'The others',
-    x=0.01,
-    ha='left',
-    fontsize=11,
-    fontweight='bold',
-  )
-  shared: axes.Axes | None = None
-  for place, method in enumerate(others):
-    at = bottom.add_subplot(
-      rows, columns, place + 1, sharex=shared, sharey=shared
-    )
-    if has_own:
-      front = fronts[analysis['own']]['mean']
-      drawing.draw_front(at, front, drawing.SOFT, thin=True)
-    color, _ = look = drawing.look(method, methods)
-    drawing.draw_front(at, fronts[method]['mean'], color)
-    drawing.draw_points(at, _points(analysis, method), look)
-    at.set_title(
-      drawing.wrap(analysis['labels'][method], 25), fontsize=9, color=color
-    )
-    at.axhline(0, color=drawing.SOFT, linewidth=0.8)
-    at.tick_params(
-      labelsize=8,
-      labelleft=place % columns == 0,
-      labelbottom=place + columns >= len(others),
-    )
-    if shared is None:
-      shared = at
-      _plane(at, [point for m in methods for point in _points(analysis, m)])
-  return picture
+  return [method for method in methods if method in first] or methods
 
 
-def _draw_headline(
-  at: axes.Axes,
-  analysis: Mapping[str, Any],
-  methods: Sequence[str],
-  headline: Sequence[str],
-) -> None:
-  """The methods that set the target, and the references beside them."""
-  at.set_title('Learning against forgetting (best: far right, low)')
-  at.set_xlabel(drawing.LEARNING)
-  at.axhline(0, color=drawing.SOFT, linewidth=0.8)
-  shown = [point for m in headline for point in _points(analysis, m)]
-  ends = []
-  for method in headline:
-    color, _ = look = drawing.look(method, methods)
-    front = analysis['fronts'][method]['mean']
-    drawing.draw_front(at, front, color)
-    drawing.draw_points(at, _points(analysis, method), look)
-    ends.append((analysis['labels'][method], front[-1], color))
-  references = {
-    method: point
-    for method, point in analysis['references'].items()
-    if point['recall_mean'] is not None
-  }
-  is_log = _plane(at, [*shown, *references.values()])
-  scale = ' (log scale above 1%)' if is_log else ''
-  at.set_ylabel(f'{drawing.FORGETTING}{scale}')
-  for method, point in references.items():
-    place = point['recall_mean'], point['drop_mean']
-    drawing.draw_mean(
-      at,
-      place,
-      (point['recall_std'], point['drop_std']),
-      (drawing.INK, '*'),
-      size=130,
-    )
-    at.annotate(
-      f'{analysis["labels"][method]}\n(no training)',
-      place,
-      xytext=(0, 13),
-      textcoords='offset points',
-      ha='center',
-      fontsize=8.5,
-    )
-  drawing.label_ends(at, ends)
-  target = analysis['equal_learning']['target']
-  if target is not None:
-    dashes = (0, (4, 3))
-    at.axvline(target, color=drawing.SOFT, linewidth=1, linestyle=dashes)
-    # To the wider side, between the rivals above and our own below.
-    left = target > sum(at.get_xlim()) / 2
-    at.annotate(
-      f'equal learning: {pareto_words.share(target)}',
-      (target, 0.62),
-      xytext=(-5 if left else 5, 0),
-      xycoords=('data', 'axes fraction'),
-      textcoords='offset points',
-      ha='right' if left else 'left',
-      va='center',
-      color=drawing.SOFT,
-      fontsize=9,
-    )
-
-
-def draw_equal_learning(analysis: Mapping[str, Any]) -> figure.Figure:
-  """Bars of the drop at the target recall, the least on top.
-
-  Args:
-    analysis: as `analysis.analyse` gives it, with a target.
-  """
-  table = analysis['equal_learning']
-  methods = table['methods']
-  reached = [m for m in methods if methods[m]['drop_mean'] is not None]
-  reached.sort(key=lambda name: methods[name]['drop_mean'])
-  names = [*reached, *(name for name in methods if name not in reached)]
-  picture = drawing.new_figure(1.0 + 0.34 * len(names))
-  at = picture.add_subplot()
-  share = pareto_words.share(table['target'])
-  at.set_title(f'Lost at equal learning: {share} of the new facts recalled')
-  for y, name in enumerate(names):
-    _draw_bar(at, y, methods[name], name == analysis['own'])
-  labels = [drawing.wrap(analysis['labels'][name], 32) for name in names]
-  at.set_yticks(range(len(names)), labels, color=drawing.INK)
-  for text, name in zip(at.get_yticklabels(), names, strict=True):
-    text.set_fontweight('bold' if name == analysis['own'] else 'normal')
-  at.set_ylim(len(names) - 0.4, -0.6)
-  at.tick_params(axis='y', length=0)
-  at.grid(visible=False, axis='y')
-  at.axvline(0, color=drawing.SOFT, linewidth=1)
-  low, high = at.get_xlim()
-  at.set_xlim(low, high + 0.2 * (high - low))  # room for the numbers
-  drawing.percent_axis(at.xaxis)
-  at.set_xlabel(drawing.FORGETTING)
-  return picture
-
-
-def _draw_bar(
-  at: axes.Axes, y: int, method: Mapping[str, Any], own: bool
-) -> None:
-  """One method's drop with its deviation, its seeds and its number."""
-  color, end = drawing.SOFT, 0.0
-  if method['drop_mean'] is None:
-    best = pareto_words.share(method['best_recall_mean'])
-    text = f'does not get there: best recall {best}'
-  else:
-    drops = [drop for drop in method['drops'].values() if drop is not None]
-    spread = method['drop_std'] or 0.0
-    end = max([method['drop_mean'] + spread, 0.0, *drops])
-    at.barh(
-      y,
-      method['drop_mean'],
-      height=0.66,
-      color=drawing.COLORS[0] if own else drawing.PALE,
-      hatch=None if method['reached'] else '////',
-      edgecolor='white',
-      linewidth=0,
-      xerr=spread or None,
-      error_kw={'ecolor': drawing.INK, 'elinewidth': 1.2},
-    )
-    at.scatter(
-      drops, [y] * len(drops), s=14, color='white', edgecolor=drawing.INK,
-      linewidth=0.8, zorder=3,
-    )  # fmt: skip
-    color = drawing.COLORS[0] if own else drawing.INK
-    text = pareto_words.spread(method['drop_mean'], method['drop_std'])
-    if method['seeds'] < method['seeds_run']:
-      text += f'  ({method["seeds"]} of {method["seeds_run"]} seeds)'
-  at.annotate(
-    text,
-    (end, y),
-    xytext=(7, 0),
-    textcoords='offset points',
-    va='center',
-    fontsize=9,
-    color=color,
-    fontweight='bold' if own else 'normal',
-  )
-
-
-def _points(
-  analysis: Mapping[str, Any], method: str
-) -> list[Mapping[str, Any]]:
+def _points(analysis: Mapping[str, Any], method: str) -> list[Point]:
   return [p for p in analysis['points'] if p['method'] == method]
 
 
-def _plane(at: axes.Axes, points: Sequence[Mapping[str, Any]]) -> bool:
-  """Limits and scales that suit all points and their seeds.
+def _look(key: Hashable, keys: Sequence[Hashable]) -> Look:
+  """Colour and marker, different for up to 14 keys."""
+  place = keys.index(key)
+  return _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
 
-  Small drops vanish on a plain axis where others are large, so that one is
-  logarithmic above 1% and plain below. Returns whether it is.
+
+def _draw_front(
+  plot: axes.Axes, front: Sequence[Sequence[float]], color: str
+) -> None:
+  """Draws a front, linear in recall and drop even on a logarithmic axis."""
+  if not front:
+    return
+  recall, drop = np.asarray(front, float).T
+  places = np.arange(len(recall))
+  dense = np.linspace(0, len(recall) - 1, 40 * (len(recall) - 1) + 1)
+  plot.plot(
+    np.interp(dense, places, recall),
+    np.interp(dense, places, drop),
+    color=figures.COLORS[color],
+    linewidth=1.5,
+  )
+
+
+def _draw_points(plot: axes.Axes, points: Sequence[Point], look: Look) -> None:
+  """Draws means over seeds with deviations, and the seeds faintly."""
+  for point in points:
+    if len(point['recall']) > 1:
+      plot.scatter(
+        point['recall'], point['drop'], s=7, alpha=0.3, linewidth=0,
+        color=figures.COLORS[look[0]], marker=look[1],
+      )  # fmt: skip
+    _draw_mean(plot, point, look)
+
+
+def _draw_mean(
+  plot: axes.Axes, point: Point, look: Look, size: float = 24
+) -> None:
+  if point['recall_mean'] is not None:
+    place = point['recall_mean'], point['drop_mean']
+    std = point['recall_std'], point['drop_std']
+    _draw_marker(plot, place, std, look, size)
+
+
+def _draw_marker(
+  plot: axes.Axes,
+  place: tuple[float, float],
+  std: tuple[float | None, float | None],
+  look: Look,
+  size: float = 24,
+) -> None:
+  color, marker = look
+  plot.errorbar(
+    *place,
+    xerr=std[0] or None,
+    yerr=std[1] or None,
+    color=figures.COLORS[color],
+    linewidth=1,
+    alpha=0.55,
+    zorder=2.5,
+  )
+  plot.scatter(
+    *place, s=size, color=figures.COLORS[color], marker=marker,
+    edgecolor=_PAGE, linewidth=0.5, zorder=3,
+  )  # fmt: skip
+
+
+def _set_limits(plot: axes.Axes, points: Sequence[Point]) -> bool:
+  """Sets limits and scales for all points; returns whether y is logarithmic.
+
+  Small drops vanish on a linear axis next to large ones, so the axis is then
+  logarithmic above 1% and linear below.
   """
   recalls = [recall for point in points for recall in point['recall']]
   drops = [drop for point in points for drop in point['drop']]
   most, least = max(drops), min(0.0, *drops)
   is_log = most > 0.15
+  plot.axhline(0, color=_SOFT, linewidth=0.8)
   if is_log:
-    at.set_yscale('symlog', linthresh=0.01, linscale=0.6)
+    plot.set_yscale('symlog', linthresh=0.01, linscale=0.6)
     ticks = (-0.3, -0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.3, 1)
-    at.set_yticks([tick for tick in ticks if tick >= 1.3 * least])
-    at.minorticks_off()
-    at.set_ylim(min(1.3 * least, -0.003), 1.25 * most)
+    plot.set_yticks([tick for tick in ticks if tick >= 1.3 * least])
+    plot.minorticks_off()
+    plot.set_ylim(min(1.3 * least, -0.003), 1.25 * most)
   else:
     room = 0.07 * (most - least) or 0.01
-    at.set_ylim(least - room, most + room)
-  at.set_xlim(0, min(1.02, max(recalls) + 0.04))
-  drawing.percent_axis(at.xaxis)
-  drawing.percent_axis(at.yaxis)  # a scale brings its own way of writing
+    plot.set_ylim(least - room, most + room)
+  plot.set_xlim(0, min(1.02, max(recalls) + 0.04))
+  _percent(plot.xaxis)
+  _percent(plot.yaxis)
   return is_log
+
+
+def _percent(axis: Any) -> None:
+  axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{100 * v:g}%'))

@@ -1,7 +1,7 @@
-"""Fronts of points (recall, drop): more of the first, less of the second.
+"""Pareto fronts of points (recall, drop): more recall, less drop.
 
-A front is a list of points from little recall to much, none of which another
-dominates, so that drop grows along it too. Nothing here knows of methods.
+A front is a list of points by increasing recall, none of which dominates
+another, so that drop increases too.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 Point = tuple[float, float]
 
-# Differences of recall and drop below this are noise of floating point.
+# Smaller differences of recall and drop are floating-point noise.
 _NOISE = 1e-9
 
 
 def front(points: Iterable[Point]) -> list[Point]:
-  """The points that no other dominates, from little recall to much.
+  """Returns the points that no other point dominates, by increasing recall.
 
-  A point dominates another if it has as much recall and as little drop, and is
-  better in one of them. Of equal points one stays.
+  A point dominates another if it has no less recall and no more drop, and is
+  better in one of them. Of equal points one is kept.
 
   Example:
     >>> front([(0.0, 0.0), (0.5, 0.2), (0.4, 0.3), (0.9, 0.6)])
@@ -33,15 +33,15 @@ def front(points: Iterable[Point]) -> list[Point]:
 
 
 def drop_at(front_: Sequence[Point], recall: float) -> float | None:
-  """The drop at which a front reaches a recall, linear between neighbours.
+  """Returns the drop at a recall, linear between neighbours.
 
   Args:
-    front_: as `front` gives it.
-    recall: the recall asked for. Below the front's first point it costs what
-      that point does.
+    front_: A front.
+    recall: The recall. Below the front's first point, the drop is that of the
+      first point.
 
   Returns:
-    The drop, or None where the front does not reach so far.
+    The drop, or None where the front does not reach this recall.
 
   Example:
     >>> learned = [(0.0, 0.0), (0.5, 0.2), (0.9, 0.6)]
@@ -61,11 +61,11 @@ def drop_at(front_: Sequence[Point], recall: float) -> float | None:
 
 
 def area(front_: Sequence[Point]) -> float:
-  """The hypervolume: the area of (recall, 1 - drop) that a front dominates.
+  """Returns the hypervolume: the area of (recall, 1 - drop) dominated.
 
-  The reference point is recall 0 with everything lost. It is the area of
-  steps, since what lies between two points was not measured. Recall and drop
-  are clipped to [0, 1].
+  The reference point is recall 0 with everything lost. The area is bounded by
+  steps, because nothing between two points was measured. Recall and drop are
+  clipped to [0, 1].
 
   Example:
     >>> round(area([(0.0, 0.0), (0.5, 0.2), (0.9, 0.6)]), 6)
@@ -80,15 +80,13 @@ def area(front_: Sequence[Point]) -> float:
 
 
 class Match(NamedTuple):
-  """How a front fares against another, at every recall the other reaches.
+  """How one front compares with another, at every recall both reach.
 
   Attributes:
-    below: whether it never has the larger drop where both reach, and somewhere
-      the smaller one.
-    dominates: whether it is below and reaches as far.
-    excess: the most by which its drop is larger than the other's, where both
-      reach; at most 0 where it is nowhere larger.
-    recall: where that is.
+    below: Whether its drop is nowhere larger, and somewhere smaller.
+    dominates: Whether it is below and reaches as far.
+    excess: The most by which its drop is larger; at most 0 where it never is.
+    recall: The recall at which the excess is largest.
   """
 
   below: bool
@@ -98,14 +96,10 @@ class Match(NamedTuple):
 
 
 def match(own: Sequence[Point], other: Sequence[Point]) -> Match:
-  """Holds a front against another.
+  """Compares a front with another; neither may be empty.
 
-  Both are linear between their points, so the points of both are the only
-  places to look at.
-
-  Args:
-    own: as `front` gives it, not empty.
-    other: the same.
+  Both are linear between their points, so only the recalls of their points
+  need comparing.
 
   Example:
     >>> match([(0.0, 0.0), (0.9, 0.1)], [(0.0, 0.0), (0.8, 0.4)])

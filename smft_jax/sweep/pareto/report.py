@@ -1,249 +1,305 @@
-"""One page about a comparison, for a reader who did not write it.
-
-The page is a single file: pictures lie in it as data, and nothing is loaded.
-"""
+"""The page about a comparison: figures and tables in one file."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 import json
 import pathlib
 import shlex
 from typing import Any
 
-from smft_jax.report import old_page as page
+from smft_jax.report import figures
+from smft_jax.report import page
 from smft_jax.store import atomic
-from smft_jax.sweep.pareto import report_tables as tables
-from smft_jax.sweep.pareto import words as pareto_words
+from smft_jax.sweep.pareto import figures as pareto_figures
+from smft_jax.sweep.pareto import table as pareto_table
 
-_MEANING = {
-  'recall': (
-    'Share of the questions on the new documents that are answered after the'
-    ' whole stream, asked in phrasings that training never showed.'
-  ),
-  'lost, drop': (
-    'Share of what the base model knew before the stream, and no longer does'
-    ' after it: (before - after) / before, on facts that no document mentions.'
-    ' Below zero where it gained.'
-  ),
-  'front': (
-    'The points of a method and the untouched model (which has lost nothing)'
-    ' that no other point beats, having more recall and no more lost, or less'
-    ' lost and no less recall.'
-  ),
-  'equal learning': (
-    'What is lost at one recall for all, linear between neighbours on the'
-    ' front of each seed. The recall is the highest that our method and its'
-    ' headline rivals all reach with every seed.'
-  ),
-  '±': (
-    'Sample standard deviation over seeds, in percentage points. A seed is'
-    ' a run of its own from beginning to end.'
-  ),
-  'dominated area': (
-    'The part of the plane of recall and what is kept that a front beats, from'
-    ' 0 to 1. More is better; it can only grow with the number of points.'
-  ),
-  'earlier lessons kept': (
-    'Of what earlier documents of the stream taught, how much is still there'
-    ' at its end. No background corpus protects it.'
-  ),
-  'locality': (
-    'Share of the answers on known facts that are the same as before the'
-    ' stream, right or wrong.'
-  ),
-  'validation points': (
-    'Points on a validation stream of another seed from which the settings'
-    ' were chosen.'
-  ),
-}
+# A head and rows of cells, and the row in bold: arguments of the table macro.
+Table = dict[str, Any]
 
 
 def write_report(
   analysis: Mapping[str, Any],
   workdir: str | pathlib.Path,
   report: Mapping[str, Any],
-  pictures: Mapping[str, str],
 ) -> None:
-  """Writes report.html.
+  """Writes report.html and, if any front has a point, pareto.png.
 
   Args:
-    analysis: as `analysis.analyse` gives it, with `failed`, the names of points
-      that have no results.
-    workdir: where to, and where the pictures and, if there is one, sweep.json
-      lie; that one tells the command line.
-    report: REPORT of the sweep's config; `title`, `text` and `command`.
-    pictures: file names by picture (`figures.write_figures`).
+    analysis: What `analysis.analyse` returns, and `failed`, the names of points
+      without results.
+    workdir: The folder to write to; the command line is read from its
+      sweep.json.
+    report: REPORT of the sweep's config; reads `title` and `text`.
   """
   workdir = pathlib.Path(workdir)
-  title = report.get('title') or 'Learning against forgetting'
-  table = analysis['equal_learning']
+  drawn = pareto_figures.draw_pareto(analysis)
+  if drawn:
+    atomic.write_bytes(workdir / 'pareto.png', figures.png(drawn))
   further = analysis['equal_learning_at_own_reach']
-  own = analysis['labels'][analysis['own']]
-
-  def picture(name: str, says: str) -> str:
-    return _picture(workdir, pictures.get(name), says)
-
-  body = [
-    page.tiles(_numbers(analysis)),
-    page.paragraphs(report.get('text', '')),
-    '<h2>What was found</h2>',
-    _verdicts(analysis['verdicts'], analysis['headline']),
-    _failed(analysis['failed']),
-    '<h2>Learning against forgetting</h2>',
-    '<p class="soft">A point is the mean over seeds of one setting, its bars'
-    ' the standard deviation; seeds are faint. Lines join the points that no'
-    ' other point of the method beats, from the untouched model on.</p>',
-    picture('pareto', 'Known facts lost over new facts recalled, by method'),
-    '<h2>At equal learning</h2>',
-    picture('equal_learning', 'Known facts lost at equal learning'),
-    tables.equal_learning(analysis, table),
-  ]
-  if further:
-    share = pareto_words.share(further['target'])
-    body.append(
-      page.details(
-        f'At a recall of {share}, as far as {own} comes with every seed',
-        tables.equal_learning(analysis, further),
-      )
-    )
-  body += [
-    '<h2>What it costs</h2>',
-    tables.costs(analysis),
-    '<h2>Whole fronts</h2>',
-    tables.fronts(analysis),
-    '<h2>Ablations</h2>' if analysis['panels'] else '',
-    *(
-      _panel(panel, picture(f'panel {name}', panel['title']), name, analysis)
-      for name, panel in analysis['panels'].items()
+  text = page.render(
+    'sweep.html',
+    title='smft_jax',
+    headline=report.get('title') or 'Learning against forgetting',
+    text=report.get('text', ''),
+    tiles=_tiles(analysis),
+    missing=[analysis['labels'][name] for name in analysis['missing']],
+    failed=analysis['failed'],
+    pareto=_svg(drawn, 'Known facts lost over new facts recalled'),
+    others=_svg(pareto_figures.draw_others(analysis), 'The other methods'),
+    own=analysis['labels'][analysis['own']],
+    bars=_svg(
+      pareto_figures.draw_equal_learning(analysis),
+      'Known facts lost at equal learning',
     ),
-    '<h2>What the words mean</h2>',
-    page.facts(_MEANING.items()),
-    page.details('All points of the comparison', tables.points(analysis)),
-    '<h2>Run it again</h2>',
-    _command(workdir, report),
-  ]
-  text = page.document(title, _headline(analysis), body)
+    equal=_equal_learning(analysis, analysis['equal_learning']),
+    further=further and _equal_learning(analysis, further),
+    costs=_costs(analysis),
+    areas=_areas(analysis),
+    panels=[
+      {
+        'title': panel['title'],
+        'text': panel['text'],
+        'figure': _svg(pareto_figures.draw_panel(panel), panel['title']),
+        'table': _ablation(panel),
+      }
+      for panel in analysis['panels'].values()
+    ],
+    points=_points(analysis),
+    command=_command(workdir),
+  )
   atomic.write_text(workdir / 'report.html', text)
 
 
-def _headline(analysis: Mapping[str, Any]) -> str:
-  """The result in a sentence, whichever way it came out."""
-  methods = analysis['equal_learning']['methods']
-  told = [
-    f'{analysis["labels"][name]}'
-    f' {pareto_words.share(methods[name]["drop_mean"])}'
-    for name in [analysis['own'], *analysis['headline']]
-    if name in methods and methods[name]['drop_mean'] is not None
-  ]
-  if not told:
-    return 'None of the methods to be compared has a finished point.'
-  share = pareto_words.share(analysis['equal_learning']['target'])
-  *first, last = told
-  lost = f'{", ".join(first)} and {last}' if first else last
-  return f'Known facts lost, with {share} of the new ones learned: {lost}.'
+def _svg(drawn: Any, label: str) -> str:
+  return figures.svg(drawn, label) if drawn else ''
 
 
-def _numbers(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """What our method loses, and how much more its headline rivals do."""
-  methods = analysis['equal_learning']['methods']
+def _tiles(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """The drop of our method, and how many times larger its rivals' are."""
+  methods, labels = analysis['equal_learning']['methods'], analysis['labels']
+  target = pareto_table.share(analysis['equal_learning']['target'])
+  found = []
   own = methods.get(analysis['own'])
-  numbers = []
   if own and own['drop_mean'] is not None:
-    numbers.append(
-      (
-        pareto_words.share(own['drop_mean']),
-        f'of known facts lost by {analysis["labels"][analysis["own"]]}',
-      )
-    )
+    lost = pareto_table.share(own['drop_mean'])
+    name = labels[analysis['own']]
+    found.append((lost, f'of known facts lost by {name} at {target} recall'))
   for rival in analysis['headline']:
     ratio = (methods.get(rival) or {}).get('ratio')
     if ratio is not None:
-      name = analysis['labels'][rival]
-      numbers.append(
-        (f'{pareto_words.times(ratio)} ×', f'as much lost by {name}')
+      found.append((_times(ratio), f'as much lost by {labels[rival]}'))
+  return found
+
+
+def _equal_learning(
+  analysis: Mapping[str, Any], equal: Mapping[str, Any]
+) -> Table:
+  """Every method at one recall, least lost first."""
+  methods, labels = equal['methods'], analysis['labels']
+  names = _by_drop(methods)
+  rows: list[Sequence[Any]] = []
+  for name in names:
+    method = methods[name]
+    rows.append(
+      (
+        labels[name],
+        pareto_table.spread(method['drop_mean'], method['drop_std'])
+        or 'not reached',
+        None if method['ratio'] is None else _times(method['ratio']),
+        f'{method["seeds"]} of {method["seeds_run"]}',
+        pareto_table.spread(
+          method['best_recall_mean'], method['best_recall_std']
+        ),
+        method['points'],
+        method['settings'],
+        method['tuned'],
       )
-  return numbers
-
-
-def _verdicts(
-  verdicts: Sequence[Mapping[str, Any]], headline: Sequence[str]
-) -> str:
-  """Those on rivals of the headline and on no rival; the others folded."""
-  first: list[Mapping[str, Any]] = []
-  rest: list[Mapping[str, Any]] = []
-  for verdict in verdicts:
-    rival = verdict.get('rival')
-    if verdict['kind'] == 'sweep':
-      continue  # stands at its picture
-    (first if rival is None or rival in headline else rest).append(verdict)
-  return _verdict_list(first) + page.details(
-    'Against every other method', _verdict_list(rest)
-  )
-
-
-def _verdict_list(verdicts: Sequence[Mapping[str, Any]]) -> str:
-  words = {True: ('yes', '✓ holds'), False: ('no', '✗ missed')}
-  lines = []
-  for verdict in verdicts:
-    other = '· open' if verdict['kind'] != 'sweep' else '· seen'
-    kind, mark = words.get(verdict['met'], ('open', other))
-    lines.append(
-      f'<li><b class="{kind}">{mark}</b>'
-      f'<span>{page.safe(verdict["sentence"])}</span></li>'
     )
-  return f'<ul class="verdicts">{"".join(lines)}</ul>' if lines else ''
-
-
-def _failed(names: Sequence[str]) -> str:
-  if not names:
-    return ''
-  points = '1 point has' if len(names) == 1 else f'{len(names)} points have'
-  return (
-    f'<p class="soft">{points} failed or not run, and nothing above counts'
-    f' them: {page.safe(", ".join(names))}.</p>'
-  )
-
-
-def _panel(
-  panel: Mapping[str, Any],
-  picture: str,
-  name: str,
-  analysis: Mapping[str, Any],
-) -> str:
-  """An ablation: what was asked, the picture, the numbers, the verdict."""
-  parts = [f'<h3>{page.safe(panel["title"])}</h3>']
-  parts.append(page.paragraphs(panel['text']))
-  if not picture:
-    return ''.join([*parts, '<p class="soft">No point of it has finished.</p>'])
-  parts.append(picture)
-  verdicts = [v for v in analysis['verdicts'] if v.get('panel') == name]
-  parts.append(_verdict_list(verdicts))
-  parts.append(page.details('In numbers', tables.ablation(panel)))
-  return ''.join(parts)
-
-
-def _picture(workdir: pathlib.Path, file: str | None, says: str) -> str:
-  if file is None:
-    return ''
-  data = base64.b64encode((workdir / file).read_bytes()).decode()
-  return f'<img alt="{page.safe(says)}" src="data:image/png;base64,{data}">'
-
-
-def _command(workdir: pathlib.Path, report: Mapping[str, Any]) -> str:
-  """The command line, and what else lies in the folder."""
-  command = report.get('command')
-  plan = workdir / 'sweep.json'
-  if command is None and plan.exists():
-    file = json.loads(plan.read_text()).get('config_file')
-    if file:
-      command = shlex.join(
-        ['python', '-m', 'smft_jax.sweep', f'--config={file}']
+  for name, point in analysis['references'].items():
+    rows.append(
+      (
+        f'{labels[name]} (reference)',
+        pareto_table.spread(point['drop_mean'], point['drop_std']),
+        None,
+        None,
+        pareto_table.spread(point['recall_mean'], point['recall_std']),
+        len(point['names']),
+        1,
+        None,
       )
-  code = f'<pre>{page.safe(command)}</pre>' if command else ''
-  return (
-    f'{code}<p class="soft">A point that is done is not run again. All numbers'
-    ' of this page are in pareto.json, those of every point in table.csv, and'
-    ' how a point was run in points/NAME/config.json.</p>'
+    )
+  head = (
+    f'at {pareto_table.share(equal["target"])} recall', 'known facts lost',
+    f'as much as {labels[analysis["own"]]}', 'seeds that reach it',
+    'best recall', 'points', 'settings', 'validation points',
+  )  # fmt: skip
+  return _table(head, rows, names, analysis)
+
+
+def _costs(analysis: Mapping[str, Any]) -> Table:
+  methods = analysis['equal_learning']['methods']
+  at = {name: methods[name]['at'] for name in _by_drop(methods)}
+  at |= analysis['references']
+  names = [name for name in at if at[name]]
+  rows = [
+    (
+      analysis['labels'][name],
+      _count(at[name]['params_changed']),
+      _count(at[name]['bytes_changed'], 'B'),
+      _count(at[name]['flops']),
+      _count(at[name]['lesson_s']),
+      pareto_table.share(at[name]['retention']),
+      pareto_table.share(at[name]['locality']),
+      _settings(at[name]['settings']),
+    )
+    for name in names
+  ]
+  head = (
+    '', 'parameters changed', 'bytes changed', 'FLOPs per lesson',
+    'seconds per lesson', 'earlier lessons kept', 'locality', 'settings',
+  )  # fmt: skip
+  return _table(head, rows, names, analysis)
+
+
+def _areas(analysis: Mapping[str, Any]) -> Table:
+  """The dominated areas, and in how many seeds ours dominates."""
+  volumes = analysis['hypervolume']
+  names = sorted(
+    (name for name in volumes if volumes[name]['mean'] is not None),
+    key=lambda name: -volumes[name]['mean'],
   )
+  rows = []
+  for name in names:
+    seeds = (analysis['domination'].get(name) or {}).get('seeds', {})
+    below = sum(at['below'] for at in seeds.values())
+    whole = sum(at['dominates'] for at in seeds.values())
+    rows.append(
+      (
+        analysis['labels'][name],
+        _area(volumes[name]),
+        f'{below} of {len(seeds)} seeds' if seeds else None,
+        f'{whole} of {len(seeds)} seeds' if seeds else None,
+      )
+    )
+  own = analysis['labels'][analysis['own']]
+  head = (
+    '', 'dominated area', f'{own} loses less wherever both reach',
+    'and reaches as far',
+  )  # fmt: skip
+  return _table(head, rows, names, analysis)
+
+
+def _ablation(panel: Mapping[str, Any]) -> Table:
+  """Recall and drop at each x of a sweep, or the fronts in numbers."""
+  rows: list[Sequence[Any]]
+  if panel['kind'] == 'sweep':
+    rows = [
+      (
+        line['label'],
+        f'{point["x"]:g}',
+        pareto_table.spread(point['recall_mean'], point['recall_std']),
+        pareto_table.spread(point['drop_mean'], point['drop_std']),
+        len(point['seeds']),
+      )
+      for line in panel['lines']
+      for point in line['points']
+    ]
+    head = '', panel['x_label'], 'recall', 'known facts lost', 'seeds'
+  else:
+    rows = [
+      (
+        line['label'],
+        pareto_table.spread(line['drop_mean'], line['drop_std'])
+        or 'not reached',
+        _area(line['hypervolume']),
+        pareto_table.share(line['best_recall_mean']),
+        line['seeds'],
+      )
+      for line in panel['lines']
+    ]
+    at = f'lost at {pareto_table.share(panel["recall"])} recall'
+    head = '', at, 'dominated area', 'best recall', 'seeds'
+  return {'head': head, 'rows': rows, 'own': None}
+
+
+def _points(analysis: Mapping[str, Any]) -> Table:
+  """Every setting of every method, over seeds."""
+  rows = [
+    (
+      analysis['labels'][point['method']],
+      pareto_table.spread(point['recall_mean'], point['recall_std']),
+      pareto_table.spread(point['drop_mean'], point['drop_std']),
+      pareto_table.share(point['recall_seen']),
+      pareto_table.share(point['retention']),
+      len(point['seeds']),
+      _settings(point['settings']),
+    )
+    for point in [*analysis['points'], *analysis['references'].values()]
+  ]
+  head = (
+    '', 'recall', 'known facts lost', 'recall, phrasings trained on',
+    'earlier lessons kept', 'seeds', 'settings',
+  )  # fmt: skip
+  return {'head': head, 'rows': rows, 'own': None}
+
+
+def _command(workdir: pathlib.Path) -> str:
+  plan = workdir / 'sweep.json'
+  if not plan.exists():
+    return ''
+  file = json.loads(plan.read_text())['config_file']
+  return shlex.join(['python', '-m', 'smft_jax.sweep', f'--config={file}'])
+
+
+def _table(
+  head: Sequence[str],
+  rows: Sequence[Sequence[Any]],
+  names: Sequence[str],
+  analysis: Mapping[str, Any],
+) -> Table:
+  """A table whose row of our method is in bold."""
+  own = names.index(analysis['own']) if analysis['own'] in names else None
+  return {'head': head, 'rows': rows, 'own': own}
+
+
+def _by_drop(methods: Mapping[str, Any]) -> list[str]:
+  """The least lost first; then those that do not reach the target."""
+
+  def rank(name: str) -> tuple[bool, float]:
+    drop = methods[name]['drop_mean']
+    return drop is None, drop or 0.0
+
+  return sorted(methods, key=rank)
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+  """Settings by the last part of their keys, without the method's name."""
+  return ', '.join(
+    f'{key.split(".")[-1]}={value:g}'
+    if isinstance(value, float)
+    else f'{key.split(".")[-1]}={value}'
+    for key, value in settings.items()
+    if key != 'method.name'
+  )
+
+
+def _times(ratio: float) -> str:
+  return f'{ratio:.{1 if ratio < 20 else 0}f} ×'
+
+
+def _area(measure: Mapping[str, Any]) -> str | None:
+  if measure['mean'] is None:
+    return None
+  std = '' if measure['std'] is None else f' ± {measure["std"]:.3f}'
+  return f'{measure["mean"]:.3f}{std}'
+
+
+def _count(value: float | None, unit: str = '') -> str | None:
+  """Three digits with an SI prefix."""
+  if value is None:
+    return None
+  for scale, prefix in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if value >= scale:
+      return f'{value / scale:.3g} {prefix}{unit}'
+  return f'{value:.3g} {unit}'.strip()

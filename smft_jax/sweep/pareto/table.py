@@ -1,7 +1,7 @@
-"""Rows of a sweep's table, brought together over seeds.
+"""Rows of a sweep's table, aggregated over seeds, and how to write them.
 
-A row is what one finished point measured: `method`, `seed`, `settings` (what
-the point set, by dotted key), `recall`, `recall_before`, `drop` and more, see
+A row holds what one finished point measured: `method`, `seed`, `settings` (the
+values the point set, by dotted key), `recall`, `recall_before`, `drop` and
 `MEASURES`. What was not measured is None or absent.
 """
 
@@ -17,9 +17,9 @@ from smft_jax.sweep.pareto import fronts as pareto_fronts
 Row = Mapping[str, Any]
 SeedFronts = Mapping[str, list[pareto_fronts.Point]]  # by seed
 
-MAIN = 'front'  # the panel in which methods are compared
+MAIN = 'front'  # the panel that compares methods
 
-# Measures that are averaged over seeds, beside recall and drop.
+# Measures averaged over seeds in addition to recall and drop.
 MEASURES = (
   'recall_seen',
   'f1',
@@ -36,9 +36,74 @@ MEASURES = (
   'wall_s',
 )
 
+_LABELS = {
+  'sparse_memory': 'sparse memory',
+  'full': 'full finetuning',
+  'lora': 'LoRA',
+  'lora_attention': 'LoRA, attention only',
+  'adapter': 'adapters',
+  'ewc': 'elastic weight consolidation',
+  'values_only': 'values only',
+  'experts': 'new experts',
+  'in_context': 'in-context reading',
+  'tf_idf': 'TF-IDF',
+  'tf': 'TF only',
+  'tf_idf_cubed': 'TF-IDF cubed',
+  'all_accessed': 'all accessed',
+  'kl': 'KL to background',
+  'None': 'default',
+}
+
+
+def label(key: str, labels: Mapping[str, str] | None = None) -> str:
+  """Returns what to call a method or setting.
+
+  Args:
+    key: Its key.
+    labels: Names by key, such as REPORT['labels'].
+
+  Example:
+    >>> label('lora'), label('lora', {'lora': 'LoRA, rank 8'})
+    ('LoRA', 'LoRA, rank 8')
+    >>> label('sparse_memory_tf')
+    'sparse memory, TF only'
+  """
+  found = (labels or {}).get(key) or _LABELS.get(key)
+  if found:
+    return found
+  rest = key.removeprefix('sparse_memory_')
+  if rest != key:
+    return f'{label("sparse_memory", labels)}, {label(rest)}'
+  return key.replace('_', ' ')
+
+
+def share(value: float | None) -> str:
+  """Formats a share in percent: one decimal, two below 1%.
+
+  Example:
+    >>> share(0.0187), share(0.4123), share(0.0034), share(None), share(-1e-9)
+    ('1.9%', '41.2%', '0.34%', '', '0.00%')
+  """
+  if value is None:
+    return ''
+  text = f'{100 * value:.{2 if abs(value) < 0.00995 else 1}f}%'
+  return text.lstrip('-') if float(text[:-1]) == 0 else text
+
+
+def spread(mean: float | None, std: float | None) -> str:
+  """Formats a mean share with its standard deviation, if there is one.
+
+  Example:
+    >>> spread(0.019, 0.004), spread(0.5, None)
+    ('1.9% ± 0.4', '50.0%')
+  """
+  if mean is None or std is None:
+    return share(mean)
+  return f'{share(mean)} ± {100 * std:.{2 if abs(mean) < 0.00995 else 1}f}'
+
 
 def number(value: Any) -> float | None:
-  """A finite number, or None for what is none.
+  """Returns a finite number as a float, and None for anything else.
 
   Example:
     >>> number(3), number(float('nan')), number(None), number('3')
@@ -50,19 +115,19 @@ def number(value: Any) -> float | None:
 
 
 def mean(values: Iterable[Any]) -> float | None:
-  """The mean of what was measured; None where nothing was."""
+  """Returns the mean of the numbers; None if there are none."""
   known = [v for v in map(number, values) if v is not None]
   return statistics.fmean(known) if known else None
 
 
 def std(values: Iterable[Any]) -> float | None:
-  """The sample standard deviation (ddof 1); None for fewer than two values."""
+  """Returns the sample deviation (ddof 1); None for fewer than two numbers."""
   known = [v for v in map(number, values) if v is not None]
   return statistics.stdev(known) if len(known) > 1 else None
 
 
 def value(row: Row, key: str) -> Any:
-  """A column of a row, or one of its settings; None where it has neither.
+  """Returns a column or setting of a row; None if it has neither.
 
   Example:
     >>> value({'x': 7, 'settings': {'method.t': 300}}, 'method.t')
@@ -72,20 +137,20 @@ def value(row: Row, key: str) -> Any:
 
 
 def varied(row: Row) -> dict[str, Any]:
-  """The settings of a point without its seed, which others repeat."""
+  """Returns the settings of a row without its seed."""
   settings = row.get('settings') or {}
   return {k: v for k, v in settings.items() if k.split('.')[-1] != 'seed'}
 
 
 def is_measured(row: Row) -> bool:
-  """Whether a row has a place in the plane of recall and drop."""
+  """Whether a row has both recall and drop."""
   return all(number(row.get(key)) is not None for key in ('recall', 'drop'))
 
 
 def group(
   rows: Iterable[Row], key: Callable[[Row], Hashable]
 ) -> dict[Any, list[Row]]:
-  """Rows by key, in the order in which keys appear.
+  """Groups rows by key, in the order in which keys appear.
 
   Example:
     >>> list(group([{'seed': 1}, {'seed': 0}], lambda row: row['seed']))
@@ -98,22 +163,21 @@ def group(
 
 
 def panels_of(row: Row) -> Sequence[str]:
-  """The panels that a row belongs to; the main one where it names none."""
+  """Returns the panels of a row; the main one if it names none."""
   panels = row.get('panels')
   return (MAIN,) if panels is None else panels
 
 
 def seed_of(row: Row) -> str:
-  """The seed as a key of JSON."""
+  """Returns the seed of a row as a JSON key."""
   return str(row.get('seed'))
 
 
 def fronts(rows: Iterable[Row]) -> dict[str, list[pareto_fronts.Point]]:
-  """Fronts by seed, of the rows of one method, the untouched model among them.
+  """Returns the front of each seed, including the untouched model.
 
   Args:
-    rows: those without recall or drop are passed over, and seeds that have no
-      others with them.
+    rows: The rows of one method; those without recall or drop are ignored.
 
   Example:
     >>> fronts([dict(seed=0, recall=0.5, drop=0.1, recall_before=0.02)])
@@ -131,7 +195,7 @@ def fronts(rows: Iterable[Row]) -> dict[str, list[pareto_fronts.Point]]:
 def common_reach(
   fronts_: Mapping[Any, SeedFronts], names: Iterable[Any]
 ) -> float | None:
-  """The highest recall that all of these reach with every seed.
+  """Returns the highest recall that all of these reach with every seed.
 
   Example:
     >>> common_reach({'lora': {'0': [(0.9, 0.2)], '1': [(0.8, 0.1)]}}, ['lora'])
@@ -142,7 +206,7 @@ def common_reach(
 
 
 def hypervolume(fronts_: SeedFronts) -> dict[str, Any]:
-  """The dominated area: mean and standard deviation over seeds, and each."""
+  """Returns the dominated area: mean, standard deviation, and by seed."""
   areas = {s: pareto_fronts.area(front) for s, front in fronts_.items()}
   return {
     'mean': mean(areas.values()),
@@ -154,11 +218,11 @@ def hypervolume(fronts_: SeedFronts) -> dict[str, Any]:
 def mean_front(
   points: Sequence[Mapping[str, Any]], rows: Iterable[Row]
 ) -> list[pareto_fronts.Point]:
-  """The front of means over seeds, for the eye.
+  """Returns the front of the means over seeds, for figures.
 
   Args:
-    points: as `collapse` gives them.
-    rows: those they come from; they tell where the untouched model stands.
+    points: Points of `collapse`.
+    rows: The rows they come from, for the recall before the stream.
   """
   before = mean(row.get('recall_before') for row in rows)
   placed = [
@@ -173,17 +237,17 @@ def mean_front(
 def collapse(
   rows: Iterable[Row], key: Callable[[Row], Hashable] | None = None
 ) -> list[dict[str, Any]]:
-  """Brings the rows that differ only by seed together.
+  """Aggregates rows over seeds.
 
   Args:
-    rows: of the table.
-    key: which rows belong together; those of one method with the same settings
-      unless given. Rows of one seed that belong together are averaged first.
+    rows: Rows of the table.
+    key: Rows with the same key become one point; by default those of one
+      method with the same settings. Rows of one seed are averaged first.
 
   Returns:
-    For each: method, x, settings, names, seeds, recall and drop (one number a
-    seed that has both), recall_mean, recall_std, drop_mean, drop_std, and the
-    means of `MEASURES`.
+    For each point: method, x, settings, names, seeds, recall and drop (lists,
+    one number for each seed that has both), recall_mean, recall_std, drop_mean,
+    drop_std, and the means of `MEASURES`.
   """
   found = []
   for group_ in group(rows, key or _same_point).values():

@@ -1,20 +1,19 @@
-"""What a sweep leaves in its folder: numbers, pictures and one page."""
+"""A sweep leaves numbers, a picture and one page in its folder."""
 
 import html.parser
 import json
+import re
 import struct
 
 import pytest
 
 from smft_jax.sweep.pareto import analysis as pareto
-from smft_jax.sweep.pareto import figures as pareto_figures
 from smft_jax.sweep.pareto import report as pareto_report
 from tests.support import pareto_rows
 
 REPORT = {
   'title': 'Learning against <forgetting>',
   'text': 'What was done.\n\nAnd how.',
-  'command': 'python -m smft_jax.sweep --config=x.py',
   'labels': {'evil': '<script src="http://evil.example/x.js"></script>'},
   'panels': {
     'ranking': {
@@ -24,7 +23,7 @@ REPORT = {
       'order': ('sparse_memory', 'full'),
     },
     'cliff': {'title': 'The <cliff>', 'kind': 'sweep', 'x_label': 't'},
-    'corpus': {'title': 'Corpus', 'kind': 'sweep', 'x_label': 'corpus'},
+    'corpus': {'title': 'Corpus'},
     'empty': {'title': 'What did not run'},
   },
 }
@@ -88,14 +87,6 @@ def words(page):
   return ' '.join(' '.join(page.words).split())
 
 
-def size(path):
-  """Width and height, from the header of a PNG file."""
-  data = path.read_bytes()
-  assert data[:8] == b'\x89PNG\r\n\x1a\n'
-  assert data[-8:-4] == b'IEND'
-  return struct.unpack('>II', data[16:24])
-
-
 def test_pareto_json_has_what_is_promised(folder):
   found = json.loads((folder / 'pareto.json').read_text())
   table = found['equal_learning']
@@ -111,46 +102,33 @@ def test_pareto_json_has_what_is_promised(folder):
   assert table['methods']['full']['seeds'] == 3
   assert set(found['hypervolume']['lora']) > {'mean', 'std'}
   assert set(found['fronts']) == set(table['methods'])
-  assert all({'sentence', 'met'} < set(v) for v in found['verdicts'])
   assert found['failed'] == ['lora-9', '<b>bold</b>']
 
 
-def test_pictures_are_png_of_the_width_of_a_page(folder):
-  pictures = {path.name: size(path) for path in folder.glob('*.png')}
-  assert set(pictures) == {
-    'pareto.png',
-    'equal_learning.png',
-    'panel_ranking.png',
-    'panel_cliff.png',
-    'panel_corpus.png',
-  }
-  for width, height in pictures.values():
-    assert width == 1440
-    assert 250 < height < 2500
-
-
-def test_pictures_are_the_same_again(folder, tmp_path):
+def test_the_picture_is_a_png_and_the_same_again(folder, tmp_path):
+  assert [path.name for path in folder.glob('*.png')] == ['pareto.png']
+  data = (folder / 'pareto.png').read_bytes()
+  assert data[:8] == b'\x89PNG\r\n\x1a\n'
+  width, height = struct.unpack('>II', data[16:24])
+  assert 1000 < width < 2000
+  assert 500 < height < 2000
   analysis = json.loads((folder / 'pareto.json').read_text())
-  analysis['panels'] = {'cliff': analysis['panels']['cliff']}
-  pictures = pareto_figures.write_figures(analysis, tmp_path)
-  assert set(pictures) == {'pareto', 'equal_learning', 'panel cliff'}
-  for file in pictures.values():
-    assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+  pareto_report.write_report(analysis, tmp_path, REPORT)
+  for name in ('pareto.png', 'report.html'):
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_page_is_whole_and_loads_nothing(folder, page):
   assert not page.open
   tags = [tag for tag, _ in page.tags]
-  assert not {'script', 'link', 'iframe', 'object'} & set(tags)
-  images = [attributes for tag, attributes in page.tags if tag == 'img']
-  assert len(images) == 5
-  for attributes in images:
-    assert attributes['src'].startswith('data:image/png;base64,iVBOR')
-    assert attributes['alt']
+  assert not {'script', 'link', 'iframe', 'object', 'img'} & set(tags)
+  pictures = [attributes for tag, attributes in page.tags if tag == 'svg']
+  assert len(pictures) == 6
+  assert all(attributes['aria-label'] for attributes in pictures)
   for _, attributes in page.tags:
-    assert not {'href', 'onload', 'onerror', 'srcset'} & set(attributes)
+    assert not {'href', 'src', 'onload', 'onerror', 'srcset'} & set(attributes)
   text = (folder / 'report.html').read_text()
-  assert 'url(' not in text
+  assert not re.search(r'url\((?!#)', text)
   assert '@import' not in text
 
 
@@ -163,38 +141,26 @@ def test_page_escapes_what_was_named_elsewhere(folder):
   assert 'The &lt;cliff&gt;' in text
 
 
-def test_page_says_what_was_found(page, words, folder):
-  found = json.loads((folder / 'pareto.json').read_text())
-  assert (
-    'Known facts lost, with 80.0% of the new ones learned: sparse memory 2.0%,'
-    ' full finetuning 40.0% and LoRA 20.0%.'
-  ) in words
-  for verdict in found['verdicts']:
-    assert verdict['sentence'] in words
-  assert 'What was done.' in words
-  assert 'lora-9' in words
-  assert 'python -m smft_jax.sweep --config=x.py' in words
-  assert 'No point of it has finished.' in words  # the empty panel
-  assert 'in-context reading (reference)' in words
-  assert 'Share of what the base model knew before' in words
-
-
-def test_page_tells_costs_and_tuning(words):
-  for cell in ('1.3 k', '5.2 kB', '1.7 T', '1.9', '90.0%', 'learning_rate=2'):
-    assert cell in words
-  for head in (
+def test_page_shows_what_was_found(words):
+  for part in (
+    'of known facts lost by sparse memory at 80.0% recall', '20 ×',
+    'What was done.', 'lora-9',
+    'No point has finished.',  # the empty panel
+    'in-context reading (reference)', '40.0% ± 0.0', '10.0 ×',
+    '1.3 k', '5.2 kB', '1.7 T', '1.9', '90.0%', 'learning_rate=2',
     'validation points', 'locality', 'bytes changed', 'dominated area',
   ):  # fmt: skip
-    assert head in words
+    assert part in words, part
 
 
 def test_page_names_the_command_of_the_plan(tmp_path):
   plan = {'config_file': 'a b.py:quick', 'points': []}
   (tmp_path / 'sweep.json').write_text(json.dumps(plan))
-  analysis = pareto.analyse(pareto_rows.headline(), {}) | {'failed': []}
-  pareto_report.write_report(analysis, tmp_path, {}, {})
+  rows = pareto_rows.line('in_context', (0.8, None))  # nothing to draw
+  analysis = pareto.analyse(rows, {}) | {'failed': []}
+  pareto_report.write_report(analysis, tmp_path, {})
   text = (tmp_path / 'report.html').read_text()
-  assert 'smft_jax.sweep &#x27;--config=a b.py:quick&#x27;' in text
+  assert 'smft_jax.sweep &#39;--config=a b.py:quick&#39;' in text
 
 
 @pytest.mark.parametrize(
@@ -232,11 +198,9 @@ def test_part_of_a_sweep_gives_a_page(rows, tmp_path):
   pareto.write(rows, tmp_path, {}, [])
   page = Page((tmp_path / 'report.html').read_text())
   assert not page.open
-  images = [tag for tag, _ in page.tags if tag == 'img']
-  assert len(images) == len(list(tmp_path.glob('*.png')))
   words = ' '.join(page.words)
-  for nonsense in ('None', 'nan', 'unknown ±'):
-    assert nonsense not in words.replace('None of', '')
+  for nonsense in ('None', 'nan', 'unknown'):
+    assert nonsense not in words
 
 
 def test_nothing_is_written_without_rows(tmp_path):
