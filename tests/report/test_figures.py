@@ -30,7 +30,7 @@ def texts(svg):
 )
 def test_drawing_stays_on_the_paper(ys):
   drawn = draw(series(*ys, label='a label'))
-  figures.png(drawn)  # lays it out
+  drawn.draw_without_rendering()
   width, height = drawn.get_size_inches() * drawn.dpi
   box = drawn.get_tightbbox().padded(0)
   assert box.x0 >= 0
