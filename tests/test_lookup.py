@@ -5,9 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from smft_jax import counting
 from smft_jax import lookup
-from smft_jax import ranking
 
 N, V, A = 29, 5, 11
 
@@ -174,77 +172,6 @@ def test_no_array_of_all_gathered_rows_and_none_of_the_tables_size():
     assert f'f32[{",".join(map(str, shape))}]' not in text
 
 
-def test_count_carrier_gives_counts_and_leaves_reads_alone():
-  values, slot_ids, weights, gradient = _inputs()
-  mask = jnp.asarray(np.random.default_rng(4).random((3, 7)) < 0.6)
-
-  def loss(carrier, values, mask):
-    reads = lookup.read_rows(values, slot_ids, weights)
-    reads = counting.count_carrier(carrier, slot_ids, reads, mask)
-    return jnp.vdot(reads, gradient)
-
-  want_loss, want_gradient = jax.jit(
-    jax.value_and_grad(
-      lambda v: jnp.vdot(lookup.read_rows(v, slot_ids, weights), gradient)
-    )
-  )(values)
-  got_loss, (carried, got_gradient) = jax.jit(jax.value_and_grad(loss, (0, 1)))(
-    counting.make_carrier(N), values, mask
-  )
-  np.testing.assert_allclose(got_loss, want_loss, rtol=1e-6)
-  np.testing.assert_allclose(got_gradient, want_gradient, rtol=1e-6, atol=1e-6)
-  np.testing.assert_array_equal(
-    counting.carried_counts(carried), ranking.count_accesses(slot_ids, N, mask)
-  )
-
-
-def test_count_carrier_without_mask_counts_what_the_loss_depends_on():
-  _, slot_ids, _, _ = _inputs((3, 7))
-  mask = jnp.arange(7)[None, :] < jnp.array([7, 2, 0])[:, None]
-
-  def loss(carrier):
-    reads = counting.count_carrier(carrier, slot_ids, jnp.ones((3, 7, V)))
-    # A factor of the loss must not change the counts.
-    return 1e-3 * jnp.sum(jnp.where(mask[..., None], reads, 0) ** 2)
-
-  np.testing.assert_array_equal(
-    counting.carried_counts(jax.jit(jax.grad(loss))(counting.make_carrier(N))),
-    ranking.count_accesses(slot_ids, N, mask),
-  )
-
-
-def test_count_carrier_sums_over_layers_and_remat():
-  _, slot_ids, _, _ = _inputs()
-
-  @jax.checkpoint
-  def loss(carrier):
-    reads = jnp.ones((3, 7, V))
-    reads = counting.count_carrier(carrier, slot_ids, reads)
-    return jnp.sum(counting.count_carrier(carrier, slot_ids, reads))
-
-  np.testing.assert_array_equal(
-    counting.carried_counts(jax.jit(jax.grad(loss))(counting.make_carrier(N))),
-    2 * ranking.count_accesses(slot_ids, N),
-  )
-
-
-def test_count_carrier_is_exact_through_bfloat16():
-  counts = [257, 0, 65_537, 70_003, 1]
-  slot_ids = jnp.asarray(np.repeat(np.arange(5), counts)[:, None])
-
-  def loss(carrier):
-    reads = jnp.ones((len(slot_ids), 1))
-    return jnp.sum(counting.count_carrier(carrier, slot_ids, reads))
-
-  carrier = counting.make_carrier(5)
-  for gradient in (
-    jax.grad(loss)(carrier).astype(jnp.bfloat16),
-    jax.grad(loss)(carrier.astype(jnp.bfloat16)),
-  ):
-    assert gradient.dtype == jnp.bfloat16
-    assert counting.carried_counts(gradient).tolist() == counts
-
-
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
@@ -281,22 +208,3 @@ def test_row_gradient_bad_input(change, message):
   }
   with pytest.raises(ValueError, match=message):
     lookup.row_gradient(**arguments | change)
-
-
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'carrier': jnp.zeros((3, 5), jnp.float16)}, 'out of the cast'),
-    ({'carrier': jnp.zeros(5)}, r'carrier must have shape \(3, N\)'),
-    ({'reads': jnp.ones((3, 2))}, 'all but their last dim'),
-    ({'mask': jnp.ones(3, bool)}, r'mask must have shape \(2,\)'),
-  ],
-)
-def test_count_carrier_bad_input(change, message):
-  arguments = {
-    'carrier': counting.make_carrier(5),
-    'slot_ids': jnp.zeros((2, 3), jnp.int32),
-    'reads': jnp.ones((2, 7)),
-  }
-  with pytest.raises(ValueError, match=message):
-    counting.count_carrier(**arguments | change)

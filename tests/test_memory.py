@@ -16,6 +16,8 @@ from smft_jax import lookup
 from smft_jax import memory
 from smft_jax import ranking
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 # N = 49 slots of 7 sub-keys per half; all sizes differ so that no axis can
 # stand in for another.
 SIZES = {

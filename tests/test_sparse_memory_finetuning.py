@@ -14,7 +14,11 @@ from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import ranking
+from tests.support import compilation
 from tests.support import value_tables
+
+# Compiles quickly, except for the test of 100 steps.
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 N, V, T = value_tables.N, value_tables.V, value_tables.T
 all_inner = pytest.mark.parametrize('name', list(value_tables.INNER))
@@ -98,13 +102,14 @@ def test_finetuning_for_100_steps(num_batches):
   step = value_tables.step(optimizer)
   start = params = _params()
   state = optimizer.init(params)
-  for number in range(100):
-    gradients = _trainer_gradient(params, *batches[number % num_batches])
-    new, state = step(params, state, gradients)
-    changed = _changed(params, new)
-    assert changed.pop('memory/values') == selected[number % num_batches]
-    assert not any(changed.values())
-    params = new
+  with compilation.quick(False):
+    for number in range(100):
+      gradients = _trainer_gradient(params, *batches[number % num_batches])
+      new, state = step(params, state, gradients)
+      changed = _changed(params, new)
+      assert changed.pop('memory/values') == selected[number % num_batches]
+      assert not any(changed.values())
+      params = new
   changed = _changed(start, params)
   assert changed.pop('memory/values') == set.union(*selected)
   assert not any(changed.values())
