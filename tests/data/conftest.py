@@ -2,6 +2,7 @@
 
 import pytest
 
+from smft_jax.data import documents
 from smft_jax.data.sources import problems
 from smft_jax.data.sources import sources
 from tests.support import small_tfds
@@ -20,3 +21,9 @@ def squad(data_dir):
   """The documents of the real SQuAD's validation split."""
   reader = sources.Reader(problems.Problems('refuse'), data_dir)
   return reader.documents('squad/v1.1:validation')
+
+
+@pytest.fixture(scope='session')
+def real_task(data_dir):
+  """The task of real documents with the default sizes."""
+  return documents.make_task(documents.DocumentsConfig(data_dir=data_dir))

@@ -244,11 +244,6 @@ def test_a_file_of_ones_own(folder, tmp_path):
 # The real data sets.
 
 
-@pytest.fixture(scope='module')
-def real_task(data_dir):
-  return documents.make_task(documents.DocumentsConfig(data_dir=data_dir))
-
-
 def test_real_documents(real_task):
   assert real_task.counts['documents'] == 200
   assert real_task.counts['pretraining_articles'] == 600

@@ -12,7 +12,6 @@ import pytest
 from smft_jax.compile import shapes
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import batches
-from smft_jax.data import documents
 from smft_jax.data import encoding
 from smft_jax.data import packing
 from smft_jax.data import task
@@ -128,17 +127,14 @@ def test_segments_go_along_into_batches():
   assert len(jax.tree.leaves(plain)) == 3
 
 
-def test_little_of_real_text_is_padding(data_dir):
-  settings = documents.DocumentsConfig(data_dir=data_dir)
-  texts = documents.make_task(settings).pretraining
-  # Every seventh: running text, paragraphs and questions as they come.
-  texts = texts[::7]
-  tokenizer = tokenizers.train_byte_level_bpe((t.text for t in texts), 1024)
+def test_little_of_real_text_is_padding(real_task):
+  # A prime stride takes running text, paragraphs and questions as they come.
+  texts = real_task.pretraining[::31]
+  tokenizer = tokenizers.train_byte_level_bpe((t.text for t in texts), 512)
   rows = encoding.tokenize(texts, tokenizer, max_length=256)
   packed = packing.pack(rows, 256, seed=0)
-  filled = len(packed.tokens) / (len(packed) * 256)
   assert len(rows.tokens) / (len(rows) * 256) < 0.9
-  assert filled > 0.95
+  assert len(packed.tokens) / (len(packed) * 256) > 0.95
 
 
 def test_little_of_short_texts_is_padding():
@@ -273,12 +269,6 @@ def test_a_mesh_takes_the_step_of_one_device():
 
 def experiment_of(**changes):
   return config_lib.from_config_dict(tiny_run.make(**changes))
-
-
-def test_an_unpacked_base_is_the_one_from_before_packing_was_a_choice():
-  plain, packed = experiment_of(), experiment_of(base__packed=True)
-  assert 'packed' not in base_lib._parts(plain)['base']
-  assert base_lib._parts(packed)['base']['packed'] is True
 
 
 def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
