@@ -44,34 +44,18 @@ def test_read(tmp_path):
   assert [made.text for made in found['y']] == ['Two.\nDeux.']
 
 
-def test_byte_order_marks_blank_lines_and_line_ends_do_not_matter(tmp_path):
-  file = tmp_path / 'a.jsonl'
-  file.write_bytes(b'\xef\xbb\xbf' + _GOOD.replace(b'\n', b'\r\n\n \r\n'))
-  assert list(augment.read(str(file))) == ['a']
-  # A line separator within a text ends no line.
-  line = '{"source": "Café", "text": "one\u2028two"}'
-  file.write_bytes(line.encode())
-  assert augment.read(str(file))['Café'][0].text == 'one\u2028two'
-
-
+# What else a line may have wrong is tested with `json_lines`.
 _BAD_LINES = [
   (b'{"source": "a", "text": "b"', 'not JSON at character 28: '),
-  (b'[1]', 'a line is one JSON object'),
-  (b'{"source": "a"}', "'text' is missing; there is source"),
   (b'{"source": "a", "txt": "b"}', "'text' is missing; there is source, txt"),
-  (b'{}', "'source' is missing"),
   (b'{"source": "a", "text": " \\n"}', "'text' is empty"),
   (b'{"source": 3, "text": "b"}', "'source' must be text, not 3"),
-  (b'{"source": "a", "text": "\\ud83d"}', 'half a character'),
-  (b'{"source": "a", "text": "caf\xe9"}', 'not UTF-8 at byte 29'),
   (
     b'{"source": "a", "text": "b", "kind": "to a\\n child"}',
     "must be a word without spaces, such as 'to-a-child'",
   ),
   (b'{"source": "a", "text": "b", "kind": ""}', "kind '' must be a word"),
   (b'{"source": "a", "text": "b", "kind": 3}', 'kind 3 must be a word'),
-  (b'[' * 100_003, 'nested too deep'),
-  (b' ' * 2**22 + b'[]', 'the line is longer than 4 MiB'),
 ]
 
 
@@ -92,24 +76,6 @@ def test_bad_lines(tmp_path, line, said):
   assert 'rewrite: 2' in report.counts
 
 
-def test_a_long_line_is_quoted_in_part(tmp_path):
-  path = _write(tmp_path / 'a.jsonl', {'source': ['a'] * 1000, 'text': 'b'})
-  with pytest.raises(schema.UserError) as raised:
-    augment.read(path)
-  assert len(str(raised.value)) < len(path) + 200
-
-
-def test_a_line_of_just_four_mebibytes(tmp_path):
-  file = tmp_path / 'a.jsonl'
-  start, end = b'{"source": "a", "text": "', b'"}'
-  text = b'x' * (4 * 2**20 - len(start) - len(end))
-  file.write_bytes(start + text + end + b'\n' + _GOOD)
-  assert [len(made.text) for made in augment.read(str(file))['a']] == [
-    len(text),
-    1,
-  ]
-
-
 @pytest.mark.parametrize('content', ['', '\n \n'])
 def test_a_file_of_nothing(tmp_path, content):
   file = tmp_path / 'a.jsonl'
@@ -125,8 +91,6 @@ def test_a_file_that_is_not_there(tmp_path):
   for read in (augment.read, augment.check):
     with pytest.raises(schema.UserError, match=r"did you mean 'mine\.jsonl'\?"):
       read(str(tmp_path / 'mime.jsonl'))
-  with pytest.raises(schema.UserError, match='there is no file'):
-    augment.read(str(tmp_path / 'none' / 'mime.jsonl'))
 
 
 @pytest.fixture

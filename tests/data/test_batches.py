@@ -71,15 +71,11 @@ def test_a_token_that_is_partly_answer_counts_as_answer(tokenizer):
 
 @pytest.mark.parametrize('max_length', [2, 3, 5, 7, 8, 9, 64])
 def test_long_texts_are_split_and_nothing_is_lost(tokenizer, max_length):
-  whole = encoding.tokenize(
-    _TEXTS, tokenizer, max_length=64, context_weight=0.5, answer_weight=2.0
-  )
-  rows = encoding.tokenize(
-    _TEXTS,
-    tokenizer,
-    max_length=max_length,
-    context_weight=0.5,
-    answer_weight=2.0,
+  whole, rows = (
+    encoding.tokenize(
+      _TEXTS, tokenizer, max_length=n, context_weight=0.5, answer_weight=2.0
+    )
+    for n in (64, max_length)
   )
   assert rows.longest <= max_length
   for source in range(3):
@@ -221,16 +217,13 @@ def test_steps_and_sizes_out_of_range_are_refused(
 
 
 @pytest.mark.parametrize(
-  'settings',
-  [
-    {'max_length': 1},
-    {'max_length': 8, 'context_weight': -1.0},
-    {'max_length': 8, 'answer_weight': float('nan')},
-  ],
+  'settings', [{'context_weight': -1.0}, {'answer_weight': float('nan')}]
 )
 def test_bad_settings_are_refused(tokenizer, settings):
-  with pytest.raises(ValueError, match='must'):
-    encoding.tokenize(_TEXTS, tokenizer, **settings)
+  with pytest.raises(ValueError, match='must be at least 0'):
+    encoding.tokenize(_TEXTS, tokenizer, max_length=8, **settings)
+  with pytest.raises(ValueError, match='must be at least 2, not 1'):
+    encoding.tokenize(_TEXTS, tokenizer, max_length=1)
 
 
 def test_bucket_lengths():

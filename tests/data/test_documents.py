@@ -29,10 +29,12 @@ def _config(root, **changes):
   )
 
 
-def _one_line(raised):
-  message = str(raised.value)
-  assert '\n' not in message
-  return message
+def _refused(root, **changes):
+  """The message when the task of a config is refused."""
+  with pytest.raises(schema.UserError) as raised:
+    documents.make_task(_config(root, **changes))
+  assert '\n' not in str(raised.value)
+  return str(raised.value)
 
 
 def test_the_stream_is_the_first_paragraphs_of_every_article(folder):
@@ -133,7 +135,7 @@ def test_counts(folder):
   }
 
 
-def test_the_task_does_not_hang_on_the_order_of_the_files(folder, tmp_path):
+def test_the_order_of_the_files_does_not_matter(folder, tmp_path):
   small_tfds.make_folder(tmp_path, shuffle_seed=1)
   one = documents.make_task(_config(folder))
   two = documents.make_task(_config(tmp_path))
@@ -158,31 +160,26 @@ def test_a_document_is_retold_alike_in_any_stream(folder):
 
 
 def test_too_many_documents(folder):
-  with pytest.raises(schema.UserError) as raised:
-    documents.make_task(_config(folder, num_documents=17, num_control=5))
-  assert '= 22 is more than the 21 paragraphs' in _one_line(raised)
+  said = _refused(folder, num_documents=17, num_control=5)
+  assert '= 22 is more than the 21 paragraphs' in said
   documents.make_task(_config(folder, num_documents=16, num_control=5))
 
 
 def test_a_known_set_needs_the_split_that_is_named(folder):
-  with pytest.raises(schema.UserError) as raised:
-    documents.make_task(_config(folder, known_set='squad/v1.1:train'))
-  assert "no split 'train'" in _one_line(raised)
+  said = _refused(folder, known_set='squad/v1.1:train')
+  assert "no split 'train'" in said
 
 
 def test_no_document_may_be_known_already(folder, tmp_path):
   text = documents.make_task(_config(folder)).pretraining[5].text
   file = tmp_path / 'mine.jsonl'
   file.write_text(json.dumps({'id': 'd0', 'text': text}), encoding='utf-8')
-  with pytest.raises(schema.UserError) as raised:
-    documents.make_task(_config(folder, kind='jsonl', documents_file=str(file)))
-  assert "document 'd0' is also in squad_train44" in _one_line(raised)
+  said = _refused(folder, kind='jsonl', documents_file=str(file))
+  assert "document 'd0' is also in squad_train44" in said
 
 
-def test_a_tokenizer_that_there_is_not_is_named_before_anything(folder):
-  with pytest.raises(schema.UserError) as raised:
-    documents.make_task(_config(folder, tokenizer='lost'))
-  assert 'lost cannot be read' in _one_line(raised)
+def test_a_missing_tokenizer_is_named(folder):
+  assert 'lost cannot be read' in _refused(folder, tokenizer='lost')
 
 
 @pytest.mark.parametrize(
@@ -196,9 +193,7 @@ def test_a_tokenizer_that_there_is_not_is_named_before_anything(folder):
   ],
 )
 def test_values_out_of_range(changes, said):
-  with pytest.raises(schema.UserError) as raised:
-    documents.DocumentsConfig(data_dir='x', **changes)
-  assert said in _one_line(raised)
+  assert said in _refused('x', **changes)
 
 
 def test_the_config_is_built_by_the_schema():

@@ -8,7 +8,6 @@ import pytest
 from smft_jax import schema
 from smft_jax.data import documents
 from smft_jax.data import facts
-from smft_jax.data import task as task_lib
 
 
 def lines_file(path, *lines):
@@ -27,12 +26,8 @@ def questions(count, name):
 def files(tmp_path):
   """Sources of questions and choices, by their settings."""
   solved = {'question': 'How many?', 'answer': 'Two <<1+1=2>>and none. #### 2'}
-  choice = {
-    'activity_label': 'Tea',
-    'ctx': 'She boils',
-    'endings': ['water.', 'stone.'],
-    'label': '0',
-  }
+  choice = {'activity_label': 'Tea', 'ctx': 'She boils', 'label': '0'}
+  choice['endings'] = ['water.', 'stone.']
   known = questions(3, 'old')
   return dict(
     facts_set=lines_file(
@@ -75,7 +70,6 @@ def test_facts_are_evenly_spaced(folder, files):
   assert [d.id for d in task.documents] == ['cup0', 'cup2', 'cup4']
   with pytest.raises(schema.UserError, match='more than the 7 questions of'):
     facts.make_task(config(folder, files, num_facts=8))
-
   task = facts.make_task(config(folder, files, num_facts=1, max_chars=16))
   assert task.counts['facts_too_long'] == 0
   with pytest.raises(schema.UserError, match='the 0 questions of'):
@@ -92,11 +86,8 @@ def test_held_out_sets_are_named_after_their_sources(folder, files):
   ]
   (solved,) = task.questions['sums']
   assert solved.answers == ('Two and none. #### 2', '2')
-  assert task.choices['tea'] == (
-    task_lib.Choice(
-      prompt='Tea: She boils', endings=('water.', 'stone.'), label=0
-    ),
-  )
+  (tea,) = task.choices['tea']
+  assert (tea.prompt, tea.label) == ('Tea: She boils', 0)
   trained = {t.text for t in task.pretraining}
   assert 'Question: Who won old 2? Answer: A2' in trained
   assert not any('cup' in text for text in trained)

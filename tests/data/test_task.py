@@ -1,4 +1,4 @@
-"""Choices and few-shot prompts."""
+"""What texts, questions, choices and tasks refuse; few-shot prompts."""
 
 import pytest
 
@@ -21,19 +21,44 @@ def make_choice(**changes):
   return task.Choice(**(fields | changes))
 
 
+_TEXT = task.Text(text='b')
+_DOCUMENT = task.Document(
+  id='a', augmentations=(_TEXT,), questions=(), texts=()
+)
+_EMPTY = {'pretraining': (), 'documents': (), 'questions': {}, 'texts': {}}
+_TWO = _EMPTY | {'documents': (_DOCUMENT, _DOCUMENT)}
+_ASKED = {'prompt': 'p', 'phrasing': 'f', 'seen': True, 'fact': 'a/b'}
+
+
 @pytest.mark.parametrize(
-  ('changes', 'said'),
+  ('make', 'values', 'said'),
   [
-    ({'endings': ('reads.',), 'label': 0}, 'needs at least two endings'),
-    ({'endings': ('reads.', '')}, 'none empty'),
-    ({'endings': (' ', 'reads.')}, 'none empty'),
-    ({'label': 2}, "label 2 of choice 'She sits and' must be from 0 to 1"),
-    ({'label': -1}, 'label -1'),
+    (make_choice, {'endings': ('reads.',), 'label': 0}, 'at least two endings'),
+    (make_choice, {'endings': ('reads.', '')}, 'none empty'),
+    (make_choice, {'endings': (' ', 'reads.')}, 'none empty'),
+    (make_choice, {'label': 2}, "2 of choice 'She sits and' must be from 0 to"),
+    (make_choice, {'label': -1}, 'label -1'),
+    (task.Text, {'text': ''}, 'non-empty text'),
+    (task.Text, {'text': 'abc', 'answer': (2, 4)}, r'answer span \(2, 4\) is'),
+    (task.Text, {'text': 'abc', 'answer': (1, 1)}, r'answer span \(1, 1\) is'),
+    (
+      task.Text,
+      {'text': 'abc', 'entities': ((0, 1), (-1, 2))},
+      r'entity span \(-1, 2\)',
+    ),
+    (task.Question, _ASKED | {'answers': ()}, 'one answer, none empty'),
+    (task.Question, _ASKED | {'answers': ('a', '')}, 'one answer, none empty'),
+    (
+      task.Document,
+      {'id': 'a', 'augmentations': (), 'questions': (), 'texts': ()},
+      "document 'a' has no augmentations",
+    ),
+    (task.Task, _TWO | {'counts': {}}, "two documents have the id 'a'"),
   ],
 )
-def test_choices_that_are_none(changes, said):
+def test_parts_check_their_values(make, values, said):
   with pytest.raises(ValueError, match=said) as raised:
-    make_choice(**changes)
+    make(**values)
   assert '\n' not in str(raised.value)
 
 
@@ -45,18 +70,12 @@ def test_the_answer_of_a_full_text_is_all_past_the_prompt():
   assert second.text[slice(*second.answer)] == ' a b.'
 
 
-def test_a_task_has_no_choices_unless_told_and_spells_those_it_has():
-  empty = {
-    'pretraining': (),
-    'documents': (),
-    'questions': {},
-    'texts': {},
-    'counts': {},
-  }
-  assert task.Task(**empty).choices == {}
-  assert task.Task(**empty).vocabulary_texts() == ()
-  told = task.Task(**empty, choices={'some': (make_choice(),)})
-  assert told.vocabulary_texts() == ('She sits and', 'reads.', 'a b.')
+def test_a_task_without_choices_and_one_that_spells_its_choices():
+  empty = task.Task(**_EMPTY, counts={})
+  assert empty.choices == {}
+  assert empty.vocabulary_texts() == ()
+  some = task.Task(**_EMPTY, counts={}, choices={'some': (make_choice(),)})
+  assert some.vocabulary_texts() == ('She sits and', 'reads.', 'a b.')
 
 
 def test_the_first_examples_stand_before_every_question():

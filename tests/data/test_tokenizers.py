@@ -24,16 +24,16 @@ _ODD_TEXTS = (
 )
 
 
-@pytest.fixture(scope='module', params=['word', 'bpe'])
-def tokenizer(request):
-  if request.param == 'word':
-    return tokenizers.train_word_level(_TEXTS)
-  return tokenizers.train_byte_level_bpe(_TEXTS, 283)
-
-
 @pytest.fixture(scope='module')
 def bpe():
   return tokenizers.train_byte_level_bpe(_TEXTS, 283)
+
+
+@pytest.fixture(scope='module', params=['word', 'bpe'])
+def tokenizer(request, bpe):
+  if request.param == 'word':
+    return tokenizers.train_word_level(_TEXTS)
+  return bpe
 
 
 @pytest.mark.parametrize('text', _TEXTS)

@@ -46,25 +46,19 @@ def test_seeds_make_rewrites_alike_and_counts_a_prefix():
 
 def test_clozes_leave_out_names_numbers_and_dates():
   made = _of_kind('cloze')
-  assert {_answer(r) for r in made.values()} == {
-    'Grey Tower',
-    '1889',
-    '97.5',
-    'Ada Keller',
-    'Lisbon',
-    'July 4, 1901',
-  }
-  assert (
-    'Towers: The Grey Tower was built in ____. The missing words: 1889.' in made
-  )
+  names = {'Grey Tower', 'Ada Keller', 'Lisbon'}
+  found = {_answer(r) for r in made.values()}
+  assert found == names | {'1889', '97.5', 'July 4, 1901'}
+  cloze = 'The Grey Tower was built in ____. The missing words: 1889.'
+  assert f'Towers: {cloze}' in made
 
 
 @pytest.mark.parametrize(
   ('sentence', 'expected'),
   [
-    # No name, for all that can be told.
+    # No recognisable name.
     ('Dogs bark. It rains.', set()),
-    # Told twice.
+    # The sentence has it twice.
     ('So Ada met Ada.', set()),
     ("In Keller's house he paid $3.50, or 7%.", {'Keller', '$3.50', '7%'}),
     ('The 20th Century Fox was it.', {'20th Century Fox'}),
@@ -89,15 +83,12 @@ def test_a_cloze_does_not_tell_its_answer_in_the_title():
 
 
 def test_questions_that_a_sentence_answers():
-  made = {
-    text: _answer(r) for text, r in _of_kind('question', title='').items()
-  }
-  assert made == {
-    'In which year was the Grey Tower built? '
-    'The Grey Tower was built in 1889.': '1889',
-    'What is the Grey Tower? The Grey Tower is the emblem of Lisbon.': (
-      'the emblem of Lisbon'
-    ),
+  made = _of_kind('question', title='').items()
+  built = 'The Grey Tower was built in 1889.'
+  emblem = 'the emblem of Lisbon'
+  assert {text: _answer(r) for text, r in made} == {
+    f'In which year was the Grey Tower built? {built}': '1889',
+    f'What is the Grey Tower? The Grey Tower is {emblem}.': emblem,
   }
 
 
@@ -144,15 +135,14 @@ def test_quotes_are_of_one_sentence():
 
 
 def test_a_text_of_one_word():
-  made = rewrites_lib.rewrites('Rain', title='', count=7, seed='s')
-  assert [r.text for r in made] == ['Rain', 'As the text says: “Rain”']
-  made = rewrites_lib.rewrites('Rain', title='', count=1, seed='s')
-  assert [r.text for r in made] == ['Rain']
+  def texts(count):
+    made = rewrites_lib.rewrites('Rain', title='', count=count, seed='s')
+    return [r.text for r in made]
 
-
-def test_rewrites_refuse_to_make_none():
+  assert texts(7) == ['Rain', 'As the text says: “Rain”']
+  assert texts(1) == ['Rain']
   with pytest.raises(ValueError, match='count must be at least 1, not 0'):
-    rewrites_lib.rewrites('One.', title='', count=0, seed='s')
+    texts(0)
 
 
 def test_rewrites_of_real_paragraphs(squad):

@@ -10,69 +10,54 @@ from smft_jax.data.retelling import statements
 from tests.support import real_data
 
 
-def _declared(question, answer):
-  made = declarative.frames(question, answer)
-  return [f'{before}{answer}{after}' for before, after in made]
-
-
 @pytest.mark.parametrize(
   ('question', 'answer', 'expected'),
   [
     (
       'Who wrote Emma?',
       'Ada',
-      ['Ada wrote Emma.', 'The one who wrote Emma is Ada.'],
+      'Ada wrote Emma. The one who wrote Emma is Ada.',
     ),
     (
       'who was the first king of Spain',
       'Ada',
-      ['Ada was the first king of Spain.', 'The first king of Spain was Ada.'],
+      'Ada was the first king of Spain. The first king of Spain was Ada.',
     ),
     (
       'Who has won most often?',
       'Ada',
-      ['Ada has won most often.', 'The one who has won most often is Ada.'],
+      'Ada has won most often. The one who has won most often is Ada.',
     ),
     (
       'Which river flows through Paris?',
-      'the Seine',
-      [
-        'the Seine flows through Paris.',
-        'The river that flows through Paris is the Seine.',
-      ],
+      'Seine',
+      'Seine flows through Paris. The river that flows through Paris is Seine.',
     ),
     (
       'What city is called the white one?',
-      'Lisbon',
-      [
-        'Lisbon is called the white one.',
-        'The city that is called the white one is Lisbon.',
-      ],
+      'Oslo',
+      'Oslo is called the white one. The city that is called the white one is'
+      ' Oslo.',
     ),
-    (
-      'What is the capital of France?',
-      'Paris',
-      ['The capital of France is Paris.'],
-    ),
-    (
-      'In which year was the tower first lit?',
-      '1889',
-      [],  # no verb that we know
-    ),
+    ('What is the capital of Italy?', 'Rome', 'The capital of Italy is Rome.'),
+    # No verb of ours.
+    ('In which year was the tower first lit?', '1889', ''),
     (
       'In which year was the tower first painted?',
       '1889',
-      ['The tower was first painted in 1889.'],
+      'The tower was first painted in 1889.',
     ),
-    ('When was Ada born?', 'May 6, 1901', ['Ada was born on May 6, 1901.']),
-    ('When was Ada born?', 'the same year', []),
-    ('When did the war end?', '1918', ['The war ended in 1918.']),
-    ('Where was Ada born?', 'Lisbon', ['Ada was born in Lisbon.']),
-    ('Where is Ada buried?', 'near Rome', ['Ada is buried near Rome.']),
+    ('When was Ada born?', 'May 6, 1901', 'Ada was born on May 6, 1901.'),
+    ('When was Ada born?', 'the same year', ''),
+    ('When did the war end?', '1918', 'The war ended in 1918.'),
+    ('Where was Ada born?', 'Lisbon', 'Ada was born in Lisbon.'),
+    ('Where is Ada buried?', 'near Rome', 'Ada is buried near Rome.'),
   ],
 )
 def test_statements_made_of_a_question(question, answer, expected):
-  assert _declared(question, answer) == expected
+  made = declarative.frames(question, answer)
+  statements = [f'{before}{answer}{after}' for before, after in made]
+  assert ' '.join(statements) == expected
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,11 @@ def _write(tmp_path):
   """Writes rows as JSON lines, bytes as they are; returns the path."""
 
   def write(*rows, name='mine.jsonl'):
-    lines = [
-      row if isinstance(row, bytes) else json.dumps(row).encode()
-      for row in rows
-    ]
-    file = tmp_path / name
-    file.write_bytes(b'\n'.join(lines))
-    return str(file)
+    lines = (
+      r if isinstance(r, bytes) else json.dumps(r).encode() for r in rows
+    )
+    (tmp_path / name).write_bytes(b'\n'.join(lines))
+    return str(tmp_path / name)
 
   return write
 
@@ -71,17 +69,13 @@ def test_questions_in_other_words(write):
     {'question': 'How many?', 'answer': 'Half is <<8/2=4>>4.\n#### 4'},
     name='mine.json',
   )
-  assert _reader().questions(path) == [
-    sources.QuestionAnswer(
-      id='mine:1', question='Who?', answers=('Ada', 'Ada K.')
-    ),
-    sources.QuestionAnswer(id='mine:2', question='When?', answers=('1863',)),
-    sources.QuestionAnswer(
-      id='mine:3', question='Where?', answers=('Rome', 'Roma')
-    ),
-    sources.QuestionAnswer(
-      id='mine:4', question='How many?', answers=('4',), working='Half is 4.'
-    ),
+  read = _reader().questions(path)
+  assert [q.id for q in read] == [f'mine:{i}' for i in (1, 2, 3, 4)]
+  assert [(q.question, q.answers, q.working) for q in read] == [
+    ('Who?', ('Ada', 'Ada K.'), ''),
+    ('When?', ('1863',), ''),
+    ('Where?', ('Rome', 'Roma'), ''),
+    ('How many?', ('4',), 'Half is 4.'),
   ]
 
 
@@ -128,20 +122,14 @@ def test_documents_of_ones_own(write):
     },
     {'text': 'One sentence only', 'questions': None, 'context': 'other'},
   )
+  asked = sources.QuestionAnswer(
+    id='a/0', question='What?', answers=('a port', 'port')
+  )
   assert _reader().documents(path) == [
     sources.SourceDocument(
-      id='a',
-      title='Lisbon',
-      text='A port.',
-      questions=(
-        sources.QuestionAnswer(
-          id='a/0', question='What?', answers=('a port', 'port')
-        ),
-      ),
+      id='a', title='Lisbon', text='A port.', questions=(asked,)
     ),
-    sources.SourceDocument(
-      id='mine:2', title='', text='One sentence only', questions=()
-    ),
+    sources.SourceDocument(id='mine:2', title='', text='One sentence only'),
   ]
 
 
@@ -156,19 +144,11 @@ def test_a_folder_of_texts(tmp_path):
 
 
 def test_choices(write):
-  row = {
-    'ind': 3,
-    'activity_label': 'Tea',
-    'ctx_a': 'She boils water.',
-    'ctx_b': 'she',
-    'endings': ['pours it.', 'flies.'],
-    'label': '0',
-  }
+  row = {'activity_label': 'Tea', 'ctx_a': 'She boils water.', 'ctx_b': 'she'}
+  row |= {'ind': 3, 'endings': ['pours it.', 'flies.'], 'label': '0'}
   (choice,) = _reader().choices(write(row))
   assert choice == task.Choice(
-    prompt='Tea: She boils water. She',
-    endings=('pours it.', 'flies.'),
-    label=0,
+    prompt='Tea: She boils water. She', endings=('pours it.', 'flies.'), label=0
   )
 
 
@@ -230,9 +210,8 @@ def test_a_document_stays_if_its_question_is_skipped(write):
 
 def test_a_paragraph_stays_if_its_question_is_skipped(write):
   row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': {'text': []}}
-  path = write(row)
   reader = _skipping()
-  (document,) = reader.documents(path)
+  (document,) = reader.documents(write(row))
   assert (document.id, document.questions) == ('T/0', ())
   assert reader.problems.counts == {'no_answer': 1}
 

@@ -19,10 +19,12 @@ def _rows(name, split, data_dir):
   return list(tfds_files.read_examples(name, split, str(data_dir), problems))
 
 
-def _one_line(raised):
-  message = str(raised.value)
-  assert '\n' not in message
-  return message
+def _refused(name, split, data_dir):
+  """The message when a split is refused."""
+  with pytest.raises(schema.UserError) as raised:
+    _rows(name, split, data_dir)
+  assert '\n' not in str(raised.value)
+  return str(raised.value)
 
 
 def test_text_is_decoded_all_the_way_down(folder):
@@ -33,7 +35,7 @@ def test_text_is_decoded_all_the_way_down(folder):
   assert 'Café' in example['context']
 
 
-def test_the_newest_version_is_rows(tmp_path):
+def test_the_newest_version_is_read(tmp_path):
   for version in ('9.0.0', '10.0.0', '1.9.9'):
     examples = [{'title': 't', 'text': version}]
     small_tfds.write(
@@ -57,23 +59,19 @@ def test_the_newest_version_is_rows(tmp_path):
 )
 def test_names_that_are_not_there(folder, name, split, said):
   before = sorted(folder.rglob('*'))
-  with pytest.raises(schema.UserError) as raised:
-    _rows(name, split, folder)
-  assert said in _one_line(raised)
-  assert str(folder) in str(raised.value)
+  message = _refused(name, split, folder)
+  assert said in message
+  assert str(folder) in message
   assert sorted(folder.rglob('*')) == before
 
 
 def test_a_data_dir_that_is_not_there(folder):
   wrong = folder.parent / f'{folder.name}x'
-  with pytest.raises(schema.UserError) as raised:
-    _rows('wikitext2', 'test', wrong)
-  message = _one_line(raised)
+  message = _refused('wikitext2', 'test', wrong)
   assert 'config.data.data_dir' in message
   assert f'did you mean {folder.name!r}' in message
-  with pytest.raises(schema.UserError) as raised:
-    _rows('wikitext2', 'test', '')
-  assert '--config.data.data_dir=FOLDER' in _one_line(raised)
+  said = _refused('wikitext2', 'test', '')
+  assert '--config.data.data_dir=FOLDER' in said
 
 
 def _damaged(tmp_path, damage):
@@ -122,9 +120,7 @@ def _cut_info(file):
 )
 def test_damaged_files(tmp_path, damage):
   folder = _damaged(tmp_path, damage)
-  with pytest.raises(schema.UserError) as raised:
-    _rows('notes', 'train', tmp_path)
-  message = _one_line(raised)
+  message = _refused('notes', 'train', tmp_path)
   assert str(folder) in message
   assert 'cut short or damaged' in message
 
@@ -136,26 +132,21 @@ def test_undamaged_files(tmp_path):
 
 def test_an_empty_data_set(tmp_path):
   small_tfds.write(tmp_path, 'notes', {'train': []}, small_tfds.TEXT)
-  with pytest.raises(schema.UserError) as raised:
-    _rows('notes', 'train', tmp_path)
-  assert 'holds no example' in _one_line(raised)
+  assert 'holds no example' in _refused('notes', 'train', tmp_path)
 
 
 def test_another_file_format(tmp_path):
   folder = _damaged(tmp_path, lambda file: None)
   info = folder / 'dataset_info.json'
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-  with pytest.raises(schema.UserError) as raised:
-    _rows('notes', 'train', tmp_path)
-  assert '--file_format=array_record' in _one_line(raised)
+  said = _refused('notes', 'train', tmp_path)
+  assert '--file_format=array_record' in said
 
 
 def test_text_that_is_not_utf8_is_told_by_its_example(tmp_path):
   examples = [{'title': 't', 'text': text} for text in ('a', b'caf\xe9', 'c')]
   small_tfds.write(tmp_path, 'notes', {'train': examples}, small_tfds.TEXT)
-  with pytest.raises(schema.UserError) as raised:
-    _rows('notes', 'train', tmp_path)
-  message = _one_line(raised)
+  message = _refused('notes', 'train', tmp_path)
   assert message.startswith('notes:train, example 1: ')
   assert 'utf-8' in message
   problems = problems_lib.Problems('skip')
