@@ -1,5 +1,6 @@
 """The documentation tells the truth where that can be checked by running it."""
 
+import ast
 import contextlib
 import importlib
 import importlib.util
@@ -17,6 +18,7 @@ import yaml
 
 from smft_jax import ask
 from smft_jax import export
+from smft_jax import methods as methods_lib
 from smft_jax import train
 from smft_jax.analyze import __main__ as analyze
 from smft_jax.compile import __main__ as compile_lib
@@ -38,9 +40,9 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def text_of(page):
-  """A page with the files that it takes in."""
+  """A page with the files that it includes."""
   return re.sub(
-    r'^--8<-- "(.*?)(?::\d+)?"$',
+    r'^--8<-- "(launch/.*?)(?::\d+)?"$',
     lambda found: (ROOT / found[1]).read_text(),
     (DOCS / page).read_text(),
     flags=re.M,
@@ -79,7 +81,7 @@ def test_python_blocks_print_what_they_say(page, monkeypatch):
 
 
 def commands(page):
-  """The programs of ours that a page runs, with their arguments."""
+  """Our programs that a page runs, with their arguments."""
   for code, _ in blocks(page, 'bash'):
     for line in code.replace('\\\n', ' ').split('\n'):
       found = re.match(r' *(?:\w+=\S+ )*python -m ([\w.]+)(.*)', line)
@@ -88,7 +90,7 @@ def commands(page):
 
 
 def through(program):
-  """Reads its command line, and stops before it looks for a run."""
+  """Reads a program's command line, and stops before it looks for a run."""
 
   class Stopped(Exception):
     pass
@@ -150,7 +152,7 @@ def test_what_a_sentence_names_is_there(page):
 
 
 def ids_of(page):
-  """What a link may point at in a page: its headings, its modules' members."""
+  """Targets of links into a page: its headings and its modules' members."""
   text = (DOCS / page).read_text()
   headings = re.findall(r'^#+ (.*)$', text, re.M)
   return {
@@ -177,6 +179,21 @@ def test_links_lead_somewhere(page):
       assert fragment in ids_of(path.resolve().relative_to(DOCS)), link
 
 
+def test_contributing_has_the_layers_that_are_tested():
+  tree = ast.parse((ROOT / 'tests' / 'test_imports.py').read_text())
+  (layers,) = [
+    ast.literal_eval(node.value)
+    for node in tree.body
+    if isinstance(node, ast.Assign) and node.targets[0].id == 'LAYERS'
+  ]
+  rows = re.findall(
+    r'^\| (\d+) \| (.*) \|$', (ROOT / 'CONTRIBUTING.md').read_text(), re.M
+  )
+  assert [(int(number), row.split()) for number, row in rows] == [
+    (i + 1, [f'`{room}`' for room in layer]) for i, layer in enumerate(layers)
+  ]
+
+
 def leaves(nav):
   for entry in nav:
     (value,) = entry.values()
@@ -188,18 +205,21 @@ def test_the_menu_names_every_page_once():
   assert sorted(leaves(settings['nav'])) == PAGES
 
 
-def test_every_module_is_in_the_reference_once():
-  there = sorted(
-    '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-    for path in (ROOT / 'smft_jax').rglob('*.py')
-    if not path.name.startswith('_')
-  )
-  assert sorted(m for page in PAGES for m in modules_in(page)) == there
+def test_the_reference_has_what_users_call_once():
+  named = [module for page in PAGES for module in modules_in(page)]
+  assert len(named) == len(set(named))
+  for module in named:
+    assert importlib.util.find_spec(module), module
+  package = ROOT / 'smft_jax'
+  # The parts, and what can be chosen by name; of other rooms not every file.
+  parts = {f'smft_jax.{path.stem}' for path in package.glob('[a-z]*.py')}
+  methods = {f'smft_jax.methods.{name}' for name in methods_lib.METHODS}
+  assert parts | methods <= set(named)
 
 
 @pytest.mark.slow
 def test_the_tutorial_works_from_its_first_command_to_its_last(tmp_path):
-  """As it is written, but for the config: a world and a model of seconds."""
+  """As written, except for the config: a world and a model of seconds."""
   (tmp_path / 'configs').mkdir()
   config = tiny_run.write_config(tmp_path / 'configs')
   config.rename(config.with_name('docqa.py'))
@@ -230,7 +250,8 @@ def test_the_site_is_built_without_a_warning_and_asks_for_no_other(tmp_path):
   pytest.importorskip('mkdocstrings')
   for name in ('docs', 'launch', 'smft_jax'):
     shutil.copytree(ROOT / name, tmp_path / name)
-  shutil.copy(ROOT / 'mkdocs.yml', tmp_path)
+  for name in ('mkdocs.yml', 'README.md'):
+    shutil.copy(ROOT / name, tmp_path)
   done = subprocess.run(
     [sys.executable, '-m', 'zensical', 'build', '--strict'],
     cwd=tmp_path,

@@ -32,20 +32,38 @@ def test_python_blocks_print_what_they_say(code):
   assert printed.getvalue().split('\n')[:-1] == promised
 
 
-def test_the_file_tree_names_every_module_and_no_other():
-  tree = next(block for block in blocks('') if 'product_keys.py' in block)
-  named = set(re.findall(r'\w+\.py\b', tree))
-  package = ROOT / 'smft_jax'
-  there = {p.name for p in package.rglob('*.py')} - {'__init__.py'}
-  there |= {p.name for p in (ROOT / 'configs').glob('*.py')}
-  there |= {p.name for p in (ROOT / 'benchmarks').glob('*.py')} - {
-    '__init__.py'
+def test_the_map_names_every_room_and_no_other():
+  (tree,) = [block for block in blocks('') if block.startswith('smft_jax/\n')]
+  named = re.findall(r'^  (\S+)  ', tree, re.M)
+  rooms = {
+    f'{path.name}/' if path.is_dir() else path.name
+    for path in (ROOT / 'smft_jax').iterdir()
+    if path.name not in ('__init__.py', '__pycache__')
   }
-  # methods/ is one line in the tree.
-  there -= {p.name for p in (package / 'methods').glob('*.py')}
-  assert named == there
+  assert len(named) == len(set(named))
+  assert set(named) == rooms
+  for folder in re.findall(r'^(\w+)/', tree, re.M):
+    assert (ROOT / folder).is_dir(), folder
 
 
-def test_the_pictures_exist():
-  for picture in re.findall(r'!\[.*?\]\((.*?)\)', README):
-    assert (ROOT / picture).is_file()
+def test_it_is_read_in_two_minutes():
+  assert len(README.splitlines()) <= 170
+
+
+def test_links_and_pictures_exist():
+  links = re.findall(r'\]\((?!https?:)(.*?)(?:#.*?)?\)', README)
+  assert 'docs/numbers.md' in links
+  for link in links:
+    assert (ROOT / link).exists(), link
+
+
+def test_its_numbers_on_rivals_are_those_of_the_table():
+  (sentence,) = re.findall(r'recalls up to .*?LoRA .*?%', README, re.S)
+  numbers = (ROOT / 'docs' / 'numbers.md').read_text()
+  shares = re.findall(r'[\d.]+%', sentence)
+  methods = (r'\*\*sparse memory\*\*', 'full finetuning', 'LoRA, rank 16')
+  for method, share in zip(methods, shares, strict=True):
+    (best,) = re.findall(
+      rf'^\| {method} \| [^|]* ± [^|]* \| ([\d.]+%)', numbers, re.M
+    )
+    assert best == share
