@@ -84,7 +84,7 @@ def commands(page):
   """Our programs that a page runs, with their arguments."""
   for code, _ in blocks(page, 'bash'):
     for line in code.replace('\\\n', ' ').split('\n'):
-      found = re.match(r' *(?:\w+=\S+ )*python -m ([\w.]+)(.*)', line)
+      found = re.match(r' *(?:\w+=\S+ )*python -m (smft_jax[\w.]*)(.*)', line)
       if found:
         yield found[1], shlex.split(found[2])
 
