@@ -45,7 +45,7 @@ _TIMED_S = 60
 
 def load(variant: str) -> config_lib.Experiment:
   """The experiment, with a name in place of the data that it would read."""
-  return shapes_lib.experiment_of(config_file.load(f'{_CONFIG}:{variant}'))
+  return shapes_lib.parse_experiment(config_file.load(f'{_CONFIG}:{variant}'))
 
 
 def fill(shapes: state_lib.TrainState) -> state_lib.TrainState:
@@ -153,9 +153,9 @@ def main(argv: Sequence[str]) -> None:
   at_hand = options.topology is None
   device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)[0]
   known = compiled.DEVICES.get(device.device_kind)
-  room = known.memory if known else compiled.room(device)
+  room = known.memory if known else compiled.free_memory(device)
   experiment = load(options.variant)
-  vocab_size, length = shapes_lib.rows(experiment)
+  vocab_size, length = shapes_lib.vocab_size_and_length(experiment)
   state = shapes_lib.state(experiment, vocab_size)
   batch = make_batch(experiment, length)
   table = state_lib.value_table(state.params)

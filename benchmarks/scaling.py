@@ -18,8 +18,8 @@ import sys
 
 from benchmarks import paper_1b
 from smft_jax import schema
-from smft_jax.compile import __main__ as compile_lib
 from smft_jax.compile import compiled
+from smft_jax.compile import estimate as estimate_lib
 from smft_jax.compile import shapes
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
@@ -87,7 +87,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
   R, M, t = mesh.data, mesh.memory, experiment.method.t
   N, V, H, k = memory.num_slots, memory.value_dim, memory.num_heads, memory.k
   n = math.isqrt(N)
-  vocab_size, L = shapes.rows(experiment)
+  vocab_size, L = shapes.vocab_size_and_length(experiment)
   B = stream.batch_size
   T = B * L // R
   params = shapes.state(
@@ -114,7 +114,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
 def measure(topology: str, data: int, memory: int, slots: int) -> str:
   """A line of the table."""
   experiment = resized(data, memory, slots)
-  found = compile_lib.report(experiment, compiled.tpu(topology))
+  found = estimate_lib.estimate(experiment, compiled.tpu(topology))
   kept = sum(
     found.memory[kind]
     for kind in (

@@ -117,7 +117,7 @@ def with_config(program, check=config_lib.from_config_dict):
 UNDERSTOOD_BY = {
   'smft_jax.analyze': through(analyze),
   'smft_jax.ask': through(ask),
-  'smft_jax.compile': with_config(compile_lib, shapes.experiment_of),
+  'smft_jax.compile': with_config(compile_lib, shapes.parse_experiment),
   'smft_jax.data.augment': augment._arguments,
   'smft_jax.export': through(export),
   'smft_jax.lesson': lesson_program._parse,

@@ -1,1 +1,1 @@
-"""Prints what a step needs of devices that are not here: python -m smft_jax.compile."""
+"""Estimates what a step needs of devices: python -m smft_jax.compile."""

@@ -1,7 +1,6 @@
-"""What a compiled program needs, on a device at hand or on none.
+"""What a compiled program needs of a device.
 
-XLA compiles for a TPU that nobody has at hand, and tells what the program would
-take of it: see `tpu`.
+The device need not exist: XLA compiles for TPUs that are absent (`tpu`).
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from jax.experimental import topologies
 
 from smft_jax import schema
 
-# Instructions that hand an array on, or write into it in place. What happens
-# inside a fusion or a loop has lines of its own.
+# Instructions that pass an array on, or write into it in place. The inside of a
+# fusion or a loop has lines of its own.
 _PASSES_ON = {
   *('parameter', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'call'),
   *('conditional', 'fusion', 'scatter', 'dynamic-update-slice', 'opt-barrier'),
@@ -29,18 +28,17 @@ _PASSES_ON = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Device:
-  """What the maker says of one chip.
+  """The maker's numbers for one device.
 
   Attributes:
     memory: Bytes.
-    bandwidth: Of that memory, bytes per second.
+    bandwidth: Of that memory, in bytes per second.
     flops: Dense bfloat16 operations per second.
-    links: Bytes per second that a chip sends to others, over all its links at
-      once: of a TPU to its pod, of a GPU to its machine. Half of what is said
-      of both directions.
-    source: The page that says so.
+    links: Bytes per second that it sends over all its links at once: within the
+      pod of a TPU, within the machine of a GPU. Half of a bidirectional rate.
+    source: The page with these numbers.
   """
 
   memory: float
@@ -50,44 +48,18 @@ class Device:
   source: str
 
 
+_TPU = 'https://docs.cloud.google.com/tpu/docs'
+_NVIDIA = 'https://www.nvidia.com/en-us/data-center'
 DEVICES = {
-  'TPU v5 lite': Device(
-    memory=16e9,
-    bandwidth=819e9,
-    flops=197e12,
-    links=200e9,
-    source='https://docs.cloud.google.com/tpu/docs/v5e',
-  ),
-  'TPU v5': Device(
-    memory=95e9,
-    bandwidth=2765e9,
-    flops=459e12,
-    links=600e9,
-    source='https://docs.cloud.google.com/tpu/docs/v5p',
-  ),
-  'TPU v6 lite': Device(
-    memory=32e9,
-    bandwidth=1638e9,
-    flops=918e12,
-    links=400e9,
-    source='https://docs.cloud.google.com/tpu/docs/v6e',
-  ),
+  'TPU v5 lite': Device(16e9, 819e9, 197e12, 200e9, f'{_TPU}/v5e'),
+  'TPU v5': Device(95e9, 2765e9, 459e12, 600e9, f'{_TPU}/v5p'),
+  'TPU v6 lite': Device(32e9, 1638e9, 918e12, 400e9, f'{_TPU}/v6e'),
   'NVIDIA H100 80GB HBM3': Device(
-    memory=80e9,
-    bandwidth=3.35e12,
-    flops=989e12,
-    links=450e9,
-    source='https://www.nvidia.com/en-us/data-center/h100/',
+    80e9, 3.35e12, 989e12, 450e9, f'{_NVIDIA}/h100/'
   ),
-  'NVIDIA H200': Device(
-    memory=141e9,
-    bandwidth=4.8e12,
-    flops=989e12,
-    links=450e9,
-    source='https://www.nvidia.com/en-us/data-center/h200/',
-  ),
+  'NVIDIA H200': Device(141e9, 4.8e12, 989e12, 450e9, f'{_NVIDIA}/h200/'),
 }
-"""By the name that jax gives them; 'TPU v5' is v5p, the lite ones v5e, v6e."""
+"""By `jax.Device.device_kind`; 'TPU v5' is v5p, the lite ones v5e and v6e."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +67,11 @@ class Program:
   """A compiled program.
 
   Attributes:
-    memory: Bytes by what they are for; together the peak.
+    memory: Bytes by use; their sum is the peak.
     cost: The compiler's own count: flops, bytes accessed, optimal_seconds.
-    text: The program in XLA's words.
-    run: It, or None where the compiler refused it.
-    refusal: Why.
+    text: The program as HLO text.
+    run: The executable, or None if the compiler refused it.
+    refusal: Why it did, or ''.
   """
 
   memory: dict[str, float]
@@ -110,20 +82,20 @@ class Program:
 
   @property
   def peak(self) -> float:
-    """Bytes."""
+    """Peak memory in bytes."""
     return sum(self.memory.values())
 
 
 def on_device(device: jax.Device, tree: Any) -> Any:
-  """Shapes of arrays, or of their shapes, that lie on one device."""
+  """Returns the shapes of a tree of arrays or shapes, placed on one device."""
   sharding = jax.sharding.SingleDeviceSharding(device)
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
   )
 
 
-def bytes_on_chip(tree: Any) -> int:
-  """Bytes that one device has of shapes with shardings."""
+def bytes_per_device(tree: Any) -> int:
+  """Returns the bytes on one device of shapes with shardings."""
   return sum(
     math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -131,15 +103,15 @@ def bytes_on_chip(tree: Any) -> int:
 
 
 def compile_for(function: Any, *shapes: Any) -> Program:
-  """Compiles a function for the devices its arguments lie on, there or not.
+  """Compiles a function for the devices of its arguments.
 
   Args:
-    function: Jitted, see `jax.jit`.
+    function: A result of `jax.jit`.
     *shapes: Trees of `jax.ShapeDtypeStruct`s with shardings.
 
   Returns:
-    The program. If it does not fit the devices, only its arguments and its
-    temporaries are known.
+    The program. If it does not fit the devices, its memory has only arguments
+    and temporaries.
   """
   try:
     compiled = function.lower(*shapes).compile()
@@ -150,7 +122,7 @@ def compile_for(function: Any, *shapes: Any) -> Program:
     size = re.search(r'temporaries \(([\d.]+)G\)', refusal[1])
     return Program(
       memory={
-        'arguments': float(bytes_on_chip(shapes)),
+        'arguments': float(bytes_per_device(shapes)),
         'temporaries': float(size[1]) * 2**30 if size else math.inf,
       },
       refusal=refusal[1],
@@ -165,7 +137,7 @@ def compile_for(function: Any, *shapes: Any) -> Program:
       'temporaries': sizes.temp_size_in_bytes,
       'code': sizes.generated_code_size_in_bytes,
     },
-    # Where the compiler does not know, it says a negative number or nothing.
+    # The compiler gives no number or a negative one where it does not know.
     cost={
       name: cost[name]
       for name in ('flops', 'bytes accessed', 'optimal_seconds')
@@ -177,15 +149,15 @@ def compile_for(function: Any, *shapes: Any) -> Program:
 
 
 def arrays_made(text: str, shape: Sequence[int]) -> list[str]:
-  """Instructions of a compiled program that make an array of a shape.
+  """Finds the instructions of a program that make a new array of a shape.
 
   Args:
     text: `Program.text`.
     shape: Such as [N, V].
 
   Returns:
-    Their lines, up to the operands. An array that comes in, is handed on and
-    is written in place makes none.
+    Their lines, up to the operands. Passing an argument on and writing it in
+    place make no array.
 
   Example:
     >>> import jax.numpy as jnp
@@ -204,45 +176,45 @@ def arrays_made(text: str, shape: Sequence[int]) -> list[str]:
 
 
 def tpu(topology: str) -> list[jax.Device]:
-  """The chips of a TPU that need not be there.
+  """Returns the chips of a TPU topology, to compile for; no TPU is needed.
 
   Args:
     topology: Such as 'v5p:2x2x1'.
 
   Raises:
-    UserError: If there is no such TPU, no libtpu to compile for it, or its
-      chips are not in `DEVICES`.
+    UserError: If the topology is unknown, libtpu is not installed, or `DEVICES`
+      lacks its chips.
   """
   if importlib.util.find_spec('libtpu') is None:
     raise schema.UserError(
       '--topology needs libtpu: pip install "smft-jax[tpu]"'
     )
-  # Else libtpu looks for the TPU of this machine, waits for it, and complains.
+  # Otherwise libtpu looks for a TPU in this machine, waits, and complains.
   os.environ['TPU_SKIP_MDS_QUERY'] = '1'
   os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
   os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
-  # Nor does it take a TPU that another process must not share.
+  # Do not lock a TPU that other processes use.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   jax.config.update('jax_platforms', 'cpu')
   try:
     found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
   except jax.errors.JaxRuntimeError as error:
     raise schema.UserError(
-      f'--topology={topology} is not known; v5e:1x1, v5p:2x2x1 and v6e:1x1'
-      f' are ({str(error).splitlines()[0]})'
+      f'--topology={topology} is unknown; v5e:1x1, v5p:2x2x1 and v6e:1x1'
+      f' are known ({str(error).splitlines()[0]})'
     ) from None
   devices: list[jax.Device] = list(found.devices)
   kind = devices[0].device_kind
   if kind not in DEVICES:
     raise schema.UserError(
-      f'--topology={topology} has chips of a kind, {kind!r}, whose memory and'
-      f' peak rates are not known here: take v5e, v5p or v6e'
+      f'--topology={topology} has chips {kind!r}, whose memory and peak rates'
+      ' are unknown: use v5e, v5p or v6e'
     )
   return devices
 
 
-def room(device: jax.Device) -> float:
-  """Bytes free on a device at hand; infinite where it does not say."""
+def free_memory(device: jax.Device) -> float:
+  """Returns the free bytes of a device; infinite if it does not tell."""
   if device.platform == 'cpu':
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_AVPHYS_PAGES')
   return (device.memory_stats() or {}).get('bytes_limit', math.inf)

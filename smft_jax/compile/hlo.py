@@ -1,9 +1,8 @@
-"""A compiled program as XLA's text tells it: its instructions, how often run.
+"""Parses XLA's text of a compiled program.
 
-The text is a list of computations. One in the body of a loop runs as often as
-the loop turns: XLA notes that where it knows, and else a loop that counts up to
-a number, as those of `jax.lax.scan` do, is taken to begin at 0; of any other a
-single turn counts.
+The text is a list of computations. The body of a loop runs once per iteration.
+The number of iterations is XLA's where it notes one; else that of a loop that
+counts up to a constant, assumed to start at 0, as in `jax.lax.scan`; else 1.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _CALLED = re.compile(
   r'false_computation|branch_computations)=(\{[^}]*\}|%?[\w.-]+)'
 )
 _TURNS = re.compile(r'known_trip_count[^}]*?"?n"?[:=]"?(\d+)')
-# These name the computation that a start has begun.
+# These repeat the name of a computation that a start already runs.
 _NAMED_AGAIN = ('async-update', 'async-done', 'call-update', 'call-done')
 
 
@@ -33,10 +32,10 @@ class Array:
   """An array of a program.
 
   Attributes:
-    text: Such as 'f32[3,5]'.
-    num_bytes: Of it.
-    in_memory: Whether it lies in the memory of the device, and not closer to
-      what computes.
+    text: Dtype and shape, such as 'f32[3,5]'.
+    num_bytes: Size in bytes.
+    in_memory: Whether it is in the main memory of the device, not closer to its
+      compute units.
   """
 
   text: str
@@ -49,12 +48,12 @@ class Instruction:
   """An instruction of a computation.
 
   Attributes:
-    name: It is that of its result, too.
+    name: Name of the instruction and of its result.
     opcode: Such as 'all-reduce'.
-    results: Its result, or what the tuple of its results holds.
+    results: The result, or the elements of a tuple.
     operands: Names of instructions of the same computation.
-    attributes: What stands behind the operands.
-    is_root: Whether its result is that of the computation.
+    attributes: The text after the operands.
+    is_root: Whether the computation returns its result.
   """
 
   name: str
@@ -66,7 +65,7 @@ class Instruction:
 
   @property
   def called(self) -> list[tuple[str, str]]:
-    """Pairs (as what, name of a computation)."""
+    """Pairs (role, name of a computation) that the instruction calls."""
     return [
       (match[1], name)
       for match in _CALLED.finditer(self.attributes)
@@ -79,8 +78,8 @@ class Program:
   """A program.
 
   Attributes:
-    computations: Their instructions, by name.
-    entry: The one that is run.
+    computations: Instructions by name of the computation.
+    entry: Name of the computation that runs first.
   """
 
   computations: dict[str, tuple[Instruction, ...]]
@@ -88,14 +87,14 @@ class Program:
 
   @functools.cached_property
   def times(self) -> dict[str, int]:
-    """How often each computation runs in a call; those that do not are out."""
+    """How often each computation runs in a call, without those that do not."""
     counted: dict[str, int] = {}
     self._visit(self.entry, 1, counted)
     return counted
 
   @functools.cached_property
   def fused(self) -> frozenset[str]:
-    """Computations whose arrays are not made one by one."""
+    """Computations whose intermediate arrays are never written to memory."""
     return frozenset(
       name
       for instructions in self.computations.values()
@@ -105,7 +104,7 @@ class Program:
     )
 
   def instructions(self) -> Iterator[tuple[str, Instruction, int]]:
-    """What runs: name of the computation, instruction, how often."""
+    """Yields name of the computation, instruction, and how often it runs."""
     for name, times in self.times.items():
       for instruction in self.computations[name]:
         yield name, instruction, times
@@ -135,10 +134,10 @@ class Program:
 
 
 def parse(text: str) -> Program:
-  r"""Reads a program.
+  r"""Parses a program.
 
   Args:
-    text: What `jax.stages.Compiled.as_text` gives.
+    text: From `jax.stages.Compiled.as_text`.
 
   Returns:
     The program.
@@ -166,7 +165,7 @@ def parse(text: str) -> Program:
       found[name] = []
       entry = name if header[1] else entry
     elif match and name:
-      # A constant or the number of a parameter stands where operands do.
+      # A constant and the index of a parameter are written like operands.
       inside, _, behind = match[4].partition(')')
       operands = tuple(re.findall(r'%([\w.-]+)', inside))
       found[name].append(
@@ -196,6 +195,6 @@ def _array(match: re.Match) -> Array:
 
 
 def _bits(dtype: str) -> int:
-  """'bf16' -> 16; a boolean takes a byte."""
+  """Returns the bits of a dtype: 16 for 'bf16', 8 for a boolean."""
   digits = re.search(r'\d+', dtype)
   return int(digits[0]) if digits else 8

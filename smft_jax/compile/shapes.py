@@ -1,6 +1,6 @@
-"""The training step of a config in shapes alone: nothing is made or read.
+"""The arguments of a config's training step as shapes, without any arrays.
 
-What `jax.jit` needs to lower a step, for devices that need not be there.
+`jax.jit` lowers a step from these, for devices that need not exist.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def step(
   experiment: config_lib.Experiment,
   devices: Sequence[jax.Device] | None = None,
 ) -> tuple[state_lib.TrainState, batches.Batch]:
-  """The arguments of `step_lib.train_step` in a run of a config.
+  """Returns the arguments of `step_lib.train_step` in a run of a config.
 
-  It is the step on the stream, or without one that of pretraining.
+  The step is that on the stream, or without a stream that of pretraining.
 
   Args:
     experiment: The config.
-    devices: Those of its mesh; None takes those at hand.
+    devices: Devices of its mesh; None takes those of this machine.
 
   Returns:
     State and batch, with `jax.ShapeDtypeStruct`s for arrays; with shardings if
-    the config has a mesh. A run may take the hidden states below the memory
-    from an earlier step; here every step computes them.
+    the config has a mesh. A run may reuse hidden states below the memory from
+    an earlier step; this step computes them.
 
   Raises:
     UserError: If the method takes no steps.
   """
-  vocab_size, length = rows(experiment)
+  vocab_size, length = vocab_size_and_length(experiment)
   found = state(experiment, vocab_size, devices)
   if found.method.update == 'none':
     raise schema.UserError(
@@ -64,11 +64,11 @@ def step(
   return found, batch(experiment, length, layout)
 
 
-def experiment_of(config: config_dict.ConfigDict) -> config_lib.Experiment:
-  """A config's experiment, with a name in place of data that is not named.
+def parse_experiment(config: config_dict.ConfigDict) -> config_lib.Experiment:
+  """Parses a config, with a placeholder for data that must be named.
 
   Raises:
-    UserError: As `config.from_config_dict`, but not for missing data.
+    UserError: As in `config.from_config_dict`, but not for missing data.
   """
   for key in config.get('data', {}):
     try:
@@ -78,12 +78,12 @@ def experiment_of(config: config_dict.ConfigDict) -> config_lib.Experiment:
   return config_lib.from_config_dict(config)
 
 
-def rows(experiment: config_lib.Experiment) -> tuple[int, int]:
-  """The size of the vocabulary, and how long the rows of a step are.
+def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
+  """Returns the size of the vocabulary and the length of a step's rows.
 
-  Of the embedded world both are what they are in a run. Of other data, which
-  need not be at hand, they are the most that the config allows: the size of
-  `data.tokenizer`, or `data.tokenizer_vocab_size` where none is given, and
+  For the embedded world both are those of a run. For other data, which is not
+  read, they are the largest that the config allows: the size of
+  `data.tokenizer`, by default `data.tokenizer_vocab_size`; and
   `stream.max_length` or `base.max_length`.
   """
   settings: Any = experiment.data
@@ -115,11 +115,11 @@ def state(
   vocab_size: int,
   devices: Sequence[jax.Device] | None = None,
 ) -> state_lib.TrainState:
-  """The state before the first step: neither time nor memory are taken.
+  """Returns the state before the first step, without making arrays.
 
   Args:
     experiment: As in `step`.
-    vocab_size: T.
+    vocab_size: Size of the vocabulary.
     devices: As in `step`.
 
   Returns:
@@ -162,12 +162,12 @@ def batch(
   length: int,
   layout: layout_lib.Layout | None,
 ) -> batches.Batch:
-  """A batch of a step, [B, L] without padding.
+  """Returns a batch of a step, [B, L] without padding.
 
   Args:
     experiment: As in `step`.
     length: L.
-    layout: Where it lies; None for one device.
+    layout: How it is sharded; None for one device.
 
   Returns:
     As in `step`.
@@ -177,22 +177,22 @@ def batch(
   packed = experiment.stream is None and experiment.base.packed
   shape = settings.batch_size, length
   return batches.Batch(
-    tokens=_split(shape, jnp.int32, layout),
-    mask=_split(shape, jnp.bool_, layout),
-    loss_weights=_split(shape, jnp.float32, layout),
-    ranked=_split(shape, jnp.bool_, layout) if replays else None,
-    segments=_split(shape, jnp.int32, layout) if packed else None,
+    tokens=_batch_shape(shape, jnp.int32, layout),
+    mask=_batch_shape(shape, jnp.bool_, layout),
+    loss_weights=_batch_shape(shape, jnp.float32, layout),
+    ranked=_batch_shape(shape, jnp.bool_, layout) if replays else None,
+    segments=_batch_shape(shape, jnp.int32, layout) if packed else None,
   )
 
 
 def _replays(experiment: config_lib.Experiment) -> bool:
-  """Whether batches of the stream hold pretraining text."""
+  """Returns whether batches of the stream hold pretraining text."""
   if experiment.method is None:
     return False
   return methods.make(experiment.method).replay_fraction > 0
 
 
-def _split(shape, dtype, layout: layout_lib.Layout | None):
-  """An array with a batch in front."""
+def _batch_shape(shape, dtype, layout: layout_lib.Layout | None):
+  """Returns a shape whose first dimension is the batch, with its sharding."""
   placed = None if layout is None else layout.sharding(layout.batch(shape))
   return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=placed)

@@ -1,4 +1,4 @@
-"""What a compiled program moves in a call: between devices, and in memory."""
+"""Bytes that a compiled program moves: between devices and in their memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = (
   *('collective-permute', 'collective-broadcast', 'ragged-all-to-all'),
 )
 
-# They hand arrays on, or what they name moves them.
+# Pass arrays on, or call computations that move them.
 _MOVE_NOTHING = frozenset(
   (
     *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast'),
@@ -23,9 +23,9 @@ _MOVE_NOTHING = frozenset(
     *('after-all', 'partition-id', 'replica-id'),
   )
 )
-# Of their first operand they read what they return.
+# Read only what they return of their first operand.
 _READ_PARTS = ('gather', 'dynamic-slice', 'slice')
-# They write in place: of these operands, as much as of the last.
+# Write in place as much as their update holds.
 _WRITE_PARTS = ('scatter', 'dynamic-update-slice')
 
 
@@ -36,9 +36,9 @@ class Collective:
   Attributes:
     kind: Such as 'all-reduce'.
     array: Its result, such as 'f32[3,5]'.
-    num_bytes: Of the result.
-    devices: How many take part with each other.
-    times: How often a call of the program comes to it.
+    num_bytes: Bytes of the result.
+    devices: Number of devices in a group.
+    times: How often it runs in a call of the program.
   """
 
   kind: str
@@ -52,7 +52,7 @@ class Collective:
 
   @property
   def sent_bytes(self) -> float:
-    """What a device sends in a call of the program, in rings."""
+    """Bytes that a device sends in a call, by ring algorithms."""
     share = (self.devices - 1) / self.devices
     factor = {'all-reduce': 2 * share, 'reduce-scatter': self.devices - 1}.get(
       self.kind, share
@@ -63,14 +63,14 @@ class Collective:
 
 
 def collectives(program: hlo.Program, num_devices: int) -> list[Collective]:
-  r"""The collectives of a compiled program.
+  r"""Lists the collectives of a compiled program.
 
   Args:
     program: From `hlo.parse`.
-    num_devices: How many devices it runs on.
+    num_devices: Number of devices that it runs on.
 
   Returns:
-    One for every array in every collective that the program comes to.
+    One for every array in every collective that runs.
 
   Example:
     >>> program = hlo.parse('\n'.join([
@@ -87,10 +87,10 @@ def collectives(program: hlo.Program, num_devices: int) -> list[Collective]:
     >>> found[0].sent_bytes  # 5 times 12 bytes, twice half of them
     60.0
   """
-  going_on = {
+  continued = {
     name
     for name, instructions in program.computations.items()
-    if _goes_on(name, instructions)
+    if _continues(name, instructions)
   }
   return [
     Collective(
@@ -102,15 +102,16 @@ def collectives(program: hlo.Program, num_devices: int) -> list[Collective]:
     )
     for name, instruction, times in program.instructions()
     if instruction.opcode.removesuffix('-start') in _KINDS
-    and name not in going_on
+    and name not in continued
     for array in _received(instruction)
   ]
 
 
-def _goes_on(name: str, instructions: Iterable[hlo.Instruction]) -> bool:
-  """Whether a computation names again a collective that another has begun.
+def _continues(name: str, instructions: Iterable[hlo.Instruction]) -> bool:
+  """Returns whether a computation repeats a collective that another started.
 
-  XLA for TPUs has other work done meanwhile, and ends it in a third.
+  XLA for TPUs overlaps a collective with other work: it starts in one
+  computation, continues in a second and ends in a third.
   """
   return name.startswith('async_collective_fusion') or any(
     '"AsyncCollectiveDone"' in i.attributes for i in instructions
@@ -118,20 +119,20 @@ def _goes_on(name: str, instructions: Iterable[hlo.Instruction]) -> bool:
 
 
 def _received(instruction: hlo.Instruction) -> tuple[hlo.Array, ...]:
-  """The arrays that come out of a collective."""
+  """Returns the arrays that a collective returns."""
   arrays = instruction.results
   is_start = instruction.opcode.endswith('-start')
   if (
     not is_start or len(arrays) == 1 or instruction.opcode == 'all-reduce-start'
   ):
     return arrays
-  # A start also hands on its operands, and a permute two numbers.
+  # A start also passes on its operands, and a permute two numbers.
   arrays = tuple(a for a in arrays if not a.text.endswith('[]'))
   return arrays[len(arrays) // 2 :]
 
 
 def _group_size(attributes: str, num_devices: int) -> int:
-  """How many devices take part, from replica_groups in any of its forms."""
+  """Returns the size of a group, from replica_groups in any of its forms."""
   iota = re.search(r'replica_groups=\[\d+,(\d+)\]', attributes)
   if iota:
     return int(iota[1])
@@ -147,18 +148,14 @@ def _group_size(attributes: str, num_devices: int) -> int:
 
 
 def accessed_bytes(program: hlo.Program) -> float:
-  r"""Bytes of its memory that a device reads and writes in a call of a program.
+  r"""Counts the bytes that a device reads and writes in memory in a call.
 
-  What an instruction, or several fused into one, takes from memory and leaves
-  there; not what stays closer to what computes, which only TPU programs tell.
-  A gather or a slice reads what it returns, and an update in place writes what
-  changes, where XLA's own count has whole arrays.
+  It counts operands and results of instructions, or of fusions, that are in
+  main memory. Unlike XLA's own count, a gather or slice reads only what it
+  returns, and an update in place writes only what changes.
 
   Args:
     program: From `hlo.parse`.
-
-  Returns:
-    Bytes.
 
   Example:
     >>> accessed_bytes(hlo.parse('\n'.join([
@@ -182,12 +179,12 @@ def _moved(
   made: Mapping[str, hlo.Instruction],
   instruction: hlo.Instruction,
 ) -> float:
-  """Bytes that an instruction, of those of a computation, reads and writes."""
+  """Returns the bytes that an instruction reads and writes."""
   opcode, results = instruction.opcode, instruction.results
   if opcode in _MOVE_NOTHING or opcode.endswith('-done'):
     return 0
   if opcode in ('copy-start', 'slice-start'):
-    # Where it comes from and where it goes to, in one order or the other.
+    # Source and destination, in either order.
     size = min(array.num_bytes for array in results[:2])
     return size * sum(array.in_memory for array in results[:2])
   read = sum(
@@ -203,7 +200,7 @@ def _moved(
 def _read(
   program: hlo.Program, instruction: hlo.Instruction, place: int
 ) -> float:
-  """The most bytes of an operand that are read; infinite if all may be."""
+  """Returns the most bytes read of an operand; infinite if it may be all."""
   if place == 0 and instruction.opcode in _READ_PARTS:
     return sum(array.num_bytes for array in instruction.results)
   if place == 0 and instruction.opcode in _WRITE_PARTS:
@@ -222,7 +219,7 @@ def _read(
 def _read_inside(
   program: hlo.Program, fused: Iterable[hlo.Instruction], name: str
 ) -> float:
-  """`_read` of an array by all that use it in what is fused."""
+  """Returns the bytes that a fused computation reads of an array."""
   return sum(
     _read_inside(program, fused, user.name)
     if user.opcode == 'bitcast'
@@ -238,7 +235,7 @@ def _written(
   made: Mapping[str, hlo.Instruction],
   instruction: hlo.Instruction,
 ) -> float:
-  """Bytes of memory that an instruction writes."""
+  """Returns the bytes of memory that an instruction writes."""
   results = instruction.results
   if instruction.opcode in _WRITE_PARTS:
     update = 1 if instruction.opcode == 'dynamic-update-slice' else -1
@@ -253,7 +250,7 @@ def _written(
     roots = [root]
     if root.opcode == 'tuple':
       roots = [inside[name] for name in root.operands]
-    if len(roots) == len(results):  # else one makes a tuple
+    if len(roots) == len(results):  # otherwise one root is a tuple
       return sum(
         min(_in_memory([array]), _written(program, inside, root))
         for array, root in zip(results, roots, strict=True)

@@ -176,7 +176,7 @@ def test_an_unknown_tpu_is_refused(capsys, monkeypatch):
   pytest.importorskip('libtpu')
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
   assert program.run(paper_1b.main, ['--topology=v9:2x2']) == 2
-  assert 'error: --topology=v9:2x2 is not known;' in capsys.readouterr().err
+  assert 'error: --topology=v9:2x2 is unknown;' in capsys.readouterr().err
 
 
 @pytest.mark.slow

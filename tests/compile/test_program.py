@@ -13,6 +13,7 @@ from smft_jax import methods
 from smft_jax import schema
 from smft_jax.compile import __main__ as compile_lib
 from smft_jax.compile import compiled
+from smft_jax.compile import estimate as estimate_lib
 from smft_jax.compile import shapes
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
@@ -45,18 +46,18 @@ def make(**changes):
 
 
 def report(**changes):
-  return compile_lib.report(make(**changes), jax.devices())
+  return estimate_lib.estimate(make(**changes), jax.devices())
 
 
 def test_the_kinds_of_bytes_are_those_of_the_arrays_and_of_the_program():
   experiment = make()
-  found = compile_lib.report(experiment, jax.devices())
+  found = estimate_lib.estimate(experiment, jax.devices())
   kinds = found.memory
   assert kinds['value table'] == 64 * 12 * 4 / 2
   assert kinds['sub-keys'] == 2 * 2 * 8 * 3 * 4 / 2
   assert kinds['document frequencies'] == 64 * 4 / 2 + 4
   # int32 tokens, a boolean and a float32 weight, over four replicas.
-  _, length = shapes.rows(experiment)
+  _, length = shapes.vocab_size_and_length(experiment)
   assert kinds['batch'] == 8 * length * (4 + 1 + 4) / 4
   assert kinds['padding of these'] == 0
   assert kinds['results not in place'] < 512  # numbers, and a tuple of all
@@ -90,7 +91,7 @@ def test_devices_along_memory_repeat_what_replicas_split():
   whole = report(mesh={'memory': 8})
   split = report(mesh={'data': 8})
   # All but the search: tokens x heads x sub-keys x key dims.
-  tokens = 8 * shapes.rows(make())[1]
+  tokens = 8 * shapes.vocab_size_and_length(make())[1]
   search = 2 * tokens * 2 * 8 * 6
   assert whole.flops - search / 8 == 8 * (split.flops - search / 8)
 
@@ -155,7 +156,7 @@ def test_without_a_stream_it_is_that_of_pretraining():
   experiment = make(stream=None, method=None, background=None)
   with jax.numpy_dtype_promotion('standard'):
     state, batch = shapes.step(experiment)
-    found = compile_lib.report(experiment, jax.devices())
+    found = estimate_lib.estimate(experiment, jax.devices())
   assert state.method.name == 'pretraining'
   assert batch.tokens.shape[0] == experiment.base.batch_size
   # Two moments of each weight.
@@ -183,8 +184,8 @@ def test_a_config_compiles_without_the_data_it_would_read(
   )
   with pytest.raises(schema.UserError, match=r'config\.data\.data_dir'):
     config_lib.from_config_dict(config_file.load('configs/paper_1b.py'))
-  experiment = shapes.experiment_of(invocation.config)
-  assert shapes.rows(experiment) == (32768, length)
+  experiment = shapes.parse_experiment(invocation.config)
+  assert shapes.vocab_size_and_length(experiment) == (32768, length)
 
 
 def test_what_does_not_fit_is_told(tmp_path, capsys, monkeypatch):
@@ -195,7 +196,7 @@ def test_what_does_not_fit_is_told(tmp_path, capsys, monkeypatch):
   assert re.search(r'it fits: \d+% of the memory', said)
   assert 'data 2 x fsdp 2 x memory 2' in said
   assert 'all-reduce' in said
-  monkeypatch.setattr(compiled, 'room', lambda device: 1000)
+  monkeypatch.setattr(compiled, 'free_memory', lambda device: 1000)
   assert program.run(compile_lib.main, arguments) == 1
   assert 'it does not fit' in capsys.readouterr().out
 
@@ -210,7 +211,7 @@ def test_a_chip_that_is_known_bounds_the_step():
   seconds = known.seconds()
   assert max(seconds, key=seconds.get) == 'memory'
   assert seconds['links'] == found.sent_bytes / 1e15
-  said = '\n'.join(compile_lib.lines(known))
+  said = '\n'.join(estimate_lib.lines(known))
   assert 'bound by memory' in said
   assert 'compute, at 1000 T/s' in said
 
@@ -317,8 +318,8 @@ def test_a_step_compiles_for_a_pod(topology, kind, mesh, tmp_path):
 @pytest.mark.parametrize(
   ('topology', 'message'),
   [
-    *((t, 'is not known;') for t in ('v9:2x4', 'v5e', 'v5e:3x3x3', 'v5e:')),
-    ('v4:2x2x1', 'take v5e, v5p or v6e'),
+    *((t, 'is unknown;') for t in ('v9:2x4', 'v5e', 'v5e:3x3x3', 'v5e:')),
+    ('v4:2x2x1', 'use v5e, v5p or v6e'),
   ],
 )
 def test_a_topology_that_is_none_is_refused(topology, message, tmp_path):

@@ -277,7 +277,7 @@ def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
   assert batch.segments is None
   # What a step is compiled for is what it gets.
   alone = experiment_of(stream=None, method=None, background=None, **sizes)
-  _, length = shapes.rows(alone)
+  _, length = shapes.vocab_size_and_length(alone)
   for name, made in shapes.batch(alone, length, None)._asdict().items():
     given = getattr(seen[0], name)
     assert (made is None) == (given is None), name
