@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 import types
@@ -283,6 +284,7 @@ def brief(value: Any) -> str:
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
+@functools.cache
 def _types(section: type) -> dict[str, Any]:
   """Returns the type that a config may give each field."""
   hints = typing.get_type_hints(section)

@@ -1,6 +1,7 @@
 """Points are what the config file adds, or one line that says what is wrong."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -284,6 +285,7 @@ sweep = lambda add: add('one', {}, panels=('front', 't'))
   assert report == {'panels': {'t': {'title': 'T'}}}
 
 
+@functools.cache
 def pareto(variant):
   file = str(repository.ROOT / 'configs' / 'pareto.py')
   return points_of(f'{file}:{variant}')
