@@ -1,14 +1,15 @@
-"""What a model knows: its answers, what it finds likely, what it prefers.
+"""Measures what a model knows: answers, likelihoods and choices.
 
-Definitions. An answer is what greedy decoding writes after the prompt, up to
-the end-of-sequence token. Likelihoods are of tokens given all that stands
-before them in their row, in nats.
-- `recall` (= exact match) and `f1` of answers: see `scores.score`.
-- `nll` of questions: mean negative log-likelihood per token of the canonical
-  answers and the ends after them. A space before an answer counts if it is
-  part of the answer's first token, not if it is a token of its own.
-- `nll`, `perplexity`, `word_perplexity` and `bits_per_byte` of texts, the ends
-  after them included: see `scores.text_scores`.
+An answer is what greedy decoding writes after the prompt, up to the
+end-of-sequence token. Likelihoods are of tokens given those before them in
+their row, in nats.
+
+- `recall` (exact match) and `f1` of answers: see `scores.score`.
+- `nll` of questions: mean negative log-likelihood per token of the first
+  accepted answers and their end-of-sequence tokens. A space before an answer
+  counts only if it is part of the answer's first token.
+- `nll`, `perplexity`, `word_perplexity` and `bits_per_byte` of texts with their
+  end-of-sequence tokens: see `scores.text_scores`.
 - `accuracy` and `accuracy_unnormalized` of choices: see `scores.accuracy`.
 """
 
@@ -39,15 +40,15 @@ from smft_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
-  """Measures one model's parameters, again and again, in batches.
+  """Measures parameters of one model, in batches.
 
   Attributes:
     graphdef: The model, a `transformer.Transformer`.
     tokenizer: Its tokenizer.
     batch_size: Rows per forward pass.
-    max_length: Most tokens in a row. Longer texts are split; what stands
-      before an answer or an ending loses its first tokens.
-    max_answer_tokens: Longest answer that is decoded.
+    max_length: Most tokens in a row. Longer texts are split; the prompt of an
+      answer or ending loses its first tokens.
+    max_answer_tokens: Most tokens of a decoded answer.
   """
 
   graphdef: nnx.GraphDef
@@ -62,12 +63,12 @@ class Evaluator:
     questions: Sequence[task.Question],
     overlay: overlay_lib.Overlay | None = None,
   ) -> list[str]:
-    """The model's answers, one per question.
+    """Decodes an answer to each question.
 
     Args:
-      params: Its parameters.
-      questions: What is asked.
-      overlay: Rows to read in place of the table's, for batches of
+      params: Parameters of the model.
+      questions: The questions.
+      overlay: Rows that replace those of the table, for batches of
         `batch_size`.
     """
     prompts = encoding.tokenize_prompts(
@@ -76,9 +77,9 @@ class Evaluator:
     eos_id = self.tokenizer.eos_id
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     answers = []
-    for here, count, length in self._batches(prompts, layout):
-      padded = batches.pad(prompts.take(here), length, self.tokenizer.pad_id)
-      # Prompts are padded on the left, so that all end in the last column.
+    for local, count, length in self._batches(prompts, layout):
+      padded = batches.pad(prompts.take(local), length, self.tokenizer.pad_id)
+      # Pad prompts on the left, so that all end in the last column.
       shift = length - np.sum(padded.mask, axis=1)
       columns = (np.arange(length) - shift[:, None]) % length
       tokens, mask = stream_lib.assemble(
@@ -106,10 +107,10 @@ class Evaluator:
   def answer_nll(
     self, params: nnx.State, questions: Sequence[task.Question]
   ) -> float:
-    """Nats per token of the canonical answers, ends included.
+    """Computes the nats per token of the first accepted answers.
 
     Raises:
-      UserError: An answer is longer than a row.
+      UserError: If an answer is longer than a row.
     """
     rows = encoding.tokenize_answers(
       [question.full_text() for question in questions],
@@ -121,34 +122,33 @@ class Evaluator:
     return nats / tokens
 
   def text_nll(self, params: nnx.State, texts: Sequence[task.Text]) -> float:
-    """Nats per token of the texts, ends included."""
+    """Computes the nats per token of texts."""
     return self.text_scores(params, texts)['nll']
 
   def text_scores(
     self, params: nnx.State, texts: Sequence[task.Text]
   ) -> dict[str, float]:
-    """`scores.text_scores` of the texts, ends included in nats and tokens."""
+    """Computes `scores.text_scores` of texts."""
     rows = encoding.tokenize(texts, self.tokenizer, max_length=self.max_length)
     return scores.text_scores(*self._nats(params, rows), texts)
 
   def choices(
     self, params: nnx.State, choices: Sequence[task.Choice]
   ) -> dict[str, float]:
-    """`scores.accuracy` of what the model finds likeliest."""
+    """Computes `scores.accuracy` of the likeliest endings."""
     return scores.accuracy(self.log_likelihoods(params, choices), choices)
 
   def log_likelihoods(
     self, params: nnx.State, choices: Sequence[task.Choice]
   ) -> list[np.ndarray]:
-    """How likely each ending is after its prompt.
+    """Computes the log-likelihood of each ending after its prompt.
 
     Returns:
-      For each choice a float64 array [endings]: the log-likelihoods in nats,
-      summed over the tokens past the prompt, of the prompt, a space and the
-      ending. No end is counted.
+      For each choice a float64 array [endings]: nats summed over the tokens of
+      a space and the ending, without an end-of-sequence token.
 
     Raises:
-      UserError: An ending is longer than a row.
+      UserError: If an ending is longer than a row.
     """
     rows = encoding.tokenize_answers(
       [text for choice in choices for text in choice.full_texts()],
@@ -164,35 +164,35 @@ class Evaluator:
     return np.split(-np.concatenate(nats), ends[:-1])
 
   def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
-    """Weighted sum of the negative log-likelihoods, and of the weights."""
+    """Returns the weighted sum of negative log-likelihoods, and of weights."""
     sums = np.zeros(2)
     for batch, _ in self._padded(params, rows):
       sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
     return float(sums[0]), float(sums[1])
 
   def _padded(self, params, rows: encoding.Encoded):
-    """Batches of all rows, and how many rows of each count."""
+    """Yields batches, and the number of rows of each that are not filler."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
-    for here, count, length in self._batches(rows, layout):
-      batch = batches.pad(rows.take(here), length, self.tokenizer.pad_id)
-      mine = stream_lib.local_rows(layout, self.batch_size)
-      batch.loss_weights[mine >= count] = 0.0
+    for local, count, length in self._batches(rows, layout):
+      batch = batches.pad(rows.take(local), length, self.tokenizer.pad_id)
+      positions = stream_lib.local_rows(layout, self.batch_size)
+      batch.loss_weights[positions >= count] = 0.0
       yield stream_lib.assemble(layout, batch, self.batch_size), count
 
   def _batches(self, rows: encoding.Encoded, layout: layout_lib.Layout | None):
-    """Parts of `batch_size` rows, the last filled up by repeating its last row.
+    """Splits rows into batches; the last repeats its last row as filler.
 
-    Yields which rows of it this process makes, how many count in all
-    processes, and the length to pad to. One length per call: few shapes are
-    compiled.
+    Yields the rows of a batch that this process makes, the number of rows that
+    are not filler in all processes, and the length to pad to. A call has one
+    length, so that few shapes are compiled.
     """
     length = batches.bucket_length(rows.longest)
     starts = range(0, len(rows), self.batch_size)
     for start in preemption.interruptible(starts):
       index = np.arange(start, min(start + self.batch_size, len(rows)))
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
-      here = stream_lib.local_rows(layout, self.batch_size)
-      yield filled[here], len(index), length
+      positions = stream_lib.local_rows(layout, self.batch_size)
+      yield filled[positions], len(index), length
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))

@@ -1,7 +1,7 @@
-"""Scores of what a model wrote or found likely: plain numbers in, no model.
+"""Scores of answers and likelihoods, without a model.
 
-Answers and accepted answers are normalised as SQuAD does: lower case, no
-punctuation, no articles, single spaces. Likelihoods are natural logarithms.
+Answers are normalised as in SQuAD: lower case, no punctuation, no articles,
+single spaces. Likelihoods are natural logarithms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SPACES = re.compile(r'\s+')
 
 
 def normalize_answer(answer: str) -> str:
-  """SQuAD normalisation: lower case, no punctuation or articles.
+  """Normalises an answer as SQuAD does.
 
   Example:
     >>> normalize_answer('The  Eiffel Tower!')
@@ -34,7 +34,7 @@ def normalize_answer(answer: str) -> str:
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
-  """1.0 if the answer equals an accepted one after normalisation, else 0.0.
+  """Returns 1.0 if the normalised answer is an accepted one, else 0.0.
 
   Example:
     >>> exact_match('lisbon.', ['Porto', 'Lisbon'])
@@ -45,7 +45,7 @@ def exact_match(answer: str, accepted: Sequence[str]) -> float:
 
 
 def f1_score(answer: str, accepted: Sequence[str]) -> float:
-  """The best F1 of token overlap with an accepted answer, as SQuAD defines it.
+  """Computes the best F1 of token overlap with an accepted answer, as in SQuAD.
 
   Example:
     >>> round(f1_score('city of Lisbon', ['Lisbon']), 3)
@@ -67,7 +67,7 @@ def f1_score(answer: str, accepted: Sequence[str]) -> float:
 def score(
   answers: Sequence[str], questions: Sequence[task.Question]
 ) -> dict[str, float]:
-  """`recall` and `f1` of given answers, one per question."""
+  """Computes `recall` and `f1` of answers, one per question."""
   pairs = list(zip(answers, questions, strict=True))
   return {
     'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
@@ -78,20 +78,20 @@ def score(
 def accuracy(
   log_likelihoods: Sequence[np.ndarray], choices: Sequence[task.Choice]
 ) -> dict[str, float]:
-  """How often the likeliest ending is the right one.
+  """Computes how often the likeliest ending is the right one.
 
-  The definitions are those of `acc_norm` and `acc` in lm-evaluation-harness.
+  These are `acc_norm` and `acc` of lm-evaluation-harness.
 
   Args:
-    log_likelihoods: For each choice the log-likelihood of each ending given
-      the prompt, in nats, summed over its tokens.
-    choices: What was chosen from, at least one.
+    log_likelihoods: For each choice, the log-likelihood of each ending given
+      the prompt, in nats, summed over tokens.
+    choices: The choices, at least one.
 
   Returns:
-    - `accuracy`: share of choices whose label is the ending of the greatest
-      log-likelihood per character, spaces counted.
-    - `accuracy_unnormalized`: the same of the log-likelihood itself.
-    Of endings that tie the first is taken.
+    - `accuracy`: share of choices whose label has the highest log-likelihood
+      per character, spaces included.
+    - `accuracy_unnormalized`: the same with the log-likelihood itself.
+    Ties go to the first ending.
 
   Example:
     >>> choice = task.Choice(prompt='It is', endings=('hot', 'very hot'),
@@ -111,11 +111,11 @@ def accuracy(
 
 
 def perplexity(nats: float, count: float) -> float:
-  """exp(nats / count); infinite where that is more than a float can hold.
+  """Computes exp(nats / count); infinite if a float cannot hold it.
 
   Args:
     nats: Negative log-likelihood of a text.
-    count: Tokens or words in it.
+    count: Its tokens or words.
 
   Example:
     >>> round(perplexity(nats=10 * math.log(7), count=10), 3)
@@ -130,21 +130,20 @@ def perplexity(nats: float, count: float) -> float:
 def text_scores(
   nats: float, tokens: float, texts: Sequence[task.Text]
 ) -> dict[str, float]:
-  """What the likelihood of texts comes to, by tokens, words and bytes.
+  """Computes the likelihood of texts by token, word and byte.
 
   Args:
-    nats: Negative log-likelihood of all the texts.
-    tokens: How many tokens it is the sum over.
+    nats: Negative log-likelihood of all texts.
+    tokens: Number of tokens that it sums over.
     texts: The texts, at least one.
 
   Returns:
     - `nll`: nats / tokens.
     - `perplexity`: exp(nats / tokens).
     - `word_perplexity`: exp(nats / words). Words are the pieces between runs
-      of whitespace, counted as wikitext in lm-evaluation-harness has it: a
-      text that begins or ends with whitespace has an empty piece there, which
-      counts.
-    - `bits_per_byte`: nats / (bytes * ln 2), bytes being those of UTF-8.
+      of whitespace. As in wikitext of lm-evaluation-harness, an empty piece at
+      the start or end counts.
+    - `bits_per_byte`: nats / (bytes * ln 2), with bytes of UTF-8.
 
   Example:
     >>> text = task.Text(text='fog in Porto')
@@ -169,21 +168,21 @@ _LOWER_IS_BETTER = ('nll', 'perplexity')
 
 
 def relative_drop(metric: str, before: float, after: float) -> float:
-  """The share of what was there before that was lost; negative for a gain.
+  """Computes the share of a metric that was lost; negative for a gain.
 
-  (before - after) / before for recall, f1, exact_match and accuracy;
+  It is (before - after) / before for recall, f1, exact_match and accuracy, and
   (after - before) / before for names that end in nll or perplexity.
 
   Args:
-    metric: the metric's name.
-    before: its value before the stream.
-    after: its value after it.
+    metric: Name of the metric.
+    before: Its value before the stream.
+    after: Its value after the stream.
 
   Returns:
-    The share; NaN if nothing was there, so that nothing could be lost.
+    The share; NaN if `before` is 0.
 
   Raises:
-    ValueError: for a metric whose better direction is not known.
+    ValueError: For an unknown metric.
 
   Example:
     >>> relative_drop('recall', 0.8, 0.6), relative_drop('nll', 2.0, 2.5)
@@ -198,5 +197,5 @@ def relative_drop(metric: str, before: float, after: float) -> float:
     schema.one_of('metric', metric, known)
   if before == 0:
     return math.nan
-  # Rounded where the difference of two decimal numbers ends in noise.
+  # Rounded, as the difference of decimals ends in noise.
   return round(lost / before, 12)

@@ -1,24 +1,22 @@
-"""What a stream's lessons do to one another: the accuracy matrix, and measures.
+"""Transfer and forgetting between the lessons of a stream.
 
-Documents that are learned between two measurements are a group. With G groups,
-R[i, j] is the recall of group j after i groups were learned, so that row 0 is
-the model before the stream, R[j+1, j] a group just learned, and R[G] the end.
-Recall is that of `evaluate`, in unseen phrasings where there are any, and the
-mean over the documents of a group.
+Documents learned between two measurements are a group. With G groups, R[i, j]
+is the recall of group j after i groups were learned: row 0 is the model before
+the stream, R[j+1, j] a group just learned, and R[G] the end. Recall is the mean
+over the documents of a group, in unseen phrasings if there are any.
 
 - `backward_transfer` (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 3): mean
-  over j < G-1 of R[G, j] - R[j+1, j]; below 0 where later lessons cost earlier
-  ones.
-- `forward_transfer` (eq. 4 there; the model before the stream is the
-  reference): mean over j > 0 of R[j, j] - R[0, j].
+  over j < G-1 of R[G, j] - R[j+1, j]; negative if later lessons overwrote
+  earlier ones.
+- `forward_transfer` (eq. 4 there, relative to the model before the stream):
+  mean over j > 0 of R[j, j] - R[0, j].
 - `forgetting` (Chaudhry et al., arXiv 1801.10112, eq. 3): mean over j < G-1 of
   the largest R[i, j] with j < i < G, less R[G, j].
-- `retention_of_earlier`: over j < G-1, sum of R[G, j] / sum of R[j+1, j]: of
-  what earlier lessons taught, the share that is there at the end. No background
+- `retention_of_earlier`: over j < G-1, sum of R[G, j] / sum of R[j+1, j]: the
+  share of what earlier lessons taught that is left at the end. No background
   corpus protects it.
 
-Groups without questions are passed over; what then has nothing to be the mean
-of is None.
+Groups without questions are skipped; the mean of nothing is None.
 """
 
 from __future__ import annotations
@@ -28,22 +26,22 @@ import itertools
 import statistics
 from typing import Any
 
-# A number, or None where no question was asked.
+# Numbers, or None for groups without questions.
 Row = Sequence[Any]
 
 
 def accuracy_matrix(
   measured: Iterable[tuple[int, Sequence[float | None]]],
 ) -> list[list[float | None]]:
-  """R, from the recall of every document at every measurement.
+  """Computes R from the recall of every document at every measurement.
 
   Args:
-    measured: (documents learned so far, recall by document), the first of them
+    measured: (documents learned so far, recall by document), the first one
       before the stream. The recall of a document without questions is None.
 
   Returns:
-    [G + 1, G]: a row for each measurement, a column for each group. None where
-    no document of a group has questions.
+    [G + 1, G]: a row for each measurement, a column for each group. None for
+    groups without questions.
 
   Example:
     >>> accuracy_matrix([(0, [0.0, 0.2, 0.0]), (1, [1.0, 0.2, 0.0]),
@@ -59,10 +57,10 @@ def accuracy_matrix(
 
 
 def measures(matrix: Sequence[Row]) -> dict[str, float | None]:
-  """The measures above; None where fewer than two groups were measured.
+  """Computes the four measures; None with fewer than two groups.
 
   Args:
-    matrix: As `accuracy_matrix` gives it.
+    matrix: From `accuracy_matrix`.
 
   Example:
     >>> found = measures([[0.0, 0.2], [1.0, 0.3], [0.75, 0.9]])
@@ -96,7 +94,7 @@ def measures(matrix: Sequence[Row]) -> dict[str, float | None]:
 
 
 def locality(before: Sequence[str], after: Sequence[str]) -> float:
-  """Share of the answers that are the same as before, right or wrong.
+  """Computes the share of answers that stayed the same, right or wrong.
 
   Args:
     before: Answers of the model before the stream.

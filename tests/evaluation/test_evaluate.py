@@ -1,4 +1,4 @@
-"""What a model knows: answers, losses and preferences by plain loops."""
+"""Answers, likelihoods and choices against plain loops."""
 
 import dataclasses
 import functools
