@@ -73,16 +73,16 @@ def read(path: str) -> dict[str, list[Augmentation]]:
     UserError: The file is missing or empty, or a line is malformed; the message
       names file and line.
   """
-  found: dict[str, list[Augmentation]] = {}
+  found = collections.defaultdict(list)
   for number, line in json_lines.numbered(path):
     try:
       augmentation = _augmentation(line)
     except (ValueError, problems_lib.Fault) as error:
       raise schema.UserError(f'{path}:{number}: {error}') from error
-    found.setdefault(augmentation.source, []).append(augmentation)
+    found[augmentation.source].append(augmentation)
   if not found:
     raise schema.UserError(f'{path} {_NOTHING}')
-  return found
+  return dict(found)
 
 
 def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
@@ -156,14 +156,7 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the program.
-
-  Args:
-    argv: The arguments after the program's name.
-
-  Returns:
-    The exit code: 0 for a file without problems, otherwise 2.
-  """
+  """Runs the program and returns its exit code, 2 if there are problems."""
   try:
     arguments = _arguments(argv)
     report = check(

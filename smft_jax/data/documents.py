@@ -72,7 +72,7 @@ def make_task(config: DocumentsConfig) -> task.Task:
 
   Returns:
     A task with a document for each chunk; the chunks of a document that was cut
-    are 'ID/0', 'ID/1'. To the held-out sets of `real_text.held_out`, 'squad'
+    are 'ID/0', 'ID/1'. To the held-out sets of `real_text.base_task`, 'squad'
     adds the texts 'never_seen_paragraphs' and their questions, 'never_seen'.
     The order of examples in a data set's files does not matter.
 
@@ -83,20 +83,20 @@ def make_task(config: DocumentsConfig) -> task.Task:
   reader = sources.Reader(problems, config.data_dir)
   # The stream first: the user's own file is the likeliest to be wrong.
   streamed, control = _streamed(config, reader)
-  known = real_text.known(config, reader)
+  base, _ = real_text.base_task(config, reader)
+  pretrained = {text.text for text in base.pretraining}
   for document in (*streamed, *control):
-    if document.text in known.documents:
+    if document.text in pretrained:
       raise schema.UserError(
-        f'document {document.id!r} is also in {config.known_set}, which the'
-        ' base is pretrained on: stream documents that are new to it'
+        f'document {document.id!r} is also a pretraining text: stream documents'
+        ' that are new to the base'
       )
-  rest = real_text.held_out(config, known, reader)
   pieces = streamed
   if config.kind != 'squad':  # whose documents are paragraphs
     pieces = [c for d in streamed for c in _cut(d, config.chunk_chars)]
   written = real_text.read_augmentations(config, [c.id for c in pieces])
   documents = tuple(_document(c, written.get(c.id), config) for c in pieces)
-  questions, texts = dict(rest.questions), dict(rest.texts)
+  questions, texts = dict(base.questions), dict(base.texts)
   if _questions(control):
     questions['never_seen'] = _questions(control)
   if control:
@@ -104,12 +104,12 @@ def make_task(config: DocumentsConfig) -> task.Task:
       task.Text(text=paragraph.text) for paragraph in control
     )
   return dataclasses.replace(
-    rest,
+    base,
     documents=documents,
     questions=questions,
     texts=texts,
     counts={
-      **rest.counts,
+      **base.counts,
       'documents': len(documents),
       'document_questions': sum(len(d.questions) for d in documents),
       'document_augmentations': sum(len(d.augmentations) for d in documents),

@@ -60,12 +60,11 @@ def make_task(config: FactsConfig) -> task.Task:
   reader = sources.Reader(problems, config.data_dir)
   # The facts first: the user's own file is the likeliest to be wrong.
   facts = reader.questions(config.facts_set)
-  known = real_text.known(config, reader)
-  rest = real_text.held_out(config, known, reader)
+  base, prompts = real_text.base_task(config, reader)
   new = [
     fact
     for fact in facts
-    if real_text.question(fact, seen=False).prompt not in known.prompts
+    if real_text.question(fact, seen=False).prompt not in prompts
   ]
   short = [
     f for f in new if len(f.question) + len(f.answers[0]) <= config.max_chars
@@ -80,10 +79,10 @@ def make_task(config: FactsConfig) -> task.Task:
   written = real_text.read_augmentations(config, [f.id for f in chosen])
   documents = tuple(_document(f, written.get(f.id), config) for f in chosen)
   return dataclasses.replace(
-    rest,
+    base,
     documents=documents,
     counts={
-      **rest.counts,
+      **base.counts,
       'documents': len(documents),
       'facts_too_long': len(new) - len(short),
       'document_augmentations': sum(len(d.augmentations) for d in documents),

@@ -82,30 +82,24 @@ class RealTextConfig:
     schema.at_least(260, self, 'tokenizer_vocab_size')
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Known:
-  """The pretraining data of a base.
+def base_task(
+  config: RealTextConfig, reader: sources.Reader
+) -> tuple[task.Task, frozenset[str]]:
+  """Makes a task without documents: pretraining texts and held-out sets.
 
-  Attributes:
-    texts: All texts, answered questions included.
-    documents: The texts of documents.
-    asked: The questions about documents.
-    prompts: The prompts of all questions.
-    counts: Sizes of these, for the record.
-  """
+  Args:
+    config: The sources.
+    reader: Reads them.
 
-  texts: tuple[task.Text, ...]
-  documents: frozenset[str]
-  asked: tuple[task.Question, ...]
-  prompts: frozenset[str]
-  counts: dict[str, int]
-
-
-def known(config: RealTextConfig, reader: sources.Reader) -> Known:
-  """Reads the pretraining data.
+  Returns:
+    The task, and the prompts of all questions of pretraining. Held-out sets are
+    named after their sources, such as the texts 'wikitext2_test' and the
+    questions 'natural_questions_open_validation'; the set 'known' has questions
+    of pretraining.
 
   Raises:
-    UserError: Data or the tokenizer is missing or broken.
+    UserError: Data or the tokenizer is missing or broken, or all questions of a
+      held-out set were pretrained on.
   """
   if config.tokenizer:
     tokenizers.read(pathlib.Path(config.tokenizer))  # fails early
@@ -121,71 +115,44 @@ def known(config: RealTextConfig, reader: sources.Reader) -> Known:
     for name in config.known_questions
     for q in reader.questions(name)
   ]
-  return Known(
-    texts=(
-      *(task.Text(text=document.text) for document in articles + paragraphs),
-      *(q.full_text() for q in asked + separate),
-    ),
-    documents=frozenset(p.text for p in paragraphs),
-    asked=tuple(asked),
-    prompts=frozenset(q.prompt for q in asked + separate),
-    counts={
-      'pretraining_articles': len(articles),
-      'pretraining_paragraphs': len(paragraphs),
-      'pretraining_questions': len(asked) + len(separate),
-    },
-  )
-
-
-def held_out(
-  config: RealTextConfig, found: Known, reader: sources.Reader
-) -> task.Task:
-  """Makes a task without documents: pretraining texts and held-out sets.
-
-  Args:
-    config: The sources.
-    found: The pretraining data.
-    reader: Reads the sources.
-
-  Returns:
-    A task whose held-out sets are named after their sources, such as the texts
-    'wikitext2_test' and the questions 'natural_questions_open_validation'. The
-    set 'known' has questions of pretraining.
-
-  Raises:
-    UserError: Data is missing or broken, or all of it was pretrained on.
-  """
-  questions = {'known': evenly(found.asked, config.num_known_questions)}
+  prompts = frozenset(q.prompt for q in asked + separate)
+  questions = {'known': evenly(asked, config.num_known_questions)}
   for name in config.held_out_questions:
+    found = [question(q, seen=False) for q in reader.questions(name)]
     # Data sets share a few questions.
-    new = [
-      q
-      for q in (question(q, seen=False) for q in reader.questions(name))
-      if q.prompt not in found.prompts
-    ]
-    asked = new[config.shots :]
-    if not asked:
+    new = [q for q in found if q.prompt not in prompts]
+    if len(new) <= config.shots:
       raise schema.UserError(
         f'{name} has {len(new)} questions outside the pretraining data, too few'
         f' with config.data.shots = {config.shots}'
       )
     questions[set_name(name)] = task.with_examples(
-      asked, new[: config.shots], config.shots
+      new[config.shots :], new[: config.shots], config.shots
     )
-  return task.Task(
-    pretraining=found.texts,
-    documents=(),
-    questions={name: members for name, members in questions.items() if members},
-    texts={
-      set_name(config.held_out_text): tuple(
-        task.Text(text=a.text) for a in reader.texts(config.held_out_text)
-      )
-    },
-    choices={
-      set_name(name): tuple(reader.choices(name))
-      for name in config.held_out_choices
-    },
-    counts=found.counts,
+  return (
+    task.Task(
+      pretraining=(
+        *(task.Text(text=document.text) for document in articles + paragraphs),
+        *(q.full_text() for q in asked + separate),
+      ),
+      documents=(),
+      questions={name: found for name, found in questions.items() if found},
+      texts={
+        set_name(config.held_out_text): tuple(
+          task.Text(text=a.text) for a in reader.texts(config.held_out_text)
+        )
+      },
+      choices={
+        set_name(name): tuple(reader.choices(name))
+        for name in config.held_out_choices
+      },
+      counts={
+        'pretraining_articles': len(articles),
+        'pretraining_paragraphs': len(paragraphs),
+        'pretraining_questions': len(asked) + len(separate),
+      },
+    ),
+    prompts,
   )
 
 

@@ -175,7 +175,7 @@ def test_no_document_may_be_known_already(folder, tmp_path):
   file = tmp_path / 'mine.jsonl'
   file.write_text(json.dumps({'id': 'd0', 'text': text}), encoding='utf-8')
   said = _refused(folder, kind='jsonl', documents_file=str(file))
-  assert "document 'd0' is also in squad_train44" in said
+  assert "document 'd0' is also a pretraining text" in said
 
 
 def test_a_missing_tokenizer_is_named(folder):

@@ -9,15 +9,20 @@ a data set, a part of it and its export as JSON lines read alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
-from typing import Any, NamedTuple
+import pathlib
+from typing import Any, NamedTuple, TypeVar
 import urllib.parse
 
+from smft_jax import schema
 from smft_jax.data import task
-from smft_jax.data.sources import named
+from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.data.sources import tfds_files
+
+_Item = TypeVar('_Item')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,18 +100,16 @@ class Reader:
         text=rows.text(row.fields, 'text'),
       )
 
-    return named.read(name, self.data_dir, self.problems, make, 'text')
+    return self._items(name, make, 'text')
 
   def questions(self, name: str) -> list[QuestionAnswer]:
     """Reads questions without a document, such as those of GSM8K.
 
     Rows have `question` or `problem`, and answers as `rows.answers` reads them.
     """
-
-    def make(row: rows.Row) -> QuestionAnswer:
-      return _question(row.fields, row.id())
-
-    return named.read(name, self.data_dir, self.problems, make, 'question')
+    return self._items(
+      name, lambda row: _question(row.fields, row.id()), 'question'
+    )
 
   def documents(self, name: str) -> list[SourceDocument]:
     """Reads documents with their questions; texts are stripped.
@@ -126,7 +129,7 @@ class Reader:
         return _squad_row(row, self.problems)
       return _document(row, self.problems)
 
-    found = named.read(name, self.data_dir, self.problems, make, 'document')
+    found = self._items(name, make, 'document')
     documents = [item for item in found if isinstance(item, SourceDocument)]
     asked = [item for item in found if isinstance(item, _SquadRow)]
     return documents + _paragraphs(asked)
@@ -138,7 +141,53 @@ class Reader:
       prompt, endings, label = rows.choice(row.fields)
       return task.Choice(prompt=prompt, endings=endings, label=label)
 
-    return named.read(name, self.data_dir, self.problems, make, 'choice')
+    return self._items(name, make, 'choice')
+
+  def _items(
+    self, name: str, make: Callable[[rows.Row], _Item | None], what: str
+  ) -> list[_Item]:
+    """Makes an item of each row; skips bad rows, and silently those of None."""
+    found = []
+    skipped_before = self.problems.total()
+    places: dict[str, str] = {}
+    for row in self._rows(name):
+      try:
+        item = make(row)
+        if item is not None and row.id() in places:
+          raise problems_lib.Fault(
+            'duplicate_id', f'id {row.id()!r} repeats {places[row.id()]}'
+          )
+      except problems_lib.Fault as fault:
+        self.problems.report(fault, row.place)
+        continue
+      if item is not None:
+        places[row.id()] = row.place
+        found.append(item)
+    skipped = self.problems.total() - skipped_before
+    if skipped:
+      self.problems.log_counts()
+    if not found:
+      raise schema.UserError(
+        f'{name} holds no {what} that can be read; bad rows: {skipped}'
+      )
+    return found
+
+  def _rows(self, name: str) -> Iterator[rows.Row]:
+    """Reads the rows of a source of any kind."""
+    path = pathlib.Path(name).expanduser()
+    if path.suffix in ('.jsonl', '.json'):
+      return json_lines.read_lines(name, self.problems)
+    if path.suffix == '.txt' or ('/' in name and path.is_dir()):
+      return json_lines.read_texts(name, self.problems)
+    if path.is_file():
+      raise schema.UserError(
+        f'{name} is a file of an unknown kind: JSON lines end in .jsonl or'
+        ' .json, plain text in .txt'
+      )
+    data_set, _, split = name.partition(':')
+    return tfds_files.read_examples(
+      data_set, split, self.data_dir, self.problems
+    )
 
 
 def _question(fields: Mapping[str, Any], question_id: str) -> QuestionAnswer:

@@ -113,24 +113,18 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
       f'config.data.data_dir = {data_dir!r} is not a folder;'
       f' {problems_lib.or_else(root.name, siblings)}'
     )
-  names = [
-    str(folder.parent.relative_to(root))
-    for depth in ('*/*', '*/*/*')
-    for folder in sorted(root.glob(depth))
-    if _VERSION.fullmatch(folder.name)
-  ]
-  if name not in names:
+  versions: dict[str, list[pathlib.Path]] = {}
+  for folder in (*sorted(root.glob('*/*')), *sorted(root.glob('*/*/*'))):
+    if _VERSION.fullmatch(folder.name):
+      data_set = str(folder.parent.relative_to(root))
+      versions.setdefault(data_set, []).append(folder)
+  if name not in versions:
     raise schema.UserError(
       f'{data_dir} has no data set {name!r};'
-      f' {problems_lib.or_else(name, names)} (TFDS builds those it knows with:'
-      f' {_build_command(name, data_dir)})'
+      f' {problems_lib.or_else(name, versions)} (TFDS builds those it knows'
+      f' with: {_build_command(name, data_dir)})'
     )
-  versions = [
-    folder
-    for folder in (root / name).iterdir()
-    if _VERSION.fullmatch(folder.name)
-  ]
-  return max(versions, key=lambda v: tuple(map(int, v.name.split('.'))))
+  return max(versions[name], key=lambda v: [*map(int, v.name.split('.'))])
 
 
 def _build_command(name: str, data_dir: str) -> str:

@@ -66,29 +66,17 @@ class WorldConfig:
   def __post_init__(self) -> None:
     object.__setattr__(self, 'attributes', tuple(self.attributes))
     schema.at_least(1, self, 'num_known')
-    schema.at_least(
-      0,
-      self,
-      'seed',
-      'num_new',
-      'num_never_seen',
-      'unseen_paraphrases',
-      'unseen_question_phrasings',
-      'general_sentences',
-      'general_test_sentences',
-    )
+    schema.at_least(0, self, 'seed', 'num_new', 'num_never_seen')
+    schema.at_least(0, self, 'unseen_paraphrases', 'unseen_question_phrasings')
+    schema.at_least(0, self, 'general_sentences', 'general_test_sentences')
     if not self.attributes:
       raise schema.UserError('attributes must name at least one attribute')
     for attribute in self.attributes:
       schema.one_of('attributes', attribute, world_words.VALUES)
     if len(set(self.attributes)) < len(self.attributes):
       raise schema.UserError(f'attributes repeats a name: {self.attributes}')
-    self._check_phrasings(
-      'paraphrases', 'unseen_paraphrases', world_words.STATEMENTS
-    )
-    self._check_phrasings(
-      'question_phrasings', 'unseen_question_phrasings', world_words.QUESTIONS
-    )
+    self._check_phrasings('paraphrases', world_words.STATEMENTS)
+    self._check_phrasings('question_phrasings', world_words.QUESTIONS)
     # Every word of a name occurs in the name of a known person.
     most = min(self.num_known, len(world_words.FIRST_NAMES)) * min(
       self.num_known, len(world_words.LAST_NAMES)
@@ -100,16 +88,14 @@ class WorldConfig:
         f' {most} different names possible with num_known={self.num_known}'
       )
 
-  def _check_phrasings(self, total, unseen, templates) -> None:
+  def _check_phrasings(self, name: str, templates) -> None:
     most = min(len(templates[attribute]) for attribute in self.attributes)
-    if not 1 <= getattr(self, total) <= most:
+    total, unseen = getattr(self, name), getattr(self, f'unseen_{name}')
+    if not 1 <= total <= most:
+      raise schema.UserError(f'{name} must be from 1 to {most}, not {total}')
+    if unseen >= total:
       raise schema.UserError(
-        f'{total} must be from 1 to {most}, not {getattr(self, total)}'
-      )
-    if getattr(self, unseen) >= getattr(self, total):
-      raise schema.UserError(
-        f'{unseen} must be less than {total} ({getattr(self, total)}),'
-        f' not {getattr(self, unseen)}'
+        f'unseen_{name} must be less than {name} ({total}), not {unseen}'
       )
 
 
