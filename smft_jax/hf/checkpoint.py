@@ -259,7 +259,7 @@ def _write(
       for name, tensors in files.items():
         metadata = {'format': 'pt'}  # `transformers` requires it
         if name == hf_tensors.MEMORY:
-          metadata[_KEY] = json.dumps(_memory_of(config))
+          metadata[_KEY] = json.dumps(_memory_metadata(config))
         safetensors.numpy.save_file(dict(tensors), partial / name, metadata)
       if source is not None:
         for carried in _CARRIED:
@@ -279,7 +279,7 @@ def _write(
     ) from None
 
 
-def _memory_of(config: layers.TransformerConfig) -> dict[str, Any]:
+def _memory_metadata(config: layers.TransformerConfig) -> dict[str, Any]:
   """Returns the metadata that `load_config` reads."""
   names = [f.name for f in dataclasses.fields(memory_lib.MemorySizes)]
   return {

@@ -32,16 +32,8 @@ class Stored:
 
   file: pathlib.Path
   slice: Any
-
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """The tensor's shape."""
-    return tuple(self.slice.get_shape())
-
-  @property
-  def dtype(self) -> str:
-    """The tensor's dtype by its safetensors name."""
-    return self.slice.get_dtype()
+  shape: tuple[int, ...]
+  dtype: str  # by its safetensors name
 
 
 @contextlib.contextmanager
@@ -87,7 +79,13 @@ def find(
           f'{file}: {tensor} is also in {found[tensor].file.name}; expected'
           ' once'
         )
-      found[tensor] = Stored(file=file, slice=handle.get_slice(tensor))
+      part = handle.get_slice(tensor)
+      found[tensor] = Stored(
+        file=file,
+        slice=part,
+        shape=tuple(part.get_shape()),
+        dtype=part.get_dtype(),
+      )
   for tensor, name in (index or {}).items():
     if tensor not in found or found[tensor].file.name != name:
       raise schema.UserError(
