@@ -44,8 +44,8 @@ from smft_jax.runtime import progress
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
 from smft_jax.store import tensorboard
-from smft_jax.sweep import plan as sweep_plan
-from smft_jax.sweep import table as sweep_table
+from smft_jax.sweep import plan
+from smft_jax.sweep import table
 from smft_jax.sweep.pareto import analysis as pareto
 
 _FLAGS = {
@@ -67,7 +67,7 @@ _NOTE = (
 
 
 def run(
-  points: Iterable[sweep_plan.Point],
+  points: Iterable[plan.Point],
   tasks: Mapping[Hashable, task_lib.Task],
   workdir: pathlib.Path,
   argv: Sequence[str] = (),
@@ -76,16 +76,16 @@ def run(
 
   Args:
     points: The points to run.
-    tasks: Their data, from `sweep_plan.make_tasks`.
+    tasks: Their data, from `plan.make_tasks`.
     workdir: An existing folder.
     argv: The command line, for config.json.
   """
-  points = sweep_plan.in_order(points)
+  points = plan.in_order(points)
   if not points:
     return
   bases = _Bases(tasks)
   groups = [
-    list(group) for _, group in itertools.groupby(points, sweep_plan.base_key)
+    list(group) for _, group in itertools.groupby(points, plan.base_key)
   ]
   # Bases come first, so that the estimate of time left is about points alone.
   # The first is made last, because the last one stays in memory.
@@ -106,14 +106,12 @@ def run(
       except Exception as error:
         _failed(point, workdir, error)
       else:
-        _log(sweep_table.line(sweep_table.row(point, results)))
+        _log(table.line(table.row(point, results)))
       bar.update(done)
 
 
 def gather(
-  points: Sequence[sweep_plan.Point],
-  workdir: pathlib.Path,
-  report: Mapping[str, Any],
+  points: Sequence[plan.Point], workdir: pathlib.Path, report: Mapping[str, Any]
 ) -> list[str]:
   """Writes the table and the report of the finished points.
 
@@ -127,18 +125,18 @@ def gather(
   """
   rows, failed = [], []
   for point in points:
-    path = sweep_plan.folder_of(workdir, point) / 'results.json'
+    path = plan.folder_of(workdir, point) / 'results.json'
     if path.exists():
-      rows.append(sweep_table.row(point, json.loads(path.read_text())))
+      rows.append(table.row(point, json.loads(path.read_text())))
     else:
       failed.append(point.name)
   if not rows:
     return ['no point has finished']
-  sweep_table.write_csv(workdir / 'table.csv', rows)
+  table.write_csv(workdir / 'table.csv', rows)
   pareto.write(rows, workdir, report, failed)
   analysis = json.loads((workdir / 'pareto.json').read_text())
   return [
-    *sweep_table.equal_learning(analysis),
+    *table.equal_learning(analysis),
     f'table.csv and report.html in {workdir}',
   ]
 
@@ -147,27 +145,26 @@ def main(argv: list[str]) -> None:
   """The program."""
   invocation = command_line.parse(argv, _FLAGS, _NOTE)
   workdir = invocation.workdir
-  points, report = sweep_plan.expand(invocation.config_file, invocation.config)
+  points, report = plan.expand(invocation.config_file, invocation.config)
   chosen = _chosen(points, invocation.flags['point'])
   if any(point.experiment.tensorboard for point in chosen):
     tensorboard.check()
   if invocation.flags['list']:
     for point in chosen:
-      state = sweep_plan.state_of(workdir, point)
+      state = plan.state_of(workdir, point)
       print(f'{point.index:>4}  {state:<6}  {point.name}')
     return
   # A mistake must be found before anything is written.
   _check_workdir(workdir, chosen)
-  to_do = [p for p in chosen if sweep_plan.state_of(workdir, p) != 'done']
-  tasks = sweep_plan.make_tasks(to_do)
+  to_do = [p for p in chosen if plan.state_of(workdir, p) != 'done']
+  tasks = plan.make_tasks(to_do)
   for point in to_do:
     base_lib.check_cache(point.experiment)
   workdir_lib.check_writable(workdir)
   atomic.write_json(
-    workdir / 'sweep.json',
-    sweep_plan.record(invocation.config_file, points, report),
+    workdir / 'sweep.json', plan.record(invocation.config_file, points, report)
   )
-  for warning in sweep_plan.ignored_flags(argv, invocation.config, chosen):
+  for warning in plan.ignored_flags(argv, invocation.config, chosen):
     logging.warning('%s', warning)
   logging.info(
     '%d points, %d of them already done', len(chosen), len(chosen) - len(to_do)
@@ -175,7 +172,7 @@ def main(argv: list[str]) -> None:
   run(to_do, tasks, workdir, argv)
   if len(chosen) == len(points):
     print('\n'.join(gather(points, workdir, report)))
-  failed = [p.name for p in chosen if sweep_plan.state_of(workdir, p) != 'done']
+  failed = [p.name for p in chosen if plan.state_of(workdir, p) != 'done']
   if failed:
     print(
       f'{len(failed)} of {len(chosen)} points failed:'
@@ -195,27 +192,27 @@ class _Bases:
     self._base: base_lib.Base | None = None
 
   def find_or_make(
-    self, point: sweep_plan.Point, workdir: pathlib.Path
+    self, point: plan.Point, workdir: pathlib.Path
   ) -> base_lib.Base:
-    key = sweep_plan.base_key(point)
+    key = plan.base_key(point)
     if self._base is None or self._key != key:
       self._base, self._key = None, key
-      folder = sweep_plan.folder_of(workdir, point)
+      folder = plan.folder_of(workdir, point)
       with records_lib.MetricsWriter(
         folder, tensorboard=point.experiment.tensorboard
       ) as writer:
         self._base = base_lib.find_or_make(
-          point.experiment, self._tasks[sweep_plan.task_key(point)], writer
+          point.experiment, self._tasks[plan.task_key(point)], writer
         )
     return self._base
 
 
 def _run_point(
-  point: sweep_plan.Point, bases: _Bases, workdir: pathlib.Path
+  point: plan.Point, bases: _Bases, workdir: pathlib.Path
 ) -> dict[str, Any]:
   """Runs a point from the start; returns what results.json holds."""
   began = time.monotonic()
-  folder = sweep_plan.folder_of(workdir, point)
+  folder = plan.folder_of(workdir, point)
   base = bases.find_or_make(point, workdir)
   with records_lib.MetricsWriter(
     folder, tensorboard=point.experiment.tensorboard
@@ -238,10 +235,10 @@ def _free_programs() -> None:
 
 
 def _prepare(
-  point: sweep_plan.Point, workdir: pathlib.Path, argv: Sequence[str]
+  point: plan.Point, workdir: pathlib.Path, argv: Sequence[str]
 ) -> None:
   """Makes the folder of an unfinished point, and its config.json."""
-  folder = sweep_plan.folder_of(workdir, point)
+  folder = plan.folder_of(workdir, point)
   try:
     workdir_lib.holds_run(folder, point.experiment)
   except schema.UserError:
@@ -250,10 +247,8 @@ def _prepare(
   (folder / 'error.txt').unlink(missing_ok=True)
 
 
-def _failed(
-  point: sweep_plan.Point, workdir: pathlib.Path, error: Exception
-) -> None:
-  path = sweep_plan.folder_of(workdir, point) / 'error.txt'
+def _failed(point: plan.Point, workdir: pathlib.Path, error: Exception) -> None:
+  path = plan.folder_of(workdir, point) / 'error.txt'
   atomic.write_text(path, ''.join(traceback.format_exception(error)))
   _log(f'{point.name}: failed: {schema.one_line(error)}')
 
@@ -265,9 +260,7 @@ def _log(line: str) -> None:
   logging.info('%s', line)
 
 
-def _chosen(
-  points: Sequence[sweep_plan.Point], flag: str
-) -> Sequence[sweep_plan.Point]:
+def _chosen(points: Sequence[plan.Point], flag: str) -> Sequence[plan.Point]:
   """Returns all points, or the one that --point selects."""
   if not flag:
     return points
@@ -280,9 +273,7 @@ def _chosen(
   return [points[index]]
 
 
-def _check_workdir(
-  workdir: pathlib.Path, points: Iterable[sweep_plan.Point]
-) -> None:
+def _check_workdir(workdir: pathlib.Path, points: Iterable[plan.Point]) -> None:
   """Checks that the workdir belongs to this sweep.
 
   Raises:
@@ -295,11 +286,9 @@ def _check_workdir(
       ' --workdir'
     )
   for point in points:
-    if sweep_plan.state_of(workdir, point) == 'done':
+    if plan.state_of(workdir, point) == 'done':
       try:
-        workdir_lib.holds_run(
-          sweep_plan.folder_of(workdir, point), point.experiment
-        )
+        workdir_lib.holds_run(plan.folder_of(workdir, point), point.experiment)
       except schema.UserError as error:
         raise schema.UserError(f'point {point.name!r}: {error}') from None
 

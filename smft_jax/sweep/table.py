@@ -25,13 +25,13 @@ from typing import Any
 from smft_jax.report import page
 from smft_jax.runtime import progress
 from smft_jax.store import atomic
-from smft_jax.sweep import plan as sweep_plan
-from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep import plan
+from smft_jax.sweep.pareto import table
 
 _TARGETS = ('target_unseen_phrasing', 'target')
 
 
-def row(point: sweep_plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
+def row(point: plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the row of a finished point.
 
   Args:
@@ -84,8 +84,7 @@ def line(row: Mapping[str, Any]) -> str:
     a: recall 84.0%, drop 2.1%, 7s
   """
   parts = [
-    f'{key} {pareto_table.share(row.get(key)) or "-"}'
-    for key in ('recall', 'drop')
+    f'{key} {table.share(row.get(key)) or "-"}' for key in ('recall', 'drop')
   ]
   if row.get('wall_s') is not None:
     parts.append(progress.duration(row['wall_s']))
@@ -126,15 +125,15 @@ def equal_learning(analysis: Mapping[str, Any]) -> list[str]:
   if found.get('target') is None:
     return ['no method was measured on what it should learn']
   labels = analysis.get('labels') or {}
-  target = pareto_table.share(found['target'])
+  target = table.share(found['target'])
   rows = [(f'at {target} recall', 'known facts lost', 'seeds', 'best recall')]
   for key, method in found['methods'].items():
     rows.append(
       (
         labels.get(key, key),
-        pareto_table.spread(method['drop_mean'], method['drop_std']) or '-',
+        table.spread(method['drop_mean'], method['drop_std']) or '-',
         f'{method["seeds"]} of {method["seeds_run"]}',
-        pareto_table.share(method['best_recall_mean']) or '-',
+        table.share(method['best_recall_mean']) or '-',
       )
     )
   return page.columns(rows, left=1)

@@ -1,6 +1,5 @@
 """The page and the table of a run show its numbers and load nothing."""
 
-import html.parser
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -8,6 +7,7 @@ import pytest
 
 from smft_jax.report import run as report
 from smft_jax.report import summary
+from tests.support import html_page
 
 
 def measure(metric, before, after, drop=None):
@@ -108,40 +108,13 @@ def test_lines_end_with_the_memory():
   assert summary.lines({}) == ['nothing was measured']
 
 
-class Page(html.parser.HTMLParser):
-  """Collects what could reach outside, and checks that tags are balanced."""
-
-  void = ('meta', 'br', 'link', 'img')
-
-  def __init__(self):
-    super().__init__()
-    self.open, self.outside, self.tags = [], [], []
-
-  def handle_starttag(self, tag, attributes):
-    self.tags.append(tag)
-    if tag not in self.void:
-      self.open.append(tag)
-    self.outside += [v for k, v in attributes if k in ('src', 'href')]
-
-  def handle_startendtag(self, tag, attributes):
-    self.tags.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
-
-
 UNMEASURED = RECALL | {'target': measure('nll', float('nan'), 1.0)}
 
 
 @pytest.mark.parametrize('results', [RECALL, LOSS, BASE, UNMEASURED, {}])
 def test_page_is_whole_and_stands_alone(tmp_path, results):
   text = write(tmp_path, results)
-  page = Page()
-  page.feed(text)
-  assert page.open == []
-  assert page.outside == []
-  assert not {'script', 'link', 'img'} & set(page.tags)
-  assert not re.search(r'url\((?!#)', text)
+  html_page.Page(text)
   assert 'prefers-color-scheme: dark' in text
   assert 'width=device-width' in text
   names = {path.name for path in tmp_path.iterdir()}

@@ -41,11 +41,11 @@ from typing import Any
 from smft_jax.store import atomic
 from smft_jax.sweep.pareto import fronts as pareto_fronts
 from smft_jax.sweep.pareto import panels as pareto_panels
-from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep.pareto import table
 
 
 def analyse(
-  rows: Iterable[pareto_table.Row], report: Mapping[str, Any]
+  rows: Iterable[table.Row], report: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Returns what pareto.json holds.
 
@@ -80,8 +80,8 @@ def analyse(
   own = report.get('own', 'sparse_memory')
   wanted = [own, *report.get('headline', ('full', 'lora'))]
   references = report.get('references', ('in_context',))
-  by_method = pareto_table.group(
-    (row for row in rows if pareto_table.MAIN in pareto_table.panels_of(row)),
+  by_method = table.group(
+    (row for row in rows if table.MAIN in table.panels_of(row)),
     lambda row: row.get('method'),
   )
   compared = {
@@ -89,12 +89,12 @@ def analyse(
     for method in dict.fromkeys([*wanted, *by_method])
     if method in by_method and method not in references
   }
-  points = {m: pareto_table.collapse(group) for m, group in compared.items()}
-  fronts = {m: pareto_table.fronts(group) for m, group in compared.items()}
+  points = {m: table.collapse(group) for m, group in compared.items()}
+  fronts = {m: table.fronts(group) for m, group in compared.items()}
   present = [method for method in wanted if fronts.get(method)]
   anchors = present or [method for method in fronts if fronts[method]]
-  target = pareto_table.common_reach(fronts, anchors)
-  reach = pareto_table.common_reach(fronts, [own]) if fronts.get(own) else None
+  target = table.common_reach(fronts, anchors)
+  reach = table.common_reach(fronts, [own]) if fronts.get(own) else None
   further = reach is not None and target is not None and reach > target + 1e-9
   found: dict[str, Any] = {
     'own': own,
@@ -105,12 +105,11 @@ def analyse(
       _equal_learning(compared, points, fronts, reach, own) if further else None
     ),
     'hypervolume': {
-      method: pareto_table.hypervolume(group)
-      for method, group in fronts.items()
+      method: table.hypervolume(group) for method, group in fronts.items()
     },
     'fronts': {
       method: {
-        'mean': pareto_table.mean_front(points[method], compared[method]),
+        'mean': table.mean_front(points[method], compared[method]),
         'seeds': fronts[method],
       }
       for method in fronts
@@ -122,7 +121,7 @@ def analyse(
     },
     'points': [point for group in points.values() for point in group],
     'references': {
-      method: pareto_table.collapse(
+      method: table.collapse(
         # Nothing is lost where no weight changes.
         [{**row, 'drop': row.get('drop') or 0.0} for row in by_method[method]],
         lambda row: row.get('method'),
@@ -133,14 +132,14 @@ def analyse(
     'panels': pareto_panels.panels(rows, report),
   }
   found['labels'] = {
-    method: pareto_table.label(str(method), report.get('labels'))
+    method: table.label(str(method), report.get('labels'))
     for method in dict.fromkeys([*wanted, *by_method])
   }
   return atomic.to_json(found)
 
 
 def write(
-  rows: Iterable[pareto_table.Row],
+  rows: Iterable[table.Row],
   workdir: str | pathlib.Path,
   report: Mapping[str, Any],
   failed: Sequence[str] = (),
@@ -167,9 +166,9 @@ def write(
 
 
 def _equal_learning(
-  rows: Mapping[str, Sequence[pareto_table.Row]],
+  rows: Mapping[str, Sequence[table.Row]],
   points: Mapping[str, Sequence[Mapping[str, Any]]],
-  fronts: Mapping[str, pareto_table.SeedFronts],
+  fronts: Mapping[str, table.SeedFronts],
   target: float | None,
   own: str,
 ) -> dict[str, Any]:
@@ -186,17 +185,17 @@ def _equal_learning(
     best = [front[-1][0] for front in group.values()]
     tuned = [row['tuned'] for row in rows[method] if row.get('tuned')]
     methods[method] = {
-      'drop_mean': pareto_table.mean(reached.values()),
-      'drop_std': pareto_table.std(reached.values()),
+      'drop_mean': table.mean(reached.values()),
+      'drop_std': table.std(reached.values()),
       'drops': drops,
       'seeds': len(reached),
-      'seeds_run': len(set(map(pareto_table.seed_of, rows[method]))),
+      'seeds_run': len(set(map(table.seed_of, rows[method]))),
       'reached': bool(reached) and None not in drops.values(),
       'points': len(rows[method]),
       'settings': len(points[method]),
       'tuned': max(tuned, default=None),
-      'best_recall_mean': pareto_table.mean(best),
-      'best_recall_std': pareto_table.std(best),
+      'best_recall_mean': table.mean(best),
+      'best_recall_std': table.std(best),
       'at': _setting_at(points[method], target),
     }
   ours = (methods.get(own) or {}).get('drops', {})
@@ -214,8 +213,8 @@ def _ratio(
     for seed, drop in ours.items()
     if drop is not None and theirs.get(seed) is not None
   ]
-  own = pareto_table.mean(drop for drop, _ in pairs)
-  rival = pareto_table.mean(drop for _, drop in pairs)
+  own = table.mean(drop for drop, _ in pairs)
+  rival = table.mean(drop for _, drop in pairs)
   if own is None or rival is None or own <= 0:
     return None
   return rival / own
@@ -234,12 +233,11 @@ def _setting_at(
   else:
     chosen = max(placed, key=lambda point: point['recall_mean'])
   keys = ('settings', 'seeds', 'recall_mean', 'drop_mean')
-  return {key: chosen[key] for key in (*keys, *pareto_table.MEASURES)}
+  return {key: chosen[key] for key in (*keys, *table.MEASURES)}
 
 
 def _domination(
-  own: pareto_table.SeedFronts,
-  rival: pareto_table.SeedFronts,
+  own: table.SeedFronts, rival: table.SeedFronts
 ) -> dict[str, Any]:
   """Compares our front with the rival's, seed by seed."""
   seeds = {}

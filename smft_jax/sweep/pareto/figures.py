@@ -8,12 +8,11 @@ from typing import Any
 
 from matplotlib import axes
 from matplotlib import figure
-from matplotlib import lines as mlines
 from matplotlib import ticker
 import numpy as np
 
 from smft_jax.report import figures
-from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep.pareto import table
 
 _COLORS = ('blue', 'orange', 'green', 'purple', 'gold', 'sky')
 _MARKERS = 'os^DvPX<>phd8H'
@@ -53,7 +52,7 @@ def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure | None:
     scale = ' (log scale above 1%)' if is_log else ''
     plot.set_title(_FORGETTING + scale, color=_SOFT, fontweight='normal')
     for method, point in references.items():
-      _draw_mean(plot, point, ('ink', '*'), size=80)
+      _draw_points(plot, [point], ('ink', 'X'))
       plot.annotate(
         f'{analysis["labels"][method]}\n(no training)',
         (point['recall_mean'], point['drop_mean']),
@@ -68,7 +67,7 @@ def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure | None:
       plot.axvline(target, color=_SOFT, linewidth=1, linestyle=(0, (4, 3)))
       left = target > sum(plot.get_xlim()) / 2  # where more room is
       plot.annotate(
-        f'equal learning: {pareto_table.share(target)}',
+        f'equal learning: {table.share(target)}',
         (target, 0.97),
         xytext=(-5 if left else 5, 0),
         xycoords=('data', 'axes fraction'),
@@ -146,7 +145,7 @@ def draw_equal_learning(analysis: Mapping[str, Any]) -> figure.Figure | None:
         linewidth=0.7, zorder=3,
       )  # fmt: skip
       plot.annotate(
-        pareto_table.spread(method['drop_mean'], method['drop_std']),
+        table.spread(method['drop_mean'], method['drop_std']),
         (max([method['drop_mean'] + deviation, 0.0, *drops]), y),
         xytext=(6, 0),
         textcoords='offset points',
@@ -174,7 +173,9 @@ def draw_panel(panel: Mapping[str, Any]) -> figure.Figure | None:
   points = [point for line in lines for point in line['points']]
   if all(point['recall_mean'] is None for point in points):
     return None
-  keys = [line['key'] for line in lines]
+  looks = [
+    _look(line['key'], [line['key'] for line in lines]) for line in lines
+  ]
   with figures.style():
     if panel['kind'] == 'front':
       drawn = figures.new_figure(3.2)
@@ -182,53 +183,38 @@ def draw_panel(panel: Mapping[str, Any]) -> figure.Figure | None:
       plot.axhline(0, color=_SOFT, linewidth=0.8)
       plot.set_xlabel(_LEARNING)
       plot.set_ylabel(_FORGETTING)
-      _percent(plot.xaxis)
-      _percent(plot.yaxis)
-      for line in lines:
-        look = _look(line['key'], keys)
+      _percent(plot.xaxis, plot.yaxis)
+      for line, look in zip(lines, looks, strict=True):
         _draw_front(plot, line['front'], look[0])
-        _draw_points(plot, line['points'], look)
+        _draw_points(plot, line['points'], look, line['label'])
     else:
-      drawn = _draw_sweep(panel, keys)
+      drawn = _draw_sweep(panel, looks)
     if len(lines) > 1:
-      handles = []
-      for line in lines:
-        color, marker = _look(line['key'], keys)
-        handles.append(
-          mlines.Line2D(
-            [],
-            [],
-            color=figures.COLORS[color],
-            marker=marker,
-            label=line['label'],
-          )
-        )
-      drawn.legend(handles=handles, loc='outside upper left', ncols=2)
+      drawn.legend(loc='outside upper left', ncols=2)
   return drawn
 
 
-def _draw_sweep(panel: Mapping[str, Any], keys: Sequence) -> figure.Figure:
-  places = sorted({p['x'] for line in panel['lines'] for p in line['points']})
+def _draw_sweep(
+  panel: Mapping[str, Any], looks: Sequence[Look]
+) -> figure.Figure:
   drawn = figures.new_figure(3.8)
   plots = drawn.subplots(2, 1, sharex=True)
+  places = sorted({p['x'] for line in panel['lines'] for p in line['points']})
   for plot, what in zip(plots, ('recall', 'drop'), strict=True):
     plot.set_title(_LEARNING if what == 'recall' else _FORGETTING)
     _percent(plot.yaxis)
-    for line in panel['lines']:
-      look = _look(line['key'], keys)
-      color = figures.COLORS[look[0]]
+    for line, look in zip(panel['lines'], looks, strict=True):
       points = [p for p in line['points'] if p['recall_mean'] is not None]
-      means = [point[f'{what}_mean'] for point in points]
-      plot.plot([point['x'] for point in points], means, color=color)
-      for point, mean in zip(points, means, strict=True):
-        _draw_marker(
-          plot, (point['x'], mean), (None, point[f'{what}_std']), look
-        )
-        if len(point[what]) > 1:
-          plot.scatter(
-            [point['x']] * len(point[what]), point[what], s=9, alpha=0.35,
-            linewidth=0, color=color, marker=look[1],
-          )  # fmt: skip
+      xs = [point['x'] for point in points]
+      _draw_means(
+        plot,
+        (xs, [point[f'{what}_mean'] for point in points]),
+        (None, [point[f'{what}_std'] or 0 for point in points]),
+        [(x, y) for x, p in zip(xs, points, strict=True) for y in p[what]],
+        look,
+        line['label'] if what == 'recall' else '_',
+        '-',
+      )
   plots[1].axhline(0, color=_SOFT, linewidth=0.8)
   plots[1].set_xlabel(panel['x_label'])
   if places[0] > 0:
@@ -277,46 +263,46 @@ def _draw_front(
   )
 
 
-def _draw_points(plot: axes.Axes, points: Sequence[Point], look: Look) -> None:
+def _draw_points(
+  plot: axes.Axes, points: Sequence[Point], look: Look, label: str = '_'
+) -> None:
   """Draws means over seeds with deviations, and the seeds faintly."""
-  for point in points:
-    if len(point['recall']) > 1:
-      plot.scatter(
-        point['recall'], point['drop'], s=7, alpha=0.3, linewidth=0,
-        color=figures.COLORS[look[0]], marker=look[1],
-      )  # fmt: skip
-    _draw_mean(plot, point, look)
-
-
-def _draw_mean(
-  plot: axes.Axes, point: Point, look: Look, size: float = 24
-) -> None:
-  if point['recall_mean'] is not None:
-    place = point['recall_mean'], point['drop_mean']
-    std = point['recall_std'], point['drop_std']
-    _draw_marker(plot, place, std, look, size)
-
-
-def _draw_marker(
-  plot: axes.Axes,
-  place: tuple[float, float],
-  std: tuple[float | None, float | None],
-  look: Look,
-  size: float = 24,
-) -> None:
-  color, marker = look
-  plot.errorbar(
-    *place,
-    xerr=std[0] or None,
-    yerr=std[1] or None,
-    color=figures.COLORS[color],
-    linewidth=1,
-    alpha=0.55,
-    zorder=2.5,
+  points = [point for point in points if point['recall_mean'] is not None]
+  both = ('recall', 'drop')
+  _draw_means(
+    plot,
+    [[point[f'{what}_mean'] for point in points] for what in both],
+    [[point[f'{what}_std'] or 0 for point in points] for what in both],
+    [
+      place
+      for point in points
+      for place in zip(point['recall'], point['drop'], strict=True)
+    ],
+    look,
+    label,
   )
-  plot.scatter(
-    *place, s=size, color=figures.COLORS[color], marker=marker,
-    edgecolor=_PAGE, linewidth=0.5, zorder=3,
+
+
+def _draw_means(
+  plot: axes.Axes,
+  means: Sequence[Sequence[float]],
+  deviations: Sequence[Sequence[float] | None],
+  seeds: Sequence[tuple[float, float]],
+  look: Look,
+  label: str,
+  line: str = 'none',
+) -> None:
+  color, marker = figures.COLORS[look[0]], look[1]
+  if len(seeds) > len(means[0]):
+    plot.scatter(
+      [x for x, _ in seeds], [y for _, y in seeds], s=8, color=color,
+      alpha=0.3, linewidth=0, marker=marker, label='_',
+    )  # fmt: skip
+  (xs, ys), (x_deviations, y_deviations) = means, deviations
+  plot.errorbar(
+    xs, ys, y_deviations, x_deviations, color=color, marker=marker,
+    linestyle=line, label=label, markersize=5, markeredgecolor=_PAGE,
+    markeredgewidth=0.5, elinewidth=0.9,
   )  # fmt: skip
 
 
@@ -341,10 +327,10 @@ def _set_limits(plot: axes.Axes, points: Sequence[Point]) -> bool:
     room = 0.07 * (most - least) or 0.01
     plot.set_ylim(least - room, most + room)
   plot.set_xlim(0, min(1.02, max(recalls) + 0.04))
-  _percent(plot.xaxis)
-  _percent(plot.yaxis)
+  _percent(plot.xaxis, plot.yaxis)
   return is_log
 
 
-def _percent(axis: Any) -> None:
-  axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{100 * v:g}%'))
+def _percent(*axes_: Any) -> None:
+  for axis in axes_:
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f'{100 * v:g}%'))

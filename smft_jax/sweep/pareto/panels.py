@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smft_jax.sweep.pareto import fronts as pareto_fronts
-from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep.pareto import table
 
 KINDS = ('front', 'sweep')
 
 
 def panels(
-  rows: Iterable[pareto_table.Row], report: Mapping[str, Any]
+  rows: Iterable[table.Row], report: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
   """Returns the panels that REPORT or rows name, except the main one.
 
@@ -45,23 +45,23 @@ def panels(
     ValueError: If a kind is unknown, or a sweep is over something other than
       numbers.
   """
-  by_panel: dict[str, list[pareto_table.Row]] = {
-    name: [] for name in report.get('panels') or {} if name != pareto_table.MAIN
+  by_panel: dict[str, list[table.Row]] = {
+    name: [] for name in report.get('panels') or {} if name != table.MAIN
   }
   for row in rows:
-    for name in pareto_table.panels_of(row):
-      if name != pareto_table.MAIN:
+    for name in table.panels_of(row):
+      if name != table.MAIN:
         by_panel.setdefault(name, []).append(row)
   return {name: _panel(name, by_panel[name], report) for name in by_panel}
 
 
 def _panel(
-  name: str, rows: Sequence[pareto_table.Row], report: Mapping[str, Any]
+  name: str, rows: Sequence[table.Row], report: Mapping[str, Any]
 ) -> dict[str, Any]:
   given = dict((report.get('panels') or {}).get(name) or {})
   x = str(given.get('x', 'x'))
-  places = dict.fromkeys(pareto_table.value(row, x) for row in rows)
-  numbers = [pareto_table.number(place) for place in places]
+  places = dict.fromkeys(table.value(row, x) for row in rows)
+  numbers = [table.number(place) for place in places]
   numeric = len(places) > 2 and None not in numbers
   kind = given.get('kind') or ('sweep' if numeric else 'front')
   if kind not in KINDS:
@@ -72,11 +72,11 @@ def _panel(
     raise ValueError(f'panel {name!r} is a sweep, so its x must be numbers')
   alone = kind == 'front' and len({row.get('method') for row in rows}) < 2
   lines = str(given.get('lines', x if alone else 'method'))
-  by_line = pareto_table.group(rows, lambda row: pareto_table.value(row, lines))
+  by_line = table.group(rows, lambda row: table.value(row, lines))
   order = [key for key in given.get('order', ()) if key in by_line]
   keys = dict.fromkeys([*order, *by_line])
-  fronts = {key: pareto_table.fronts(by_line[key]) for key in keys}
-  recall = pareto_table.common_reach(fronts, order or fronts)
+  fronts = {key: table.fronts(by_line[key]) for key in keys}
+  recall = table.common_reach(fronts, order or fronts)
   along = x if kind == 'sweep' else ''
   labels = {**(report.get('labels') or {}), **(given.get('line_labels') or {})}
   return {
@@ -88,7 +88,7 @@ def _panel(
     'lines': [
       {
         'key': key,
-        'label': pareto_table.label(str(key), labels),
+        'label': table.label(str(key), labels),
         **_line(by_line[key], fronts[key], recall, along),
       }
       for key in keys
@@ -97,13 +97,13 @@ def _panel(
 
 
 def _line(
-  rows: Sequence[pareto_table.Row],
-  fronts: pareto_table.SeedFronts,
+  rows: Sequence[table.Row],
+  fronts: table.SeedFronts,
   recall: float | None,
   x: str,
 ) -> dict[str, Any]:
   """What a panel says about a line; x is empty in a panel of fronts."""
-  points = _along(rows, x) if x else pareto_table.collapse(rows)
+  points = _along(rows, x) if x else table.collapse(rows)
   drops = [
     pareto_fronts.drop_at(front, recall)
     for front in fronts.values()
@@ -112,22 +112,22 @@ def _line(
   best = [front[-1][0] for front in fronts.values()]
   return {
     'points': points,
-    'front': pareto_table.mean_front(points, rows),
-    'hypervolume': pareto_table.hypervolume(fronts),
-    'drop_mean': pareto_table.mean(drops),
-    'drop_std': pareto_table.std(drops),
+    'front': table.mean_front(points, rows),
+    'hypervolume': table.hypervolume(fronts),
+    'drop_mean': table.mean(drops),
+    'drop_std': table.std(drops),
     'seeds': sum(drop is not None for drop in drops),
-    'best_recall_mean': pareto_table.mean(best),
+    'best_recall_mean': table.mean(best),
   }
 
 
-def _along(rows: Iterable[pareto_table.Row], x: str) -> list[dict[str, Any]]:
+def _along(rows: Iterable[table.Row], x: str) -> list[dict[str, Any]]:
   """One point for each x; averages the settings that share it."""
-  groups = pareto_table.group(rows, lambda row: pareto_table.value(row, x))
+  groups = table.group(rows, lambda row: table.value(row, x))
   return [
     {**point, 'x': place}
     for place in sorted(place for place in groups if place is not None)
-    for point in pareto_table.collapse(groups[place], lambda row: None)
+    for point in table.collapse(groups[place], lambda row: None)
   ]
 
 

@@ -12,7 +12,7 @@ from smft_jax.report import figures
 from smft_jax.report import page
 from smft_jax.store import atomic
 from smft_jax.sweep.pareto import figures as pareto_figures
-from smft_jax.sweep.pareto import table as pareto_table
+from smft_jax.sweep.pareto import table
 
 # A head and rows of cells, and the row in bold: arguments of the table macro.
 Table = dict[str, Any]
@@ -65,7 +65,6 @@ def write_report(
       }
       for panel in analysis['panels'].values()
     ],
-    points=_points(analysis),
     command=_command(workdir),
   )
   atomic.write_text(workdir / 'report.html', text)
@@ -78,11 +77,11 @@ def _svg(drawn: Any, label: str) -> str:
 def _tiles(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
   """The drop of our method, and how many times larger its rivals' are."""
   methods, labels = analysis['equal_learning']['methods'], analysis['labels']
-  target = pareto_table.share(analysis['equal_learning']['target'])
+  target = table.share(analysis['equal_learning']['target'])
   found = []
   own = methods.get(analysis['own'])
   if own and own['drop_mean'] is not None:
-    lost = pareto_table.share(own['drop_mean'])
+    lost = table.share(own['drop_mean'])
     name = labels[analysis['own']]
     found.append((lost, f'of known facts lost by {name} at {target} recall'))
   for rival in analysis['headline']:
@@ -104,13 +103,10 @@ def _equal_learning(
     rows.append(
       (
         labels[name],
-        pareto_table.spread(method['drop_mean'], method['drop_std'])
-        or 'not reached',
+        table.spread(method['drop_mean'], method['drop_std']) or 'not reached',
         None if method['ratio'] is None else _times(method['ratio']),
         f'{method["seeds"]} of {method["seeds_run"]}',
-        pareto_table.spread(
-          method['best_recall_mean'], method['best_recall_std']
-        ),
+        table.spread(method['best_recall_mean'], method['best_recall_std']),
         method['points'],
         method['settings'],
         method['tuned'],
@@ -120,17 +116,17 @@ def _equal_learning(
     rows.append(
       (
         f'{labels[name]} (reference)',
-        pareto_table.spread(point['drop_mean'], point['drop_std']),
+        table.spread(point['drop_mean'], point['drop_std']),
         None,
         None,
-        pareto_table.spread(point['recall_mean'], point['recall_std']),
+        table.spread(point['recall_mean'], point['recall_std']),
         len(point['names']),
         1,
         None,
       )
     )
   head = (
-    f'at {pareto_table.share(equal["target"])} recall', 'known facts lost',
+    f'at {table.share(equal["target"])} recall', 'known facts lost',
     f'as much as {labels[analysis["own"]]}', 'seeds that reach it',
     'best recall', 'points', 'settings', 'validation points',
   )  # fmt: skip
@@ -149,8 +145,8 @@ def _costs(analysis: Mapping[str, Any]) -> Table:
       _count(at[name]['bytes_changed'], 'B'),
       _count(at[name]['flops']),
       _count(at[name]['lesson_s']),
-      pareto_table.share(at[name]['retention']),
-      pareto_table.share(at[name]['locality']),
+      table.share(at[name]['retention']),
+      table.share(at[name]['locality']),
       _settings(at[name]['settings']),
     )
     for name in names
@@ -198,8 +194,8 @@ def _ablation(panel: Mapping[str, Any]) -> Table:
       (
         line['label'],
         f'{point["x"]:g}',
-        pareto_table.spread(point['recall_mean'], point['recall_std']),
-        pareto_table.spread(point['drop_mean'], point['drop_std']),
+        table.spread(point['recall_mean'], point['recall_std']),
+        table.spread(point['drop_mean'], point['drop_std']),
         len(point['seeds']),
       )
       for line in panel['lines']
@@ -210,37 +206,15 @@ def _ablation(panel: Mapping[str, Any]) -> Table:
     rows = [
       (
         line['label'],
-        pareto_table.spread(line['drop_mean'], line['drop_std'])
-        or 'not reached',
+        table.spread(line['drop_mean'], line['drop_std']) or 'not reached',
         _area(line['hypervolume']),
-        pareto_table.share(line['best_recall_mean']),
+        table.share(line['best_recall_mean']),
         line['seeds'],
       )
       for line in panel['lines']
     ]
-    at = f'lost at {pareto_table.share(panel["recall"])} recall'
+    at = f'lost at {table.share(panel["recall"])} recall'
     head = '', at, 'dominated area', 'best recall', 'seeds'
-  return {'head': head, 'rows': rows, 'own': None}
-
-
-def _points(analysis: Mapping[str, Any]) -> Table:
-  """Every setting of every method, over seeds."""
-  rows = [
-    (
-      analysis['labels'][point['method']],
-      pareto_table.spread(point['recall_mean'], point['recall_std']),
-      pareto_table.spread(point['drop_mean'], point['drop_std']),
-      pareto_table.share(point['recall_seen']),
-      pareto_table.share(point['retention']),
-      len(point['seeds']),
-      _settings(point['settings']),
-    )
-    for point in [*analysis['points'], *analysis['references'].values()]
-  ]
-  head = (
-    '', 'recall', 'known facts lost', 'recall, phrasings trained on',
-    'earlier lessons kept', 'seeds', 'settings',
-  )  # fmt: skip
   return {'head': head, 'rows': rows, 'own': None}
 
 

@@ -21,20 +21,10 @@ MAIN = 'front'  # the panel that compares methods
 
 # Measures averaged over seeds in addition to recall and drop.
 MEASURES = (
-  'recall_seen',
-  'f1',
-  'answer_nll',
-  'retention',
-  'backward_transfer',
-  'forward_transfer',
-  'forgetting',
-  'locality',
-  'params_changed',
-  'bytes_changed',
-  'flops',
-  'lesson_s',
-  'wall_s',
-)
+  'recall_seen', 'f1', 'answer_nll', 'retention', 'backward_transfer',
+  'forward_transfer', 'forgetting', 'locality', 'params_changed',
+  'bytes_changed', 'flops', 'lesson_s', 'wall_s',
+)  # fmt: skip
 
 _LABELS = {
   'sparse_memory': 'sparse memory',
