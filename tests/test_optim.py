@@ -15,58 +15,57 @@ import pytest
 from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import ranking
-from tests.support import value_tables
+from tests.support import value_tables as tables
 
-N, V, T = value_tables.N, value_tables.V, value_tables.T
-all_inner = pytest.mark.parametrize('name', list(value_tables.INNER))
+N, V, T = tables.N, tables.V, tables.T
+all_inner = pytest.mark.parametrize('name', list(tables.INNER))
 
 
 @all_inner
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_keep_top_slots_changes_selected_rows_only(name, dtype):
   optimizer = optax.chain(
-    value_tables.lenient(value_tables.INNER[name]), optim.keep_top_slots(3)
+    tables.lenient(tables.INNER[name]), optim.keep_top_slots(3)
   )
-  params = {'values': value_tables.table(dtype)}
+  params = {'values': tables.table(dtype)}
   state = optimizer.init(params)
-  step = value_tables.step(optimizer)
+  step = tables.step(optimizer)
   # Row 2 has moments when it is not selected, and keeps still all the same.
   for seed, slots in enumerate([(2, 5, 11), (5, 7), (19, 5, 0)]):
     new_params, state = step(
       params,
       state,
-      {'values': value_tables.gradient(seed, dtype)},
-      slot_scores={'values': value_tables.scores(slots)},
+      {'values': tables.gradient(seed, dtype)},
+      slot_scores={'values': tables.scores(slots)},
     )
     assert new_params['values'].dtype == dtype
-    assert value_tables.changed(
-      params['values'], new_params['values']
-    ) == sorted(slots)
+    assert tables.changed(params['values'], new_params['values']) == sorted(
+      slots
+    )
     params = new_params
 
 
 def test_keep_top_slots_not_last_moves_other_rows():
   # Why it must be last, and that the test above can fail.
   optimizer = optax.chain(
-    optim.keep_top_slots(1),
-    value_tables.lenient(optax.adamw(0.1, weight_decay=0.1)),
+    optim.keep_top_slots(1), tables.lenient(optax.adamw(0.1, weight_decay=0.1))
   )
-  params = {'values': value_tables.table()}
-  new_params, _ = value_tables.step(optimizer)(
+  params = {'values': tables.table()}
+  new_params, _ = tables.step(optimizer)(
     params,
     optimizer.init(params),
-    {'values': value_tables.gradient()},
-    slot_scores={'values': value_tables.scores([3])},
+    {'values': tables.gradient()},
+    slot_scores={'values': tables.scores([3])},
   )
-  assert len(value_tables.changed(params['values'], new_params['values'])) == N
+  assert len(tables.changed(params['values'], new_params['values'])) == N
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_keep_top_slots_keeps_dtype_and_kept_updates(dtype):
   optimizer = optim.keep_top_slots(2)
-  updates = value_tables.gradient(dtype=dtype)
+  updates = tables.gradient(dtype=dtype)
   kept, _ = optimizer.update(
-    updates, optimizer.init(updates), slot_scores=value_tables.scores([4, 9])
+    updates, optimizer.init(updates), slot_scores=tables.scores([4, 9])
   )
   assert kept.dtype == dtype
   want = (
@@ -74,16 +73,14 @@ def test_keep_top_slots_keeps_dtype_and_kept_updates(dtype):
     .at[jnp.array([4, 9])]
     .set(updates[jnp.array([4, 9])])
   )
-  np.testing.assert_array_equal(
-    value_tables.bits(kept), value_tables.bits(want)
-  )
+  np.testing.assert_array_equal(tables.bits(kept), tables.bits(want))
 
 
 def test_keep_top_slots_drops_nan_of_other_rows():
   optimizer = optim.keep_top_slots(1)
   updates = jnp.full((N, V), jnp.nan).at[3].set(1.0)
   kept, _ = optimizer.update(
-    updates, optimizer.init(updates), slot_scores=value_tables.scores([3])
+    updates, optimizer.init(updates), slot_scores=tables.scores([3])
   )
   assert np.all(np.isfinite(kept))
 
@@ -106,21 +103,21 @@ def test_keep_top_slots_takes_the_best_scores_of_each_table():
 def test_keep_top_slots_ignores_unknown_extras():
   optimizer = optax.chain(optax.sgd(0.5), optim.keep_top_slots(2))
   updates, _ = optimizer.update(
-    value_tables.gradient(),
-    optimizer.init(value_tables.table()),
-    value_tables.table(),
-    slot_scores=value_tables.scores([1]),
+    tables.gradient(),
+    optimizer.init(tables.table()),
+    tables.table(),
+    slot_scores=tables.scores([1]),
     loss=jnp.array(3.0),
     value_fn=lambda x: x,
   )
-  assert value_tables.changed(jnp.full((N, V), -0.0), updates) == [1]
+  assert tables.changed(jnp.full((N, V), -0.0), updates) == [1]
 
 
 def test_keep_top_slots_without_scores_is_a_type_error():
   optimizer = optim.keep_top_slots(2)
-  state = optimizer.init(value_tables.table())
+  state = optimizer.init(tables.table())
   with pytest.raises(TypeError, match='slot_scores'):
-    optimizer.update(value_tables.gradient(), state, value_tables.table())
+    optimizer.update(tables.gradient(), state, tables.table())
 
 
 def test_keep_top_slots_traces_once():
@@ -135,22 +132,22 @@ def test_keep_top_slots_traces_once():
     )
     return optax.apply_updates(table, updates), state
 
-  table, state = value_tables.table(), optimizer.init(value_tables.table())
+  table, state = tables.table(), optimizer.init(tables.table())
   for seed in range(3):
     table, state = step(
-      table, state, value_tables.gradient(seed), value_tables.scores([seed])
+      table, state, tables.gradient(seed), tables.scores([seed])
     )
   assert len(traces) == 1
 
 
 @all_inner
 def test_abstract_init(name):
-  params = {'values': value_tables.table(), 'access_counts': jnp.zeros((3, N))}
-  optimizer = optim.sparse_memory_finetuning(value_tables.INNER[name], 2)
-  chain = optax.chain(value_tables.INNER[name], optim.keep_top_slots(2))
+  params = {'values': tables.table(), 'access_counts': jnp.zeros((3, N))}
+  optimizer = optim.sparse_memory_finetuning(tables.INNER[name], 2)
+  chain = optax.chain(tables.INNER[name], optim.keep_top_slots(2))
   for transform, tree in (
     (optimizer, params),
-    (chain, {'values': value_tables.table()}),
+    (chain, {'values': tables.table()}),
   ):
     abstract = jax.eval_shape(transform.init, tree)
     concrete = transform.init(tree)
@@ -164,33 +161,32 @@ def test_abstract_init(name):
 @pytest.mark.parametrize('whole_tree', [True, False])
 @pytest.mark.parametrize('wrap', ['masked', 'partition'])
 def test_keep_top_slots_within_masked_and_partition(wrap, whole_tree):
-  tables = optax.chain(
-    value_tables.lenient(optax.adamw(0.1, weight_decay=0.1)),
-    optim.keep_top_slots(2),
+  inner = optax.chain(
+    tables.lenient(optax.adamw(0.1, weight_decay=0.1)), optim.keep_top_slots(2)
   )
   is_table = {'memory': {'values': True, 'gate': False}, 'head': False}
   if wrap == 'masked':
-    optimizer = optax.masked(tables, is_table)
+    optimizer = optax.masked(inner, is_table)
   else:
     optimizer = optax.partition(
-      {'table': tables, 'rest': optax.sgd(1.0)},
+      {'table': inner, 'rest': optax.sgd(1.0)},
       jax.tree.map(lambda table: 'table' if table else 'rest', is_table),
     )
   params = {
-    'memory': {'values': value_tables.table(), 'gate': jnp.ones((V, V))},
+    'memory': {'values': tables.table(), 'gate': jnp.ones((V, V))},
     'head': jnp.ones(3),
   }
   gradients = jax.tree.map(jnp.ones_like, params)
-  scores = {'memory': {'values': value_tables.scores([8, 2])}}
+  scores = {'memory': {'values': tables.scores([8, 2])}}
   if whole_tree:
     scores = {
       'memory': scores['memory'] | {'gate': jnp.ones(V)},
       'head': jnp.ones(1),
     }
-  new_params, _ = value_tables.step(optimizer)(
+  new_params, _ = tables.step(optimizer)(
     params, optimizer.init(params), gradients, slot_scores=scores
   )
-  assert value_tables.changed(
+  assert tables.changed(
     params['memory']['values'], new_params['memory']['values']
   ) == [2, 8]
   # masked passes the gradients of the rest through, partition's SGD descends.
@@ -200,7 +196,7 @@ def test_keep_top_slots_within_masked_and_partition(wrap, whole_tree):
 
 class _Model(nnx.Module):
   def __init__(self):
-    self.values = nnx.Param(value_tables.table())
+    self.values = nnx.Param(tables.table())
 
 
 def test_keep_top_slots_within_nnx_optimizer():
@@ -208,15 +204,13 @@ def test_keep_top_slots_within_nnx_optimizer():
   of_table = nnx.All(nnx.Param, nnx.PathContains('values'))
   optimizer = nnx.Optimizer(
     model,
-    optax.chain(
-      value_tables.lenient(optax.adamw(0.1)), optim.keep_top_slots(2)
-    ),
+    optax.chain(tables.lenient(optax.adamw(0.1)), optim.keep_top_slots(2)),
     wrt=of_table,
   )
   gradients = jax.tree.map(jnp.ones_like, nnx.state(model, of_table))
-  scores = jax.tree.map(lambda _: value_tables.scores([8, 2]), gradients)
+  scores = jax.tree.map(lambda _: tables.scores([8, 2]), gradients)
   optimizer.update(model, gradients, slot_scores=scores)
-  assert value_tables.changed(value_tables.table(), model.values[...]) == [2, 8]
+  assert tables.changed(tables.table(), model.values[...]) == [2, 8]
 
 
 @pytest.mark.parametrize('phase', ['init', 'update'])
@@ -246,14 +240,14 @@ def test_keep_top_slots_refuses_what_is_no_table(phase, shape, message):
   'scores',
   [
     {},
-    {'value': value_tables.scores([1])},
+    {'value': tables.scores([1])},
     {'values': jnp.ones(N + 1)},
     {'values': None},
   ],
 )
 def test_keep_top_slots_refuses_scores_that_do_not_fit(scores):
   optimizer = optim.keep_top_slots(3)
-  tree = {'values': value_tables.table()}
+  tree = {'values': tables.table()}
   with pytest.raises(ValueError, match=r"slot_scores\['values'\] must have"):
     optimizer.update(tree, optimizer.init(tree), slot_scores=scores)
 
@@ -276,22 +270,22 @@ def test_t_below_one_is_refused_at_once(factory):
 @all_inner
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_update_rows_is_lazy(name, dtype):
-  inner = value_tables.lenient(value_tables.INNER[name])
+  inner = tables.lenient(tables.INNER[name])
   step = jax.jit(functools.partial(optim.update_rows, inner))
-  table = value_tables.table(dtype)
+  table = tables.table(dtype)
   state = inner.init(table)
   for seed, slots in enumerate([(2, 5, 11), (7, 5, N), (19, 0, N)]):
-    gradients = value_tables.gradient(seed)[: len(slots)]
+    gradients = tables.gradient(seed)[: len(slots)]
     new_table, new_state = step(state, table, np.int32(slots), gradients)
     selected = sorted(set(slots) - {N})
     assert new_table.dtype == dtype
-    assert value_tables.changed(table, new_table) == selected
+    assert tables.changed(table, new_table) == selected
     for old, new in zip(
       jax.tree.leaves(state), jax.tree.leaves(new_state), strict=True
     ):
       assert (old.shape, old.dtype) == (new.shape, new.dtype)
       if old.ndim:
-        assert value_tables.changed(old, new) == selected  # moments
+        assert tables.changed(old, new) == selected  # moments
       else:
         assert new == old + 1  # step counts
     table, state = new_table, new_state
@@ -299,14 +293,14 @@ def test_update_rows_is_lazy(name, dtype):
 
 @all_inner
 def test_update_rows_with_all_rows_is_the_dense_optimizer(name):
-  inner = value_tables.lenient(value_tables.INNER[name])
+  inner = tables.lenient(tables.INNER[name])
   order = np.random.default_rng(3).permutation(N)
   step = jax.jit(functools.partial(optim.update_rows, inner))
-  dense_step = value_tables.step(inner)
-  table = dense = value_tables.table()
+  dense_step = tables.step(inner)
+  table = dense = tables.table()
   state = dense_state = inner.init(table)
   for seed in range(3):
-    gradient = value_tables.gradient(seed)
+    gradient = tables.gradient(seed)
     table, state = step(state, table, order, gradient[order])
     dense, dense_state = dense_step(dense, dense_state, gradient)
   for got, want in zip(
@@ -330,12 +324,9 @@ def test_update_rows_steps_a_bfloat16_table_in_float32():
 
 def test_update_rows_unused_places_do_not_weigh_in_a_norm():
   # With weight decay, a place that showed a real row would add its norm.
-  inner = value_tables.INNER['clipped']
-  table, state = (
-    value_tables.table(),
-    value_tables.INNER['clipped'].init(value_tables.table()),
-  )
-  gradients = value_tables.gradient()[:3].at[1:].set(0)
+  inner = tables.INNER['clipped']
+  table, state = (tables.table(), tables.INNER['clipped'].init(tables.table()))
+  gradients = tables.gradient()[:3].at[1:].set(0)
   step = jax.jit(functools.partial(optim.update_rows, inner))
   alone, _ = step(state, table, jnp.array([4]), gradients[:1])
   padded, _ = step(state, table, jnp.array([4, N, N]), gradients)
@@ -344,7 +335,7 @@ def test_update_rows_unused_places_do_not_weigh_in_a_norm():
 
 @all_inner
 def test_update_rows_works_in_place(name):
-  inner = value_tables.lenient(value_tables.INNER[name])
+  inner = tables.lenient(tables.INNER[name])
   table = jnp.zeros((10_007, V))
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -371,8 +362,8 @@ def test_update_rows_bad_shapes(slots, gradients, message):
   with pytest.raises(ValueError, match=message):
     optim.update_rows(
       inner,
-      inner.init(value_tables.table()),
-      value_tables.table(),
+      inner.init(tables.table()),
+      tables.table(),
       jnp.zeros(slots, jnp.int32),
       jnp.ones(gradients),
     )
@@ -383,8 +374,8 @@ def test_update_rows_refuses_factored_state():
   with pytest.raises(ValueError, match='elementwise optimizer'):
     optim.update_rows(
       inner,
-      inner.init(value_tables.table()),
-      value_tables.table(),
+      inner.init(tables.table()),
+      tables.table(),
       jnp.array([1]),
       jnp.ones((1, V)),
     )
@@ -397,37 +388,29 @@ def test_dense_and_rows_agree_under_sgd():
   @jax.jit
   def dense_step(table, state, slot_ids, weights, targets, mask):
     gradient = jax.grad(
-      lambda v: value_tables.loss(
+      lambda v: tables.loss(
         lookup.read_rows(v, slot_ids, weights), targets, mask
       )
     )(table)
     updates, state = dense_optimizer.update(
-      gradient,
-      state,
-      table,
-      slot_scores=value_tables.slot_scores(slot_ids, mask),
+      gradient, state, table, slot_scores=tables.slot_scores(slot_ids, mask)
     )
     return optax.apply_updates(table, updates), state
 
   @jax.jit
   def rows_step(table, state, slot_ids, weights, targets, mask):
     reads = lookup.read_rows(table, slot_ids, weights)
-    slots = ranking.top_slots(value_tables.slot_scores(slot_ids, mask), T)
+    slots = ranking.top_slots(tables.slot_scores(slot_ids, mask), T)
     gradients = lookup.row_gradient(
-      jax.grad(value_tables.loss)(reads, targets, mask),
-      slot_ids,
-      weights,
-      slots,
+      jax.grad(tables.loss)(reads, targets, mask), slot_ids, weights, slots
     )
     return optim.update_rows(sgd, state, table, slots, gradients)
 
-  dense = rows = start = value_tables.table()
+  dense = rows = start = tables.table()
   dense_state, rows_state = dense_optimizer.init(start), sgd.init(start)
   for step in range(5):
-    dense, dense_state = dense_step(
-      dense, dense_state, *value_tables.accesses(step)
-    )
-    rows, rows_state = rows_step(rows, rows_state, *value_tables.accesses(step))
-  assert value_tables.changed(start, rows) == value_tables.changed(start, dense)
-  assert 0 < len(value_tables.changed(start, rows)) < N
+    dense, dense_state = dense_step(dense, dense_state, *tables.accesses(step))
+    rows, rows_state = rows_step(rows, rows_state, *tables.accesses(step))
+  assert tables.changed(start, rows) == tables.changed(start, dense)
+  assert 0 < len(tables.changed(start, rows)) < N
   np.testing.assert_allclose(rows, dense, rtol=1e-6, atol=1e-6)

@@ -15,19 +15,19 @@ from smft_jax import lookup
 from smft_jax import optim
 from smft_jax import ranking
 from tests.support import compilation
-from tests.support import value_tables
+from tests.support import value_tables as tables
 
 # Compiles quickly, except for the test of 100 steps.
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-N, V, T = value_tables.N, value_tables.V, value_tables.T
-all_inner = pytest.mark.parametrize('name', list(value_tables.INNER))
+N, V, T = tables.N, tables.V, tables.T
+all_inner = pytest.mark.parametrize('name', list(tables.INNER))
 
 
 def _params():
   return {
     'memory': {
-      'values': value_tables.table(),
+      'values': tables.table(),
       'access_counts': jnp.full((3, N), -0.0),
     },
     'head': jnp.full((V,), -0.0).at[0].set(1.0),
@@ -42,7 +42,7 @@ def _trainer_loss(params, slot_ids, weights, targets, mask):
     params['memory']['access_counts'], slot_ids, reads
   )
   out = reads * (1 + params['head'][None, None, :]) + params['positions'][0, 0]
-  return value_tables.loss(out, targets, mask)
+  return tables.loss(out, targets, mask)
 
 
 _trainer_gradient = jax.jit(jax.grad(_trainer_loss))
@@ -54,39 +54,37 @@ def _carried(counts):
 
 def _finetuning(inner, **kwargs):
   return optim.sparse_memory_finetuning(
-    value_tables.lenient(inner),
+    tables.lenient(inner),
     T,
-    document_frequency=value_tables.FREQUENCY,
+    document_frequency=tables.FREQUENCY,
     num_documents=7,
     **kwargs,
   )
 
 
-def _check_step(old, new, slot_ids, mask):
-  """Exactly the top-t rows changed, and no other bit anywhere."""
-  want = ranking.top_slots(value_tables.slot_scores(slot_ids, mask), T)
-  assert len(set(want.tolist())) == T
-  assert value_tables.changed(
-    old['memory']['values'], new['memory']['values']
-  ) == sorted(want.tolist())
-  for pick in (
-    lambda p: p['memory']['access_counts'],
-    lambda p: p['head'],
-    lambda p: p['positions'],
-  ):
-    assert value_tables.changed(pick(old), pick(new)) == []
+def _assert_changed(old, new, rows):
+  """Exactly these rows of the table changed, and no other bit anywhere."""
+  changed = jax.tree.map(tables.changed, old, new)
+  assert changed['memory'].pop('values') == sorted(rows)
+  assert not jax.tree.leaves(changed)
+
+
+def _selected(slot_ids, mask):
+  slots = ranking.top_slots(tables.slot_scores(slot_ids, mask), T).tolist()
+  assert len(set(slots)) == T
+  return set(slots)
 
 
 @all_inner
 def test_finetuning_in_a_plain_loop(name):
-  optimizer = _finetuning(value_tables.INNER[name])
+  optimizer = _finetuning(tables.INNER[name])
   params = _params()
   state = optimizer.init(params)
-  step = value_tables.step(optimizer)
+  step = tables.step(optimizer)
   for number in range(3):
-    batch = value_tables.accesses(number)
+    batch = tables.accesses(number)
     new_params, state = step(params, state, _trainer_gradient(params, *batch))
-    _check_step(params, new_params, batch[0], batch[3])
+    _assert_changed(params, new_params, _selected(batch[0], batch[3]))
     params = new_params
 
 
@@ -94,38 +92,19 @@ def test_finetuning_in_a_plain_loop(name):
 def test_finetuning_for_100_steps(num_batches):
   # Of one batch the same rows change in every step, of several their union.
   optimizer = _finetuning(optax.adamw(0.1, weight_decay=0.1))
-  batches = [value_tables.accesses(i) for i in range(num_batches)]
-  selected = [
-    set(ranking.top_slots(value_tables.slot_scores(ids, mask), T).tolist())
-    for ids, _, _, mask in batches
-  ]
-  step = value_tables.step(optimizer)
+  batches = [tables.accesses(i) for i in range(num_batches)]
+  selected = [_selected(ids, mask) for ids, _, _, mask in batches]
+  step = tables.step(optimizer)
   start = params = _params()
   state = optimizer.init(params)
   with compilation.quick(False):
     for number in range(100):
       gradients = _trainer_gradient(params, *batches[number % num_batches])
       new, state = step(params, state, gradients)
-      changed = _changed(params, new)
-      assert changed.pop('memory/values') == selected[number % num_batches]
-      assert not any(changed.values())
+      _assert_changed(params, new, selected[number % num_batches])
       params = new
-  changed = _changed(start, params)
-  assert changed.pop('memory/values') == set.union(*selected)
-  assert not any(changed.values())
+  _assert_changed(start, params, set.union(*selected))
   assert (len(set.union(*selected)) == T) == (num_batches == 1)
-
-
-def _changed(old, new):
-  """The changed rows of every leaf, by path."""
-  rows = jax.tree.map(lambda a, b: set(value_tables.changed(a, b)), old, new)
-  leaves = jax.tree_util.tree_leaves_with_path(
-    rows, is_leaf=lambda x: isinstance(x, set)
-  )
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): changed
-    for path, changed in leaves
-  }
 
 
 def _narrow(tree):
@@ -160,12 +139,10 @@ def test_finetuning_ranks_by_exact_counts_in_bfloat16(params, gradient):
     ),
   )
   with jax.numpy_dtype_promotion('standard'):
-    new, _ = value_tables.step(optimizer)(
+    new, _ = tables.step(optimizer)(
       params, optimizer.init(params), gradient(params)
     )
-  changed = _changed(params, new)
-  assert changed.pop('memory/values') == {9}
-  assert not any(changed.values())
+  _assert_changed(params, new, {9})
   for leaf, old in zip(*map(jax.tree.leaves, (new, params)), strict=True):
     assert leaf.dtype == old.dtype
 
@@ -185,7 +162,7 @@ def test_finetuning_with_gradient_accumulation():
   )
   params = _params()
   state = optimizer.init(params)
-  batches = [value_tables.accesses(2), value_tables.accesses(7)]
+  batches = [tables.accesses(2), tables.accesses(7)]
   update = jax.jit(optimizer.update)
   with jax.numpy_dtype_promotion('standard'):
     for batch in batches:
@@ -194,15 +171,9 @@ def test_finetuning_with_gradient_accumulation():
   slot_ids, mask = (
     jnp.concatenate([b[part] for b in batches]) for part in (0, 3)
   )
-  _check_step(params, new_params, slot_ids, mask)
-  alone = ranking.top_slots(
-    value_tables.slot_scores(batches[1][0], batches[1][3]), T
-  )
-  assert set(alone.tolist()) != set(
-    value_tables.changed(
-      params['memory']['values'], new_params['memory']['values']
-    )
-  )
+  together = _selected(slot_ids, mask)
+  _assert_changed(params, new_params, together)
+  assert _selected(batches[1][0], batches[1][3]) != together
 
 
 def test_finetuning_settles_ties_alike_in_every_step():
@@ -210,10 +181,7 @@ def test_finetuning_settles_ties_alike_in_every_step():
   # of three and scales by the norm leave that inexact.
   random = np.random.default_rng(0)
   counts = random.multinomial(5, [1 / 3] * 3, size=N).T  # [3, N]
-  params = {
-    'values': value_tables.table(),
-    'access_counts': counting.make_carrier(N),
-  }
+  params = {'values': tables.table(), 'access_counts': counting.make_carrier(N)}
   optimizer = optax.MultiSteps(
     optax.chain(
       optax.clip_by_global_norm(1.0),
@@ -221,23 +189,23 @@ def test_finetuning_settles_ties_alike_in_every_step():
     ),
     every_k_schedule=3,
   )
-  step = value_tables.step(optimizer)
+  step = tables.step(optimizer)
   state = optimizer.init(params)
   with jax.numpy_dtype_promotion('standard'):
     for number in range(30):
       gradients = {
-        'values': value_tables.gradient(number),
+        'values': tables.gradient(number),
         'access_counts': _carried(jnp.asarray(counts[number % 3], jnp.float32)),
       }
       params, state = step(params, state, gradients)
   # MultiSteps turns -0.0 into +0.0, so it is numbers that are compared.
-  changed = np.any(params['values'] != value_tables.table(), axis=1)
+  changed = np.any(params['values'] != tables.table(), axis=1)
   assert np.flatnonzero(changed).tolist() == list(range(T))
 
 
 def test_finetuning_under_outside_global_norm_clipping():
   params = _params()
-  batch = value_tables.accesses(0)
+  batch = tables.accesses(0)
   gradients = _trainer_gradient(params, *batch)
   without_carrier = {
     **gradients,
@@ -250,25 +218,25 @@ def test_finetuning_under_outside_global_norm_clipping():
     optax.clip_by_global_norm(1e-2),
     _finetuning(optax.adamw(0.1, weight_decay=0.1)),
   )
-  new_params, _ = value_tables.step(optimizer)(
+  new_params, _ = tables.step(optimizer)(
     params, optimizer.init(params), gradients
   )
-  _check_step(params, new_params, batch[0], batch[3])
+  _assert_changed(params, new_params, _selected(batch[0], batch[3]))
 
 
 def test_finetuning_equals_keep_top_slots():
-  params, batch = _params(), value_tables.accesses(0)
+  params, batch = _params(), tables.accesses(0)
   gradients = _trainer_gradient(params, *batch)
-  inner = value_tables.lenient(optax.adamw(0.1, weight_decay=0.1))
+  inner = tables.lenient(optax.adamw(0.1, weight_decay=0.1))
   wrapped = _finetuning(optax.adamw(0.1, weight_decay=0.1))
   chain = optax.chain(inner, optim.keep_top_slots(T))
-  got, _ = value_tables.step(wrapped)(params, wrapped.init(params), gradients)
-  tables = {'values': params['memory']['values']}
-  want, _ = value_tables.step(chain)(
-    tables,
-    chain.init(tables),
+  got, _ = tables.step(wrapped)(params, wrapped.init(params), gradients)
+  table = {'values': params['memory']['values']}
+  want, _ = tables.step(chain)(
+    table,
+    chain.init(table),
     {'values': gradients['memory']['values']},
-    slot_scores={'values': value_tables.slot_scores(batch[0], batch[3])},
+    slot_scores={'values': tables.slot_scores(batch[0], batch[3])},
   )
   np.testing.assert_allclose(
     got['memory']['values'], want['values'], rtol=1e-6, atol=1e-6
@@ -286,7 +254,7 @@ def test_finetuning_keeps_no_state_for_frozen_leaves():
 
 class _Model(nnx.Module):
   def __init__(self):
-    self.values = nnx.Param(value_tables.table())
+    self.values = nnx.Param(tables.table())
     self.access_counts = nnx.Param(counting.make_carrier(N))
 
 
@@ -306,21 +274,18 @@ def test_finetuning_within_nnx_optimizer_and_without_background():
     )
 
   optimizer.update(model, nnx.jit(nnx.grad(loss))(model))
-  assert value_tables.changed(value_tables.table(), model.values[...]) == [4, 9]
+  assert tables.changed(tables.table(), model.values[...]) == [4, 9]
   assert not np.any(model.access_counts[...])
 
 
 def test_finetuning_ranks_each_table_by_its_own_background():
   params = {
-    name: {'values': value_tables.table(), 'access_counts': _carried(0.0)}
+    name: {'values': tables.table(), 'access_counts': _carried(0.0)}
     for name in ('a', 'b')
   }
   counts = jnp.zeros(N).at[jnp.array([3, 8])].set(jnp.array([2.0, 1.0]))
   gradients = {
-    name: {
-      'values': value_tables.gradient(),
-      'access_counts': _carried(counts),
-    }
+    name: {'values': tables.gradient(), 'access_counts': _carried(counts)}
     for name in ('a', 'b')
   }
   frequency = jnp.zeros(N)
@@ -333,11 +298,9 @@ def test_finetuning_ranks_each_table_by_its_own_background():
     },
     num_documents=7,
   )
-  new, _ = value_tables.step(optimizer)(
-    params, optimizer.init(params), gradients
-  )
-  assert value_tables.changed(value_tables.table(), new['a']['values']) == [8]
-  assert value_tables.changed(value_tables.table(), new['b']['values']) == [3]
+  new, _ = tables.step(optimizer)(params, optimizer.init(params), gradients)
+  assert tables.changed(tables.table(), new['a']['values']) == [8]
+  assert tables.changed(tables.table(), new['b']['values']) == [3]
 
 
 def test_finetuning_finds_leaves_by_other_names():
@@ -345,7 +308,7 @@ def test_finetuning_finds_leaves_by_other_names():
     return lambda path: path[-1].key == name
 
   params = {
-    'embedding': value_tables.table(),
+    'embedding': tables.table(),
     'n': _carried(0.0),
     'values': jnp.ones(3),
   }
@@ -357,13 +320,11 @@ def test_finetuning_finds_leaves_by_other_names():
     rank_by='tf',
   )
   gradients = jax.tree.map(jnp.ones_like, params) | {
-    'n': _carried(value_tables.scores([6]))
+    'n': _carried(tables.scores([6]))
   }
-  new, _ = value_tables.step(optimizer)(
-    params, optimizer.init(params), gradients
-  )
-  assert value_tables.changed(value_tables.table(), new['embedding']) == [6]
-  assert value_tables.changed(params['values'], new['values']) == []
+  new, _ = tables.step(optimizer)(params, optimizer.init(params), gradients)
+  assert tables.changed(tables.table(), new['embedding']) == [6]
+  assert tables.changed(params['values'], new['values']) == []
 
 
 @pytest.mark.parametrize(
@@ -371,10 +332,10 @@ def test_finetuning_finds_leaves_by_other_names():
   [
     ({'rank_by': 'tfidf'}, _params(), "'tfidf'.*tf_idf"),
     ({}, {'head': jnp.ones(3)}, 'found 0 value tables and 0 count'),
-    ({}, {'values': value_tables.table()}, 'found 1 value tables and 0 count'),
+    ({}, {'values': tables.table()}, 'found 1 value tables and 0 count'),
     (
       {},
-      {'values': value_tables.table(), 'access_counts': jnp.zeros((3, N + 1))},
+      {'values': tables.table(), 'access_counts': jnp.zeros((3, N + 1))},
       'to count the accesses of',
     ),
     (

@@ -42,8 +42,7 @@ def test_a_batch_that_replicas_cannot_share_counts_once():
   layout = shards.make_layout('rows, keys')
   slot_ids = shards.reads()[1][:3]
   got = jax.jit(
-    functools.partial(sharded_ranking.count_accesses, layout),
-    static_argnums=1,
+    functools.partial(sharded_ranking.count_accesses, layout), static_argnums=1
   )(slot_ids, N)
   np.testing.assert_array_equal(got, ranking.count_accesses(slot_ids, N))
 
