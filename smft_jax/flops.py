@@ -44,14 +44,6 @@ def matmul_flops_of_device(
 
   Assumes that work on whole arrays is split evenly over the replicas; work
   mapped over devices (`jax.shard_map`) counts once.
-
-  Args:
-    replicas: Number of replicas.
-    function: As for `matmul_flops`.
-    *arguments: As for `matmul_flops`.
-
-  Returns:
-    As for `matmul_flops`.
   """
   jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
   return _count(jaxpr, lambda equation: replicas) / replicas

@@ -120,7 +120,7 @@ def read_tokens(
   weights_TxA: jax.Array,
   dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
-  """Reads as `read_rows` does, [T, V], in `dtype`; has no gradient."""
+  """`read_rows` with a result of `dtype`; has no gradient."""
   return _by_platform(
     functools.partial(_read_block, values_NxV, dtype),
     values_NxV.shape[1],

@@ -38,10 +38,9 @@ class MemoryParam(nnx.Param):
 
 
 class MemoryValue(MemoryParam):
-  """The value table [N, V]: what sparse memory finetuning changes.
+  """The value table [N, V], which sparse memory finetuning changes.
 
-  `wrt=MemoryValue` selects the table's gradient, optimizer state and part of a
-  checkpoint.
+  `wrt=MemoryValue` selects its gradient, optimizer state and checkpoint.
   """
 
 
@@ -295,10 +294,7 @@ class ProductKeyMemory(nnx.Module):
         f'{x.shape[-1]} channels: set model_dim to {x.shape[-1]}.'
       )
     if (values is None) != hasattr(self, 'values'):
-      raise ValueError(
-        'a memory layer reads exactly one of its own values and the shared '
-        'pool, the call argument `values`.'
-      )
+      raise ValueError('a layer reads exactly one table: its own or `values`.')
     table = self.values[...] if values is None else values
     slot_ids, weights = self.search(x)
     layout, read_rows = self.config.layout, lookup.read_rows
@@ -345,8 +341,7 @@ def spec_of(variable: nnx.Variable, layout: layout_lib.Layout) -> PartitionSpec:
 def shardings_of(params: nnx.State, layout: layout_lib.Layout) -> nnx.State:
   """Returns the sharding of each Variable of a model, or of its shapes."""
 
-  def place(path, variable):
-    del path
+  def place(_, variable):
     return variable.replace(layout.sharding(spec_of(variable, layout)))
 
   return nnx.map_state(place, params)

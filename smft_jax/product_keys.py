@@ -85,15 +85,11 @@ def product_key_topk(
     Lample et al., Large Memory Layers with Product Keys, arXiv:1907.05242.
   """
   check(queries, subkeys, k)
-  lead = queries.shape[:-2]
   heads, _, _, half_dim = subkeys.shape
-  slot_ids_TxHxk, scores_TxHxk = _search(
-    queries.reshape(-1, heads, 2, half_dim), subkeys, k
-  )
-  return (
-    slot_ids_TxHxk.reshape(*lead, heads, k),
-    scores_TxHxk.reshape(*lead, heads, k),
-  )
+  queries_TxHx2xC = queries.reshape(-1, heads, 2, half_dim)
+  slot_ids_TxHxk, scores_TxHxk = _search(queries_TxHx2xC, subkeys, k)
+  shape = (*queries.shape[:-1], k)
+  return slot_ids_TxHxk.reshape(shape), scores_TxHxk.reshape(shape)
 
 
 def check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
@@ -127,16 +123,10 @@ def search_tokens(
   k: int,
   merge: Merge | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Searches all sub-keys, or those of a shard; has no gradient.
+  """Finds slot ids and scores, [T, H, k]; has no gradient.
 
-  Args:
-    queries_TxHx2xC: Queries in halves.
-    subkeys_Hx2xnxC: All sub-keys, or those of this shard.
-    k: As for `product_key_topk`.
-    merge: With a shard's sub-keys, merges the best half scores of all shards.
-
-  Returns:
-    Slot ids and scores, [T, H, k].
+  With the sub-keys of a shard, `merge` merges the best half scores of all
+  shards.
   """
 
   def make_search(block_scores: int, top_k: TopK):
@@ -217,15 +207,7 @@ def search_gradients(
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the gradients of queries and sub-keys from those of the scores.
 
-  Args:
-    queries_TxHx2xC: Queries in halves.
-    subkeys_Hx2xnxC: All sub-keys, or those of this shard.
-    slot_ids_TxHxk: The slots found.
-    gradient_TxHxk: Gradient of their scores.
-    halve: Splits slots, and their gradients, into sub-keys.
-
-  Returns:
-    Gradients of the shapes of queries and sub-keys.
+  The sub-keys are all, or those of a shard; `halve` finds a slot's among them.
   """
   # A slot's gradient belongs to one sub-key of each half. Scattered over the
   # half scores, it yields both gradients by two matmuls.
@@ -268,12 +250,12 @@ def search_gradients(
 _search.defvjp(_search_forward, _search_backward)
 
 
-def _block_size(subkeys_Hx2xnxC: jax.Array, block_scores: int) -> int:
+def _block_size(subkeys_Hx2xnxC, block_scores):
   """Returns the number of tokens with at most `block_scores` half scores."""
   return max(1, block_scores // math.prod(subkeys_Hx2xnxC.shape[:3]))
 
 
-def _cpu_top_k(rows_Rxn: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def _cpu_top_k(rows_Rxn, k):
   """Finds the k best of each row, by enough operations to keep a CPU busy."""
   num_parts = max(1, min(_CPU_PARTS, rows_Rxn.shape[0] // _CPU_PART_ROWS))
   parts = jnp.array_split(jax.lax.optimization_barrier(rows_Rxn), num_parts)

@@ -136,25 +136,14 @@ def accessed_slots(
 def top_listed(
   slots_M: jax.Array, scores_M: jax.Array, t: int, num_slots: int
 ) -> tuple[jax.Array, jax.Array]:
-  """`ranking.top_slots` of the slots that `accessed_slots` lists.
+  """`ranking.top_slots` of the slots that `accessed_slots` lists, and scores.
 
-  Args:
-    slots_M: Slot ids, ascending where their scores are above 0.
-    scores_M: Their scores.
-    t: Number of places, in [1, M].
-    num_slots: N; what unused places hold.
-
-  Returns:
-    Slots int32 [t], best first and ties to the lower id, and their scores [t];
-    0 for an unused place.
+  Unused places of the t <= M hold `num_slots` and score 0.
   """
   best_t, places_t = blocks.top_k(jnp.where(scores_M > 0, scores_M, 0), t)
   return jnp.where(best_t > 0, slots_M[places_t], num_slots), best_t
 
 
-def in_order(
-  scores: jax.Array, slots: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Sorts slots and their scores, best first, ties to the lower id."""
-  scores, slots = jax.lax.sort((-scores, slots), num_keys=2)
-  return slots, -scores
+def sort_slots(slots: jax.Array, scores: jax.Array) -> jax.Array:
+  """Sorts slots by their scores, best first, ties to the lower id."""
+  return jax.lax.sort((-scores, slots), num_keys=2)[1]

@@ -45,7 +45,7 @@ def make_mesh(
     data: Replicas of the model.
     fsdp: Replicas that share one copy of the dense weights.
     memory: Devices that share one copy of the value table.
-    devices: Devices to use; None uses `jax.devices()`.
+    devices: None for `jax.devices()`.
     axis_type: Type of all three axes. The functions of `sharded` work under
       Auto and Explicit, whole models under Auto.
 
@@ -248,52 +248,38 @@ def map_parts(
   function: Callable[..., Any],
   in_specs: tuple[Any, ...],
   out_specs: Any,
-  *arrays: Any,
-) -> Any:
+) -> Callable[..., Any]:
   """`jax.shard_map`, resharding the arguments where the mesh is Explicit.
 
-  Not differentiable: callers define their gradients.
-
-  Args:
-    layout: The mesh.
-    function: Maps the parts on a device; it may call the functions below.
-    in_specs: A tree of specs for each of `arrays`.
-    out_specs: Specs of the results.
-    *arrays: Whole arrays.
-
-  Returns:
-    The whole arrays whose parts the function returned.
+  Not differentiable: callers define their gradients. `function` may call the
+  functions below.
   """
-  if jax.sharding.AxisType.Explicit in layout.mesh.axis_types:
-    arrays = jax.tree.map(
-      lambda array, spec: jax.sharding.reshard(array, layout.sharding(spec)),
-      arrays,
-      in_specs,
-    )
   # Unchecked, because loops in `function` start from zeros, the same on all
   # devices, and end with values that differ.
-  return jax.shard_map(
+  mapped = jax.shard_map(
     function,
     mesh=layout.mesh,
     in_specs=in_specs,
     out_specs=out_specs,
     check_vma=False,
-  )(*arrays)
+  )
+
+  def apply(*arrays):
+    if jax.sharding.AxisType.Explicit in layout.mesh.axis_types:
+      shardings = jax.tree.map(layout.sharding, in_specs)
+      arrays = jax.tree.map(jax.sharding.reshard, arrays, shardings)
+    return mapped(*arrays)
+
+  return apply
 
 
 def local_ids(
   ids: jax.Array, axes: Axes, size: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Within `map_parts`: converts global ids to ids of this device's part.
+  """Within `map_parts`: converts ids split over `axes` to ids of this part.
 
-  Args:
-    ids: Integers; those outside [0, size * parts) are in no part.
-    axes: The axes that split them.
-    size: Number of ids in a part.
-
-  Returns:
-    Local ids, outside [0, size) if not in this part, and booleans: whether they
-    are in this part.
+  Returns local ids, which are outside [0, size) if not in this part, and
+  whether they are in it.
   """
   if axes:
     ids = ids - jax.lax.axis_index(axes) * size

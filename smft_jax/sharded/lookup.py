@@ -62,15 +62,10 @@ def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
     return read_TxV.reshape(*slot_ids.shape[:-1], -1)
 
   accesses = layout.batch(slot_ids_BxLxA.shape[:-1], None)
+  reads = layout.batch(slot_ids_BxLxA.shape[:-1], dim_axes)
   return layout_lib.map_parts(
-    layout,
-    read,
-    (layout.values_NxV, accesses, accesses),
-    layout.batch(slot_ids_BxLxA.shape[:-1], dim_axes),
-    values_NxV,
-    slot_ids_BxLxA,
-    weights_BxLxA,
-  )
+    layout, read, (layout.values_NxV, accesses, accesses), reads
+  )(values_NxV, slot_ids_BxLxA, weights_BxLxA)
 
 
 def _read_forward(layout, values, slot_ids, weights):
@@ -108,23 +103,11 @@ def _read_backward(layout, residuals, gradient_BxLxV):
     return layout_lib.psum(products, row_axes or dim_axes).astype(weights.dtype)
 
   values_gradient = layout_lib.map_parts(
-    layout,
-    to_values,
-    (accesses, accesses, reads),
-    layout.values_NxV,
-    slot_ids,
-    weights,
-    gradient_BxLxV,
-  )
+    layout, to_values, (accesses, accesses, reads), layout.values_NxV
+  )(slot_ids, weights, gradient_BxLxV)
   weights_gradient = layout_lib.map_parts(
-    layout,
-    to_weights,
-    (layout.values_NxV, accesses, reads),
-    accesses,
-    values,
-    slot_ids,
-    gradient_BxLxV,
-  )
+    layout, to_weights, (layout.values_NxV, accesses, reads), accesses
+  )(values, slot_ids, gradient_BxLxV)
   return values_gradient, None, weights_gradient
 
 
@@ -146,15 +129,9 @@ def row_gradient(
 
   accesses = layout.batch(slot_ids.shape[:-1], None)
   reads = layout.batch(slot_ids.shape[:-1], layout.dim_axes)
-  return layout_lib.map_parts(
-    layout,
-    gradient,
-    (reads, accesses, accesses, PartitionSpec(None)),
-    layout.rows_txV,
-    read_gradient,
-    slot_ids,
-    weights,
-    slots,
+  specs = (reads, accesses, accesses, PartitionSpec(None))
+  return layout_lib.map_parts(layout, gradient, specs, layout.rows_txV)(
+    read_gradient, slot_ids, weights, slots
   )
 
 
@@ -207,12 +184,7 @@ def update_rows(
     apply,
     (state_specs, table_spec, PartitionSpec(None), rows_spec, extras_specs),
     (table_spec, state_specs),
-    opt_state,
-    table,
-    slots,
-    row_gradients,
-    extras,
-  )
+  )(opt_state, table, slots, row_gradients, extras)
 
 
 def _flat(array: jax.Array) -> jax.Array:

@@ -60,13 +60,9 @@ def _count(layout, count, slot_ids, num_slots, mask):
     return layout_lib.psum(count(ids, shard), batch_axes)
 
   mask = _mask(slot_ids, mask)
-  return layout_lib.map_parts(
-    layout,
-    counts,
-    (layout.batch(slot_ids.shape), layout.batch(mask.shape)),
-    layout.slots_N,
-    slot_ids,
-    mask,
+  specs = layout.batch(slot_ids.shape), layout.batch(mask.shape)
+  return layout_lib.map_parts(layout, counts, specs, layout.slots_N)(
+    slot_ids, mask
   )
 
 
@@ -85,8 +81,8 @@ def top_slots(
     return _best(layout, *best, t, num_slots)
 
   return layout_lib.map_parts(
-    layout, top, (layout.slots_N,), PartitionSpec(None), scores
-  )
+    layout, top, (layout.slots_N,), PartitionSpec(None)
+  )(scores)
 
 
 def select_slots(
@@ -147,10 +143,7 @@ def select_slots(
     select,
     (layout.batch(slot_ids.shape), layout.batch(mask.shape), layout.slots_N),
     (PartitionSpec(None), PartitionSpec()),
-    slot_ids,
-    mask,
-    document_frequency,
-  )
+  )(slot_ids, mask, document_frequency)
 
 
 def _top(scores: jax.Array, t: int) -> tuple[jax.Array, jax.Array]:
@@ -175,4 +168,4 @@ def _best(layout, slots, scores, t, num_slots):
   slots, scores = (
     layout_lib.all_gather(x, row_axes, 0) for x in (slots, scores)
   )
-  return selection.in_order(scores, slots)[0][:t]
+  return selection.sort_slots(slots, scores)[:t]

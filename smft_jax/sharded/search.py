@@ -64,13 +64,8 @@ def _search(layout, k, queries_BxLxHx2xC, subkeys_Hx2xnxC):
   queries = layout.batch(lead, head_axes, None, None)
   found = layout.batch(lead, None, None)
   return layout_lib.map_parts(
-    layout,
-    search,
-    (queries, layout.subkeys_Hx2xnxC),
-    (found, found),
-    queries_BxLxHx2xC,
-    subkeys_Hx2xnxC,
-  )
+    layout, search, (queries, layout.subkeys_Hx2xnxC), (found, found)
+  )(queries_BxLxHx2xC, subkeys_Hx2xnxC)
 
 
 def _search_forward(layout, k, queries, subkeys):
@@ -111,11 +106,7 @@ def _search_backward(layout, k, residuals, gradients):
     pull_back,
     (split, layout.subkeys_Hx2xnxC, found, found),
     (layout.batch(queries.shape), layout.subkeys_Hx2xnxC),
-    queries,
-    subkeys,
-    slot_ids,
-    gradients[1],
-  )
+  )(queries, subkeys, slot_ids, gradients[1])
 
 
 _search.defvjp(_search_forward, _search_backward)
