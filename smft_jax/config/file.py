@@ -148,7 +148,7 @@ def read_text(text: str, hint: Any) -> Any:
 def known_files(folder: pathlib.Path) -> str:
   """Lists the config files of a folder, for the end of an error line."""
   files = sorted(str(f) for f in folder.glob('*.py') if f.stem != '__init__')
-  return f'; there is {", ".join(files)}' if files else ''
+  return f'; config files: {", ".join(files)}' if files else ''
 
 
 def _read(config_file: str) -> tuple[pathlib.Path, str | None, dict[str, Any]]:

@@ -104,7 +104,7 @@ class StreamConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-  """What is measured along the stream, and how often.
+  """Evaluation along the stream.
 
   Attributes:
     every_documents: Documents between evaluations.

@@ -27,8 +27,8 @@ class DecoderOptions:
     dtype: Dtype of parameters and computation; norms and softmax are float32.
     memory_layers: Blocks with memory, counted from 0; they share one value
       table.
-    memory_placement: 'replace' the FFN of those blocks, or stand 'beside' it
-      with an output gate that starts at zero.
+    memory_placement: 'replace' puts memory in place of those blocks' FFNs,
+      'beside' next to them, with an output gate that starts at zero.
   """
 
   dtype: jax.typing.DTypeLike = dataclasses.field(

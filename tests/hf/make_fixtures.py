@@ -1,10 +1,10 @@
-"""Makes the checkpoints of tests/fixtures/hf anew, and what they must give.
+"""Makes the checkpoints of tests/fixtures/hf, with the logits of each.
 
   pip install torch transformers && python -m tests.hf.make_fixtures
 
-The ones that are there were made by transformers 5.24 and torch 2.14. Weights
-are random, and so large that no part of a model can be left out unseen; prompts
-are so long that a wrong rotation shows, which a short one hides.
+Made by transformers 5.24 and torch 2.14. Weights are random, and large enough
+that every part of a model changes the logits; prompts are long enough that a
+wrong rotation does.
 """
 
 from tests.support import repository
