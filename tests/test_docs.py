@@ -179,7 +179,7 @@ def test_links_lead_somewhere(page):
       assert fragment in ids_of(path.resolve().relative_to(DOCS)), link
 
 
-def test_contributing_has_the_layers_that_are_tested():
+def test_contributing_and_readme_have_the_layers_that_are_tested():
   tree = ast.parse((ROOT / 'tests' / 'test_imports.py').read_text())
   (layers,) = [
     ast.literal_eval(node.value)
@@ -192,6 +192,12 @@ def test_contributing_has_the_layers_that_are_tested():
   assert [(int(number), row.split()) for number, row in rows] == [
     (i + 1, [f'`{room}`' for room in layer]) for i, layer in enumerate(layers)
   ]
+  # The README's map goes from the lowest layer to the highest.
+  heights = {room: i for i, layer in enumerate(layers) for room in layer}
+  rooms = re.findall(
+    r'^  (\w+)(?:/|\.py) ', (ROOT / 'README.md').read_text(), re.M
+  )
+  assert sorted(rooms, key=heights.__getitem__) == rooms
 
 
 def leaves(nav):
