@@ -128,7 +128,7 @@ def sweep(add, variant='a'):
   assert [p.name for p in points_of(file + colon)] == names
 
 
-def test_a_sweep_may_leave_the_variant_aside(config):
+def test_a_sweep_may_ignore_the_variant(config):
   file = config("""
 plain = get_config
 get_config = lambda variant: plain()
@@ -227,7 +227,7 @@ def test_a_mistake_is_one_line(config, source, parts):
     ({'background.corpus': 'pretrainin'}, "did you mean 'pretraining'?"),
   ],
 )
-def test_data_and_model_of_every_point_are_looked_at(config, overrides, part):
+def test_data_and_model_of_every_point_are_checked(config, overrides, part):
   file = config(f"""
 def sweep(add):
   add('good', {{}})
@@ -276,7 +276,7 @@ def test_states(config, tmp_path):
   assert sweep_plan.state_of(tmp_path, point) == 'done'
 
 
-def test_panels_that_no_point_is_in_are_left_out_of_the_report(config):
+def test_panels_without_points_are_left_out_of_the_report(config):
   file = config("""
 REPORT = dict(panels=dict(t=dict(title='T'), corpus=dict(title='Corpus')))
 sweep = lambda add: add('one', {}, panels=('front', 't'))

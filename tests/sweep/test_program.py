@@ -1,4 +1,4 @@
-"""A whole sweep in a tiny world: it runs, goes on, and survives what fails."""
+"""A whole sweep in a tiny world: it runs, resumes, and survives failures."""
 
 import csv
 import json
@@ -99,7 +99,7 @@ def files(folder):
 
 
 def names_of_runs(patch):
-  """Gives the names of the points that are run from now on, as they are."""
+  """Returns a list that receives the names of points as they run."""
   names, original = [], finetune.run
 
   def noting(experiment, made, workdir, *more, **settings):
@@ -126,7 +126,7 @@ def test_points_leave_their_files(ran):
     lines = (folder / 'metrics.jsonl').read_text().splitlines()
     streamed = [r for r in map(json.loads, lines) if r['event'] == 'stream']
     assert [r['documents'] for r in streamed] == [1, 2, 3]
-  # What the base's pretraining told is with the first point that needed it.
+  # The base's pretraining is with the first point that needed it.
   assert '"pretrain"' in (points / 'bad' / 'metrics.jsonl').read_text()
 
 
@@ -150,40 +150,39 @@ def test_the_table_holds_what_points_measured(ran):
   assert [row['name'] for row in rows] == ['rate=1', 'rate=2']
   for row in rows:
     results = read(ran / 'run' / 'points' / row['name'] / 'results.json')
-    after = results['metrics_after']['target_unseen_phrasing']
-    known = results['held_out']['known']['relative_drop']
-    assert row['method'] == 'sparse_memory'
-    assert row['panels'] == 'front'
-    assert row['x'] == row['settings.method.learning_rate']
-    assert row['tuned'] == '5'
-    assert row['seed'] == '3'
-    assert float(row['recall']) == after['recall']
-    assert float(row['f1']) == after['f1']
-    assert float(row['answer_nll']) == after['nll']
-    before = results['metrics_before']
-    assert (
-      float(row['recall_before'])
-      == (before['target_unseen_phrasing']['recall'])
-    )
-    assert (
-      float(row['recall_seen'])
-      == (results['metrics_after']['target']['recall'])
-    )
-    assert (
-      row['drop']
-      == row['held_out.known']
-      == ('' if known is None else str(known))
-    )
-    text = results['held_out']['general_text']['relative_drop']
-    assert float(row['held_out.general_text']) == text
-    assert float(row['locality']) == results['locality']['known']
-    assert int(row['params_changed']) == results['params_changed'] > 0
-    assert int(row['bytes_changed']) == 4 * results['params_changed']
-    assert int(row['flops']) == results['lesson']['flops'] > 0
-    assert float(row['lesson_s']) == results['lesson']['wall_s']
+    after = results['metrics_after']
+    asked = after['target_unseen_phrasing']
+    lost = {k: v['relative_drop'] for k, v in results['held_out'].items()}
+    expected = {
+      'method': 'sparse_memory',
+      'panels': 'front',
+      'x': float(row['name'].removeprefix('rate=')),
+      'settings.method.learning_rate': float(row['x']),
+      'tuned': 5,
+      'seed': 3,
+      'recall': asked['recall'],
+      'f1': asked['f1'],
+      'answer_nll': asked['nll'],
+      'recall_before': (
+        results['metrics_before']['target_unseen_phrasing']['recall']
+      ),
+      'recall_seen': after['target']['recall'],
+      'drop': lost['known'],
+      'held_out.known': lost['known'],
+      'held_out.general_text': lost['general_text'],
+      'locality': results['locality']['known'],
+      'params_changed': results['params_changed'],
+      'bytes_changed': 4 * results['params_changed'],
+      'flops': results['lesson']['flops'],
+      'lesson_s': results['lesson']['wall_s'],
+    }
+    for key, value in expected.items():
+      assert row[key] == ('' if value is None else str(value)), key
+    assert int(row['params_changed']) > 0
+    assert int(row['flops']) > 0
 
 
-def test_the_same_command_leaves_alone_what_is_done(root, monkeypatch, capsys):
+def test_the_same_command_skips_what_is_done(root, monkeypatch, capsys):
   names = names_of_runs(monkeypatch)
   before = files(root / 'run' / 'points' / 'rate=1')
   assert run(root) == 1
@@ -194,7 +193,7 @@ def test_the_same_command_leaves_alone_what_is_done(root, monkeypatch, capsys):
   assert f'report.html in {root}/run' in said.out
 
 
-def test_a_failed_point_that_was_mended_is_run_again(root, monkeypatch):
+def test_a_failed_point_is_retried_with_a_new_config(root, monkeypatch):
   names = names_of_runs(monkeypatch)
   path = root / 'tiny.py'
   mended = repr({'method.learning_rate': 4.0})
@@ -270,28 +269,21 @@ def test_sigterm_stops_a_sweep_and_fails_no_point(root, monkeypatch, capsys):
   assert not results.with_name('error.txt').exists()
 
 
-def test_programs_are_dropped_before_there_are_too_many(root, monkeypatch):
+def test_one_point_writes_no_table(root, monkeypatch, capsys):
   dropped = []
   monkeypatch.setattr(jax, 'clear_caches', lambda: dropped.append(1))
   shutil.rmtree(root / 'run')
   assert run(root, '--point=1') == 0
+  assert capsys.readouterr().out == ''
+  assert {p.name for p in (root / 'run').iterdir()} == {'points', 'sweep.json'}
+  assert [p.name for p in (root / 'run' / 'points').iterdir()] == ['rate=1']
+  assert run(root, '--point=0') == 1
+  assert '1 of 1 points failed: bad' in capsys.readouterr().err
+  # Compiled programs are dropped before there are too many.
   assert not dropped
   monkeypatch.setattr(sweep, '_MOST_MAPS', 0)
   assert run(root, '--point=2') == 0
   assert dropped == ([1] if sweep._MAPS.exists() else [])
-
-
-def test_one_point_writes_no_table(root, capsys):
-  shutil.rmtree(root / 'run')
-  assert run(root, '--point=1') == 0
-  assert capsys.readouterr().out == ''
-  assert sorted(p.name for p in (root / 'run').iterdir()) == [
-    'points',
-    'sweep.json',
-  ]
-  assert [p.name for p in (root / 'run' / 'points').iterdir()] == ['rate=1']
-  assert run(root, '--point=0') == 1
-  assert '1 of 1 points failed: bad' in capsys.readouterr().err
 
 
 def test_list_shows_states_and_changes_nothing(root, capsys):
@@ -344,7 +336,7 @@ def sweep(add):
   assert analysis['failed'] == ['wild=1', 'wild=2']
 
 
-def test_nothing_is_gathered_where_all_points_fail(tmp_path, ran, capsys):
+def test_no_table_if_all_points_fail(tmp_path, ran, capsys):
   more = f"\nsweep = lambda add: add('bad', {BAD})\n"
   shutil.copytree(ran / 'cache', tmp_path / 'cache')
   write_sweep(tmp_path, more)
@@ -353,7 +345,7 @@ def test_nothing_is_gathered_where_all_points_fail(tmp_path, ran, capsys):
   assert not (tmp_path / 'run' / 'table.csv').exists()
 
 
-def test_the_report_is_written_and_summed_up(root, monkeypatch, capsys):
+def test_the_report_is_written_and_its_table_printed(root, monkeypatch, capsys):
   monkeypatch.setattr(pareto, 'write', REPORT)
   for name, recall in (('rate=1', 0.6), ('rate=2', 0.8)):
     path = root / 'run' / 'points' / name / 'results.json'
@@ -373,7 +365,7 @@ def test_the_report_is_written_and_summed_up(root, monkeypatch, capsys):
   assert 'bad' in page
 
 
-def test_what_a_point_sets_is_not_overridden_in_silence(root, capsys):
+def test_a_flag_that_a_point_overrides_is_a_warning(root, capsys):
   shutil.rmtree(root / 'run')
   assert run(root, '--point=1', '--config.method.learning_rate=7') == 0
   assert '--config.method.learning_rate has no effect on 1 of 1 points' in (
@@ -429,7 +421,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(root, capsys, more, part):
   assert part in one_line_that_changes_nothing(root, capsys, *more)
 
 
-def test_help_tells_of_points(capsys):
+def test_help_explains_points(capsys):
   assert run('nowhere', '--help') == 0
   out = capsys.readouterr().out
   assert '--point=' in out

@@ -42,13 +42,13 @@ def test_equal_learning_of_a_table_with_known_answers():
   assert methods['adapter']['drop_mean'] == pytest.approx(0.12)
   assert methods['adapter']['drop_std'] is None
   assert methods['adapter']['ratio'] == pytest.approx(6)
-  told = ('seeds', 'seeds_run', 'reached', 'points', 'settings', 'tuned')
-  assert [methods['adapter'][key] for key in told] == [1, 2, False, 2, 2, 7]
-  assert [methods['ewc'][key] for key in told] == [0, 1, False, 1, 1, None]
+  counted = ('seeds', 'seeds_run', 'reached', 'points', 'settings', 'tuned')
+  assert [methods['adapter'][key] for key in counted] == [1, 2, False, 2, 2, 7]
+  assert [methods['ewc'][key] for key in counted] == [0, 1, False, 1, 1, None]
   assert methods['ewc']['drop_mean'] is None
   assert methods['ewc']['ratio'] is None
   assert methods['ewc']['best_recall_mean'] == 0.2
-  assert [methods['full'][key] for key in told[:3]] == [2, 2, True]
+  assert [methods['full'][key] for key in counted[:3]] == [2, 2, True]
 
 
 def test_own_reach_where_sparse_memory_gets_further():
