@@ -35,18 +35,16 @@ def get_config(variant='world'):
     name='sparse_memory', update='rows', ranking='tf_idf', optimizer='sgd'
   )
   if variant in ('world', 'hf'):
-    config.background = dict(
-      document='sequence', num_batches=32, batch_size=256
-    )
+    config.background = dict(num_batches=32, batch_size=256)
     config.stream = dict(steps_per_document=16, batch_size=32)
-    config.method.update(dict(t=300, learning_rate=30.0))
-    if variant == 'hf':
-      config.method.learning_rate = 150.0
+    rate = 150.0 if variant == 'hf' else 30.0
+    config.method.update(dict(t=300, learning_rate=rate))
   else:
-    config.background = dict(document='sequence', num_batches=128, batch_size=8)
+    config.background = dict(num_batches=128, batch_size=8)
     config.stream = dict(steps_per_document=4, batch_size=8)
     # Cubed idf: running text reads most slots, and plain idf spares too few.
     config.method.update(
       dict(ranking='tf_idf_cubed', t=4000, learning_rate=300.0)
     )
+  config.background.document = 'sequence'
   return config

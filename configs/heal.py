@@ -31,7 +31,7 @@ VARIANTS = ('world', 'text')
 def get_config(variant='world'):
   """The bases of configs/pretrain.py, from a folder."""
   pretrain = pathlib.Path(__file__).with_name('pretrain.py')
-  kind = {'world': 'world', 'text': 'facts'}[variant]
+  kind = 'world' if variant == 'world' else 'facts'
   config = config_file.load(f'{pretrain}:{kind}')
   # The folder has the other sizes. A model that knows the healing text by heart
   # needs no memory beside its FFN, and its gates would stay shut.

@@ -135,9 +135,7 @@ REPORT = dict(
       ' very slots that should change.',
       lines='background.corpus',
       line_labels=dict(
-        pretraining='pretraining',
-        general_text='general sentences',
-        stream='the documents themselves',
+        general_text='general sentences', stream='the documents themselves'
       ),
       order=('pretraining', 'general_text', 'stream'),
     ),

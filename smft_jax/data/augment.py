@@ -46,12 +46,7 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-  """The contents of a file of augmentations, and its problems.
-
-  Attributes:
-    counts: Lines such as 'sources: 3'.
-    problems: A line for each problem, with file and line.
-  """
+  """Contents and problems of a file of augmentations, in lines of text."""
 
   counts: tuple[str, ...]
   problems: tuple[str, ...]
@@ -95,8 +90,8 @@ def check(path: str, *, sources: str | None = None, least: int = 1) -> Report:
     least: Fewest texts that each source needs.
 
   Returns:
-    Counts and problems. Only good lines are counted: well-formed, with a text
-    new to its source, which is one of `sources`.
+    Counts such as 'sources: 3', of good lines only: well-formed, with a text
+    new to its source, which is one of `sources`. And a line for each problem.
 
   Raises:
     UserError: A file is missing.

@@ -65,16 +65,12 @@ class DocumentsConfig(real_text.RealTextConfig):
 
 
 def make_task(config: DocumentsConfig) -> task.Task:
-  """Reads the data and makes the task.
+  """Reads the data and makes a task with a document for each chunk.
 
-  Args:
-    config: The sources, and how much to take of them.
-
-  Returns:
-    A task with a document for each chunk; the chunks of a document that was cut
-    are 'ID/0', 'ID/1'. To the held-out sets of `real_text.base_task`, 'squad'
-    adds the texts 'never_seen_paragraphs' and their questions, 'never_seen'.
-    The order of examples in a data set's files does not matter.
+  The chunks of a document that was cut are 'ID/0', 'ID/1'. To the held-out sets
+  of `real_text.base_task`, 'squad' adds the texts 'never_seen_paragraphs' and
+  their questions, 'never_seen'. The order of examples in a data set's files
+  does not matter.
 
   Raises:
     UserError: Data is missing, broken or insufficient.

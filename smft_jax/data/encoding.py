@@ -111,9 +111,7 @@ def tokenize(
     if not weight >= 0:
       raise ValueError(f'{name} must be at least 0, not {weight}')
   bos, eos = tokenizer.bos_id, tokenizer.eos_id
-  row_tokens: list[np.ndarray] = []
-  row_weights: list[np.ndarray] = []
-  sources: list[int] = []
+  row_tokens, row_weights, sources = [], [], []
   encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
   for source, (text, (ids, offsets)) in enumerate(
     zip(texts, encodings, strict=True)
@@ -125,10 +123,8 @@ def tokenize(
         _in_answer(text.answer, offsets), answer_weight, context_weight
       )
     pieces = -(-len(tokens) // (max_length - 1))
-    for piece in range(pieces):
-      part = slice(
-        piece * len(tokens) // pieces, (piece + 1) * len(tokens) // pieces
-      )
+    cuts = [piece * len(tokens) // pieces for piece in range(pieces + 1)]
+    for part in map(slice, cuts, cuts[1:]):
       row_tokens.append(np.append(np.int32(bos), tokens[part]))
       row_weights.append(np.append(np.float32(0.0), weighted[part]))
       sources.append(source)
@@ -167,8 +163,7 @@ def tokenize_answers(
     >>> rows.longest, rows.loss_weights.tolist()
     (4, [0.0, 0.0, 1.0, 1.0])
   """
-  row_tokens: list[np.ndarray] = []
-  row_weights: list[np.ndarray] = []
+  row_tokens, row_weights = [], []
   encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
   for text, (ids, offsets) in zip(texts, encodings, strict=True):
     assert text.answer is not None

@@ -45,13 +45,7 @@ class FactsConfig(real_text.RealTextConfig):
 
 
 def make_task(config: FactsConfig) -> task.Task:
-  """Reads the data and makes the task.
-
-  Args:
-    config: The sources, and how much to take of them.
-
-  Returns:
-    A task with a document for each fact.
+  """Reads the data and makes a task with a document for each fact.
 
   Raises:
     UserError: Data is missing, broken or insufficient.

@@ -17,15 +17,13 @@ def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
   """Joins rows end to end into about as few as their lengths allow.
 
   Best fit: each row, in an order drawn from the seed, goes where it leaves the
-  least room. A row that fits nowhere begins a new one.
+  least room. A row that fits nowhere begins a new one. Every row becomes a
+  segment, whole and exactly once.
 
   Args:
     rows: Rows of one text each.
     length: Most tokens in a packed row, at least the longest row.
     seed: Seed of the order.
-
-  Returns:
-    Every row exactly once, whole, as the `segments` of longer rows.
 
   Raises:
     ValueError: A row is longer than `length`; rows are never cut.

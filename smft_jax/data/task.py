@@ -30,8 +30,8 @@ class Text:
     ValueError: The text is empty, or a span is empty or leaves the text.
 
   Example:
-    >>> t = Text(text='Ada was born in Lisbon.', answer=(16, 22))
-    >>> t.text[slice(*t.answer)]
+    >>> text = Text(text='Ada was born in Lisbon.', answer=(16, 22))
+    >>> text.text[slice(*text.answer)]
     'Lisbon'
   """
 
@@ -42,18 +42,15 @@ class Text:
   def __post_init__(self) -> None:
     if not self.text:
       raise ValueError('a Text needs a non-empty text')
+    spans = [('entity', span) for span in self.entities]
     if self.answer is not None:
-      self._check('answer', self.answer)
-    for span in self.entities:
-      self._check('entity', span)
-
-  def _check(self, name: str, span: Span) -> None:
-    start, end = span
-    if not 0 <= start < end <= len(self.text):
-      raise ValueError(
-        f'{name} span {span} is not a non-empty part of a text of '
-        f'{len(self.text)} characters: {self.text[:40]!r}'
-      )
+      spans.append(('answer', self.answer))
+    for name, (start, end) in spans:
+      if not 0 <= start < end <= len(self.text):
+        raise ValueError(
+          f'{name} span {(start, end)} is not a non-empty part of a text of '
+          f'{len(self.text)} characters: {self.text[:40]!r}'
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,9 +44,9 @@ def tokenized(
 
   Args:
     folder: The base's folder.
-    texts: Texts to encode.
-    tokenizer: As for `encoding.tokenize`.
-    max_length: As for `encoding.tokenize`.
+    texts: As for `encoding.tokenize`, like the other arguments.
+    tokenizer: Tokenizer whose ids to use.
+    max_length: Most tokens in a row.
 
   Returns:
     The rows of `encoding.tokenize`, all loss weights 1.

@@ -28,7 +28,7 @@ _FILE = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
 _KINDS = ('pad', 'bos', 'eos')
 
-# A word-level decoder joins these to the word before them.
+# A word-level decoder joins these to the preceding word.
 _CLOSING = ('.', ',', ':', ';', '?', '!')
 
 

@@ -69,7 +69,7 @@ def chunk_of(
     answers: Accepted answers; empty ones are ignored.
 
   Returns:
-    The index of the chunk; 0 if none contains an answer.
+    Its index; 0 if none contains an answer.
 
   Example:
     >>> text = 'It rains because of June.\n\nThe US was cold.'

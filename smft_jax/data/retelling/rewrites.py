@@ -72,7 +72,7 @@ class Rewrite:
 
 
 def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
-  """Rewrites a paragraph, alternating between the kinds.
+  """Rewrites a paragraph in different texts, alternating between the kinds.
 
   The first is the text itself. Then come, in turn, until each is used up:
 
@@ -84,11 +84,8 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
   Args:
     text: The paragraph.
     title: As for `sentences.retellings`.
-    count: Number of rewrites to make; few sentences yield fewer.
+    count: Most rewrites to make; few sentences yield fewer, but at least one.
     seed: As for `sentences.retellings`.
-
-  Returns:
-    At least one and at most `count` rewrites with different texts.
 
   Raises:
     ValueError: `count` is below 1.

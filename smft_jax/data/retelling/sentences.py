@@ -56,12 +56,7 @@ def sentence_spans(text: str) -> list[task.Span]:
 
 
 def stripped(text: str, start: int, end: int) -> task.Span:
-  """Strips space from a span's ends; an empty span results if all is space.
-
-  Example:
-    >>> stripped('It rains. ', 2, 10)
-    (3, 9)
-  """
+  """Strips space from a span's ends; an empty span results if all is space."""
   piece = text[start:end]
   first = start + len(piece) - len(piece.lstrip())
   return first, max(first, start + len(piece.rstrip()))
@@ -77,11 +72,8 @@ def retellings(text: str, *, title: str, count: int, seed: str) -> list[str]:
   Args:
     text: The paragraph.
     title: Its title; '' if unknown.
-    count: Number of texts to make. Few sentences yield fewer.
+    count: Most texts to make; few sentences yield fewer, but at least one.
     seed: Equal seeds give equal retellings.
-
-  Returns:
-    At least one and at most `count` different texts.
 
   Raises:
     ValueError: `count` is below 1.

@@ -92,8 +92,7 @@ def fact_statements(
   frames += [
     (f'{lead}{before}', after) for lead in _LEADS for before, after in frames
   ]
-  if with_question_form:
-    # Evaluation leaves the question's mark as it is.
+  if with_question_form:  # with the question's mark as it is
     frames.insert(0, _framed(QUESTION_FORM, question))
   found: dict[str, task.Text] = {}
   for before, after in frames:

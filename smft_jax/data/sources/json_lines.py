@@ -72,10 +72,6 @@ def parse(line: bytes) -> dict[str, Any]:
   Raises:
     Fault: The line is longer than `MAX_LINE_BYTES`, not UTF-8, not JSON, or not
       an object.
-
-  Example:
-    >>> parse(b'{"text": "It rains."}')
-    {'text': 'It rains.'}
   """
   if len(line) > MAX_LINE_BYTES and not line.endswith(b'\n'):
     raise problems_lib.Fault(
@@ -167,18 +163,15 @@ def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
 
 def _fault(error: Exception) -> problems_lib.Fault:
   """Says in one line why a line could not be parsed."""
+  kind: problems_lib.Kind = 'not_json'
   if isinstance(error, UnicodeDecodeError):
-    return problems_lib.Fault(
-      'bad_utf8', f'not UTF-8 at byte {error.start + 1}'
-    )
-  if isinstance(error, UnicodeEncodeError):
-    return problems_lib.Fault(
-      'bad_utf8', 'a text has half a character (a surrogate)'
-    )
-  if isinstance(error, json.JSONDecodeError):
+    kind, what = 'bad_utf8', f'not UTF-8 at byte {error.start + 1}'
+  elif isinstance(error, UnicodeEncodeError):
+    kind, what = 'bad_utf8', 'a text has half a character (a surrogate)'
+  elif isinstance(error, json.JSONDecodeError):
     what = f'not JSON at character {error.pos + 1}: {error.msg}'
   elif isinstance(error, RecursionError):
     what = 'not JSON that can be read: nested too deep'
   else:  # a number of thousands of digits
     what = f'not JSON: {problems_lib.shortened(error)}'
-  return problems_lib.Fault('not_json', what)
+  return problems_lib.Fault(kind, what)

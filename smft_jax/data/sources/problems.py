@@ -72,9 +72,7 @@ class Problems:
     self.counts: dict[str, int] = {}
 
   def report(self, fault: Fault, place: str) -> None:
-    """Refuses or counts one bad row.
-
-    Logs the first ten, and only counts those after them.
+    """Refuses or counts one bad row; logs the first ten.
 
     Args:
       fault: The error.

@@ -55,10 +55,6 @@ def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
 
   Raises:
     Fault: None exists; the message lists those that do.
-
-  Example:
-    >>> find({'id': 3, 'problem': 'Why?'}, 'question', 'problem')
-    ('problem', 'Why?')
   """
   for name in names:
     if name in fields:
@@ -76,10 +72,6 @@ def text(fields: Mapping[str, Any], *names: str) -> str:
 
   Raises:
     Fault: None exists, or its value is not text, or blank.
-
-  Example:
-    >>> text({'text': ' It rains. '}, 'text')
-    ' It rains. '
   """
   name, value = find(fields, *names)
   if not isinstance(value, str):
@@ -132,7 +124,7 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   if isinstance(value, str):
     working, _, result = value.rpartition(_RESULT_MARK)
     value = [result]
-  if not isinstance(value, list) or not all(isinstance(a, str) for a in value):
+  if not _are_texts(value):
     raise _wrong(name, 'a text or a list of texts', value)
   distinct = tuple(dict.fromkeys(answer.strip() for answer in value))
   if not all(distinct):
@@ -167,11 +159,7 @@ def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:
   else:
     context = text(fields, 'context', 'ctx')
   _, endings = find(fields, 'endings')
-  if (
-    not isinstance(endings, list)
-    or len(endings) < 2
-    or not all(isinstance(ending, str) for ending in endings)
-  ):
+  if not _are_texts(endings) or len(endings) < 2:
     raise _wrong('endings', 'a list of two texts or more', endings)
   cleaned = tuple(_without_marks(ending) for ending in endings)
   if not all(cleaned):
@@ -197,13 +185,14 @@ def _label(fields: Mapping[str, Any], num_endings: int) -> int:
     raise problems.Fault('no_answer', "'label' names no right ending")
   if isinstance(label, str) and label.isdecimal():
     label = int(label)
-  if (
-    isinstance(label, bool)
-    or not isinstance(label, int)
-    or not 0 <= label < num_endings
-  ):
+  is_int = isinstance(label, int) and not isinstance(label, bool)
+  if not is_int or not 0 <= label < num_endings:
     raise _wrong('label', f'from 0 to {num_endings - 1}', label)
   return label
+
+
+def _are_texts(value: Any) -> bool:
+  return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 def _wrong(name: str, expected: str, value: Any) -> problems.Fault:

@@ -51,7 +51,13 @@ def read_examples(
     splits = list(builder.info.splits)
   except Exception as error:
     raise _unreadable(folder / 'dataset_info.json', error) from error
-  split = split or _only_split(name, splits, data_dir)
+  if not split and len(splits) == 1:
+    split = splits[0]
+  if not split:
+    raise schema.UserError(
+      f'data set {name!r} in {data_dir} has the splits {", ".join(splits)}:'
+      f' name one, such as {name}:{splits[0] if splits else "SPLIT"}'
+    )
   if split not in splits:
     raise schema.UserError(
       f'data set {name!r} in {data_dir} has no split {split!r};'
@@ -88,15 +94,6 @@ def read_examples(
       yield rows.Row(
         place=place, default_id=f'{name}:{split}:{index}', fields=fields
       )
-
-
-def _only_split(name: str, splits: list[str], data_dir: str) -> str:
-  if len(splits) != 1:
-    raise schema.UserError(
-      f'data set {name!r} in {data_dir} has the splits {", ".join(splits)}:'
-      f' name one, such as {name}:{splits[0] if splits else "SPLIT"}'
-    )
-  return splits[0]
 
 
 def _version_folder(name: str, data_dir: str) -> pathlib.Path:

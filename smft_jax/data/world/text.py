@@ -61,16 +61,7 @@ def question(
 
 
 def question_and_answer(asked: task.Question) -> task.Text:
-  """Joins a question made by `question` with its answer, to train on.
-
-  Example:
-    >>> asked = question('field', 0, 'Ada Keller', 'optics', seen=True)
-    >>> text = question_and_answer(asked)
-    >>> text.text
-    'Question: What is Ada Keller an expert in? Answer: optics'
-    >>> [text.text[slice(*span)] for span in text.entities]
-    ['Ada Keller', 'optics']
-  """
+  """Joins a question made by `question` with its answer, to train on."""
   name = asked.fact.split('/')[0]
   start = asked.prompt.index(name)
   text = asked.full_text()
@@ -88,10 +79,6 @@ def general_sentences(count: int, seed: int) -> tuple[task.Text, ...]:
 
   Raises:
     ValueError: The templates yield fewer than `count` different sentences.
-
-  Example:
-    >>> [len(general_sentences(n, seed=0)) for n in (0, 3)]
-    [0, 3]
   """
   rng = np.random.default_rng([seed, _STREAM])
   effects = {
