@@ -1,15 +1,14 @@
-"""Methods side by side at the same loss on the answers they were to learn.
+"""Compares methods at the same loss on the answers to learn.
 
   python -m smft_jax.sweep --config=configs/compare.py \
       --config.data.data_dir=DIR
   python -m benchmarks.equal_nll runs/compare
 
-Each method is tried at several rates. Its held-out losses are read off, linear
-between its points and the untouched model, where it has taken a quarter, half
-and all of what sparse memory can off the loss on the answers; points that
-another point of the method dominates do not count. A share is
-`metrics.relative_drop`. Answers are asked for in phrasings that training
-showed, and in some that it never showed.
+The sweep tries each method at several rates. A method's held-out losses are
+interpolated between its points and the untouched model, at a quarter, half and
+all of the gain that sparse memory reaches on the answers. Dominated points are
+left out. Shares are `scores.relative_drop`. Questions have phrasings that
+training showed, and phrasings that it never showed.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ _SHARES = (0.25, 0.5, 1.0)
 
 
 def read(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
-  """The results of a sweep's finished points, by method.
+  """Reads the results of a sweep's finished points, by method.
 
   Raises:
-    UserError: There are none, or none of sparse memory.
+    UserError: If there are none, or none of sparse memory.
   """
   files = sorted(workdir.glob('points/*/results.json'))
   if not files:
     raise schema.UserError(
-      f'{workdir} holds no finished point: it is the --workdir of a sweep'
+      f'{workdir} has no finished point; give the --workdir of a sweep'
     )
   found: dict[str, list[dict[str, Any]]] = {}
   for file in files:
@@ -55,20 +54,20 @@ def read(workdir: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def tables(found: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-  """The lines of a table for each way of asking, in Markdown."""
-  some = found[_REFERENCE][0]
-  held_out = some['held_out']
+  """Returns the lines of a Markdown table for each set of phrasings."""
+  first = found[_REFERENCE][0]
+  held_out = first['held_out']
   values = (f'{n} {held_out[n]["before"]:.4g}' for n in held_out)
   lines = [f'Held out, before: {", ".join(values)}.']
   for asked, phrasings in _ASKED.items():
-    if 'f1' in some['metrics_before'].get(asked, {}):
-      lines += ['', f'Answers asked for in phrasings {phrasings}:', '']
+    if 'f1' in first['metrics_before'].get(asked, {}):
+      lines += ['', f'Phrasings {phrasings}:', '']
       lines += _table(found, asked, held_out)
   return lines
 
 
 def _table(found, asked: str, held_out: Mapping[str, Any]) -> list[str]:
-  """A row for each loss on the answers and each method."""
+  """Returns a row for each loss on the answers and each method."""
   before = found[_REFERENCE][0]['metrics_before'][asked]
   learned = {m: [_learned(r, asked) for r in rs] for m, rs in found.items()}
   lines = [
@@ -102,7 +101,7 @@ def _table(found, asked: str, held_out: Mapping[str, Any]) -> list[str]:
 
 
 def _learned(results: Mapping[str, Any], asked: str) -> float:
-  """By how much the loss on the answers fell, in nats a token."""
+  """Returns by how much the loss on the answers fell, in nats per token."""
   return (
     results['metrics_before'][asked]['nll']
     - results['metrics_after'][asked]['nll']

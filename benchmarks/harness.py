@@ -1,8 +1,8 @@
-"""What the benchmarks share: timing in turn, tables, claims, JSON and a plot.
+"""What the benchmarks share: interleaved timing, tables, claims and files.
 
-A machine's speed drifts by more than the differences that matter, so all forms
-of one comparison are timed in turn, again and again in one process, and the
-median of each is kept. Ratios are of those medians.
+A machine's speed drifts by more than the differences that matter. So all forms
+of a comparison are timed in turn, over several rounds in one process, and
+ratios are of their medians.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import jax
 
 from benchmarks import plot
 
-# A turn: seconds of calls that are left out, then timed calls, and after how
-# many seconds no more of these are begun.
+# A turn: seconds of warm-up, most timed calls, and seconds after which no more
+# of these begin.
 _WARM_UP_S = 0.15
 _CALLS = 5
 _TURN_S = 0.1
@@ -34,14 +34,14 @@ _TURN_S = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """A goal and what was measured.
+  """A measured number and its goal.
 
   Attributes:
     text: What is compared, such as '1M slots / 262k slots'.
     measured: The number.
-    goal: What it should be.
-    at_most: Whether the goal is an upper bound, else a lower one.
-    unit: 'x' for ratios, else such as 'MB'.
+    goal: Its bound.
+    at_most: Whether the bound is an upper one.
+    unit: 'x' for ratios, otherwise such as ' MB'.
   """
 
   text: str
@@ -52,7 +52,7 @@ class Claim:
 
   @property
   def holds(self) -> bool:
-    """Whether the goal is reached."""
+    """Whether the number is within the bound."""
     if self.at_most:
       return self.measured <= self.goal
     return self.measured >= self.goal
@@ -61,12 +61,12 @@ class Claim:
 def interleave(
   forms: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, float]:
-  """Median wall seconds of each form, all timed in turn.
+  """Times forms in turn; returns the median wall seconds of each.
 
   Args:
-    forms: Functions by name. Each must wait for its own result, as
+    forms: Functions by name. Each waits for its own result, as
       `jax.block_until_ready` does.
-    repeats: Rounds; in a round every form has one turn of a few calls.
+    repeats: Rounds; in each, every form has one turn of a few calls.
 
   Returns:
     Medians by name.
@@ -84,11 +84,10 @@ def interleave(
 
 
 def _turn(form: Callable[[], Any]) -> float:
-  """Median seconds of some calls in a row, as in a loop of the form's own.
+  """Returns the median seconds of a few calls in a row.
 
-  The calls before, for a moment, are left out: the system takes back what the
-  form before has freed, its threads wait for more, the caches are full of other
-  things, and a core that rested is slow to start.
+  The warm-up lets memory, threads, caches and clock rates recover from the form
+  before.
   """
   start = time.perf_counter()
   while True:
@@ -103,16 +102,42 @@ def _turn(form: Callable[[], Any]) -> float:
   return statistics.median(seconds)
 
 
+def compile_form(
+  function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+) -> tuple[Callable[..., Any], int]:
+  """Compiles a function; returns it and the bytes of its temporaries."""
+  jitted = jax.jit(function, donate_argnums=donate)
+  compiled = jitted.lower(*arguments).compile()
+  sizes = compiled.memory_analysis()
+  assert sizes is not None  # some backends have no analysis
+  return compiled, sizes.temp_size_in_bytes
+
+
+def stepper(step: Callable[[Any], tuple[Any, Any]], state: Any):
+  """Returns a function that takes the next step and waits for it.
+
+  Args:
+    step: State -> (next state, other results). It may donate the state.
+    state: The first state; pass on the only reference to it.
+  """
+  held = [state]
+
+  def run() -> None:
+    held[0], others = step(held[0])
+    jax.block_until_ready((held[0], others))
+
+  return run
+
+
 def parse(description: str, argv: Sequence[str] | None = None, **more: Any):
-  """Parses --out, --repeats and further options of one benchmark.
+  """Parses --out, --repeats and the options of one benchmark.
+
+  Bad input ends the program with exit code 2.
 
   Args:
     description: Shown by --help.
     argv: Arguments; None takes those of the process.
-    **more: Name of an option -> keywords for `add_argument`.
-
-  Returns:
-    The namespace. Bad input ends the program with exit code 2.
+    **more: Keywords for `add_argument` by name of the option.
   """
   parser = argparse.ArgumentParser(
     prog=f'python -m benchmarks.{pathlib.Path(sys.argv[0]).stem}',
@@ -120,7 +145,7 @@ def parse(description: str, argv: Sequence[str] | None = None, **more: Any):
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   parser.add_argument(
-    '--out', type=_json_file, help='FILE.json for the numbers; FILE.svg beside'
+    '--out', type=_json_file, help='write FILE.json, and the plot as FILE.svg'
   )
   parser.add_argument(
     '--repeats', type=positive, default=9, help='rounds to take medians of'
@@ -131,14 +156,16 @@ def parse(description: str, argv: Sequence[str] | None = None, **more: Any):
 
 
 def positive(text: str) -> int:
-  """A whole number above 0, for the `type` of an option.
+  """Parses a whole number above 0, as `type` of an option.
 
   Example:
     >>> positive('7')
     7
   """
   if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text} is no whole number of at least 1')
+    raise argparse.ArgumentTypeError(
+      f'{text} is not a whole number of at least 1'
+    )
   return int(text)
 
 
@@ -162,6 +189,15 @@ def print_table(
     print(f'  {name:<{width}}  {value * 1e3:10.2f} ms  {ratio:9.2f}x')
 
 
+def bars(title: str, seconds: Mapping[str, float]) -> plot.Bars:
+  """Returns a plot of times in ms."""
+  return plot.Bars(
+    title=title,
+    unit='ms',
+    values={name: value * 1e3 for name, value in seconds.items()},
+  )
+
+
 def finish(
   name: str,
   results: Mapping[str, Any],
@@ -169,12 +205,12 @@ def finish(
   drawing: plot.Bars | plot.Lines,
   out: pathlib.Path | None,
 ) -> None:
-  """Prints the claims; writes the JSON and the plot if asked to.
+  """Prints the claims; writes the JSON and the plot if wanted.
 
   Args:
-    name: Of the benchmark.
-    results: Numbers, in seconds or bytes as their names say.
-    claims: What was to be reached.
+    name: Name of the benchmark.
+    results: Numbers in the units that their names state.
+    claims: The claims.
     drawing: The plot.
     out: FILE.json, or None.
   """
@@ -203,7 +239,7 @@ def finish(
 
 
 def machine() -> dict[str, Any]:
-  """The device and the versions that the numbers belong to."""
+  """Returns the device and the versions that the numbers belong to."""
   versions = {'python': platform.python_version()}
   for package in ('jax', 'jaxlib', 'flax', 'optax', 'torch'):
     try:

@@ -1,13 +1,13 @@
-"""Making batches against the training steps that take them.
+"""Times making batches against the training steps that take them.
 
   python -m benchmarks.input_pipeline [--data-dir DIR] [--out FILE.json]
       [--repeats N]
 
-Two runs with random weights: that of configs/docqa.py on the embedded world,
-and that of its variant squad on made-up text, or on WikiText-2 and SQuAD where
-`--data-dir` has them. In each, batches of pretraining, padded and packed
-(`config.base.packed`), and batches of the stream. They are made in one thread,
-as in a run; tokens are counted without padding.
+Two runs with random weights: configs/docqa.py on the embedded world, and its
+variant squad on synthetic text, or on WikiText-2 and SQuAD with `--data-dir`.
+Each has batches of pretraining, padded and packed (`config.base.packed`), and
+of the stream. Batches are made in one thread, as in a run; tokens are counted
+without padding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import tempfile
 import time
 
 from flax import nnx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,7 +45,7 @@ from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
-# Times as fast as the step that a batch should be made.
+# A step should take this many times as long as making its batch.
 GOAL = 5
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'docqa.py'
@@ -55,12 +54,12 @@ _COUNTED_BATCHES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A kind of batches and the step that takes them.
+  """A kind of batch and the step that takes it.
 
   Attributes:
-    name: What they are called.
-    make: (number of a batch) -> the batch; pure.
-    state: () -> the state before a first step, its arrays its own.
+    name: Name of the kind.
+    make: Makes the batch of a number; pure.
+    state: Makes a new state before the first step.
   """
 
   name: str
@@ -68,40 +67,36 @@ class Case:
   state: Callable[[], state_lib.TrainState]
 
   def tokens(self) -> float:
-    """Tokens of a batch, without padding; the mean over some."""
+    """Returns the mean number of tokens of a batch, without padding."""
     made = map(self.make, range(_COUNTED_BATCHES))
     return float(np.mean([np.sum(batch.mask) for batch in made]))
 
   def maker(self) -> Callable[[], batches.Batch]:
-    """A function that makes the next batch."""
+    """Returns a function that makes the next batch."""
     numbers = itertools.count()
     return lambda: self.make(next(numbers))
 
   def stepper(self) -> Callable[[], None]:
-    """A function that takes a step on a batch, and waits for it."""
-    # A step donates the state it is given, so only the newest is held.
-    held, batch = [self.state()], self.make(0)
-
-    def step() -> None:
-      held[0], metrics = step_lib.train_step(held[0], batch)
-      jax.block_until_ready((held[0], metrics))
-
-    return step
+    """Returns a function that takes a step on a batch, and waits for it."""
+    batch = self.make(0)
+    return harness.stepper(
+      lambda state: step_lib.train_step(state, batch), self.state()
+    )
 
 
-def experiment_of(variant: str, data_dir: str | None) -> config_lib.Experiment:
-  """The run of a variant of configs/docqa.py."""
+def load(variant: str, data_dir: str | None) -> config_lib.Experiment:
+  """Loads a variant of configs/docqa.py."""
   config = config_file.load(f'{_CONFIG}:{variant}')
   if variant != 'world':
     config.data.data_dir = data_dir or 'unread'
   return config_lib.from_config_dict(config)
 
 
-def made_up_task(seed: int = 0) -> task_lib.Task:
-  """Text of random words, of about the lengths that real text has.
+def synthetic_task(seed: int = 0) -> task_lib.Task:
+  """Makes text of random words, with lengths like those of real text.
 
   Example:
-    >>> task = made_up_task()
+    >>> task = synthetic_task()
     >>> len(task.pretraining), len(task.documents)
     (1100, 20)
   """
@@ -110,7 +105,7 @@ def made_up_task(seed: int = 0) -> task_lib.Task:
   words = np.array(
     [''.join(random.choice(letters, n)) for n in random.integers(1, 10, 5000)]
   )
-  # As in language, few words are many of a text.
+  # As in language, a few words make up much of a text.
   chances = 1 / np.arange(1, len(words) + 1)
   chances /= chances.sum()
 
@@ -141,10 +136,10 @@ def made_up_task(seed: int = 0) -> task_lib.Task:
   )
 
 
-def tokenizer_of(
+def make_tokenizer(
   experiment: config_lib.Experiment, task: task_lib.Task
 ) -> tokenizers.Tokenizer:
-  """The tokenizer of a run."""
+  """Trains the tokenizer of a run."""
   if experiment.data.kind == 'world':
     return tokenizers.train_word_level(task.vocabulary_texts())
   return tokenizers.train_byte_level_bpe(
@@ -153,12 +148,12 @@ def tokenizer_of(
   )
 
 
-def rows_of(
+def encode(
   texts: Sequence[task_lib.Text],
   tokenizer: tokenizers.Tokenizer,
   max_length: int,
 ) -> tuple[encoding.Encoded, float, float]:
-  """Texts as rows, the seconds to make them, and those to read them again."""
+  """Returns texts as rows, and the seconds to encode and to read them again."""
   seconds = []
   with tempfile.TemporaryDirectory() as folder:
     for _ in range(2):
@@ -177,13 +172,13 @@ def cases(
   tokenizer: tokenizers.Tokenizer,
   rows: encoding.Encoded,
 ) -> list[Case]:
-  """The kinds of batches in a run.
+  """Returns the kinds of batches in a run.
 
   Args:
     experiment: The run, with a stream.
     task: Its data.
     tokenizer: Its tokenizer.
-    rows: What it is pretrained on.
+    rows: Its pretraining rows.
 
   Returns:
     Pretraining padded, pretraining packed, and the stream.
@@ -195,13 +190,13 @@ def cases(
 
   def first_state(method: method_lib.Method) -> state_lib.TrainState:
     graphdef, params = transformer.make(model, experiment.seed)
-    # Made up: the cost of ranking does not hang on what the counts are.
+    # Zeros: the cost of ranking does not depend on the counts.
     background = method_lib.Background(
       jnp.zeros(experiment.memory.num_slots), jnp.float32(1)
     )
     return state_lib.init(nnx.merge(graphdef, params), method, background)
 
-  def of_pretraining(name: str, rows: encoding.Encoded) -> Case:
+  def pretraining_case(name: str, rows: encoding.Encoded) -> Case:
     texts = stream_lib.Batches(
       rows=rows,
       batch_size=settings.batch_size,
@@ -210,7 +205,7 @@ def cases(
     )
 
     def make(step: int) -> batches.Batch:
-      texts.num_tokens(step)  # a run counts them, too
+      texts.num_tokens(step)  # a run counts them too
       return texts.batch(step)
 
     method = base_lib.pretraining_method(experiment)
@@ -229,42 +224,42 @@ def cases(
     ),
   )
 
-  def of_stream(number: int) -> batches.Batch:
+  def stream_batch(number: int) -> batches.Batch:
     index, step = divmod(number, stream.steps_per_document)
     return student.batch(index % len(task.documents), step)[0]
 
   method = methods.METHODS[experiment.method.name].make(experiment.method)
   packed = packing.pack(rows, settings.max_length, experiment.seed)
   return [
-    of_pretraining('pretraining, padded', rows),
-    of_pretraining('pretraining, packed', packed),
-    Case('stream', of_stream, lambda: first_state(method)),
+    pretraining_case('pretraining, padded', rows),
+    pretraining_case('pretraining, packed', packed),
+    Case('stream', stream_batch, lambda: first_state(method)),
   ]
 
 
 def main(argv: Sequence[str]) -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse(
     'Making batches against the training steps that take them.',
     argv,
-    data_dir=dict(help='TFDS folder of WikiText-2 and SQuAD; none: made up'),
+    data_dir=dict(help='TFDS folder of WikiText-2 and SQuAD; none: synthetic'),
   )
   results: dict[str, dict[str, float]] = {}
-  read = 'real text' if options.data_dir else 'made-up text'
+  text_name = 'real text' if options.data_dir else 'synthetic text'
   measured = []
-  # All data first: a wrong folder is told before anything is timed.
-  for variant, called in (('world', 'world'), ('squad', read)):
-    experiment = experiment_of(variant, options.data_dir)
+  # All data first, so that a wrong folder fails before anything is timed.
+  for variant, name in (('world', 'world'), ('squad', text_name)):
+    experiment = load(variant, options.data_dir)
     is_real = variant == 'world' or options.data_dir
-    task = base_lib.make_task(experiment) if is_real else made_up_task()
-    measured.append((called, experiment, task))
-  for called, experiment, task in measured:
-    tokenizer = tokenizer_of(experiment, task)
-    rows, made_s, read_s = rows_of(
+    task = base_lib.make_task(experiment) if is_real else synthetic_task()
+    measured.append((name, experiment, task))
+  for name, experiment, task in measured:
+    tokenizer = make_tokenizer(experiment, task)
+    rows, made_s, read_s = encode(
       task.pretraining, tokenizer, experiment.base.max_length
     )
     print(
-      f'{called}: encoding the pretraining texts takes {made_s:.2f} s, reading'
+      f'{name}: encoding the pretraining texts takes {made_s:.2f} s, reading'
       f' them again {read_s:.3f} s'
     )
     found = cases(experiment, task, tokenizer, rows)
@@ -274,7 +269,7 @@ def main(argv: Sequence[str]) -> None:
       forms[f'step {case.name}'] = case.stepper()
     taken = harness.interleave(forms, options.repeats)
     for case in found:
-      results[f'{called}, {case.name}'] = {
+      results[f'{name}, {case.name}'] = {
         'tokens': case.tokens(),
         'make_s': taken[f'make {case.name}'],
         'step_s': taken[f'step {case.name}'],
@@ -298,10 +293,7 @@ def main(argv: Sequence[str]) -> None:
   }
   claims = [
     harness.Claim(
-      text=f'{name}: step / making its batch',
-      measured=ratio,
-      goal=GOAL,
-      at_most=False,
+      f'{name}: step / making its batch', ratio, GOAL, at_most=False
     )
     for name, ratio in ratios.items()
   ]

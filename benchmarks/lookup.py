@@ -2,10 +2,9 @@
 
   python -m benchmarks.lookup [--slots N] [--out FILE.json] [--repeats R]
 
-2048 tokens read 32 rows of 256 numbers each, 67 MB, at random in a table too
-large for the caches. The copy moves as many bytes from one array into another,
-on all cores: what the memory can do. PyTorch's forms are left out where it is
-not installed.
+2048 tokens read 32 rows of 256 numbers each, 67 MB, at random from a table
+larger than the caches. The copy moves as many bytes between two arrays, on all
+cores: the limit of the memory. PyTorch's forms need PyTorch.
 """
 
 from __future__ import annotations
@@ -20,19 +19,18 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import peers
-from benchmarks import plot
 from smft_jax import lookup
 
 TOKENS, ACCESSES, VALUE_DIM = 2048, 32, 256
 
 
 def natural(values, slot_ids, weights):
-  """The sum as one would write it: all rows are gathered first."""
+  """Gathers all rows, then sums."""
   return jnp.einsum('tav,ta->tv', values[slot_ids], weights)
 
 
 def with_gradient(read):
-  """A read and its gradient by the weights, for a given one by the read."""
+  """Returns a function for a read and its gradient by the weights."""
 
   def run(values, slot_ids, weights, read_gradient):
     out, pull_back = jax.vjp(lambda w: read(values, slot_ids, w), weights)
@@ -42,19 +40,13 @@ def with_gradient(read):
 
 
 def compiled(function, *arguments) -> tuple[Callable[[], None], int]:
-  """A call of a compiled function, and the bytes of its temporaries."""
-  program = jax.jit(function).lower(*arguments).compile()
-  sizes = program.memory_analysis()
-  assert sizes is not None  # as on backends without the analysis
-
-  def run() -> None:
-    jax.block_until_ready(program(*arguments))
-
-  return run, sizes.temp_size_in_bytes
+  """Returns a call of a compiled function, and the bytes of its temporaries."""
+  program, temporaries = harness.compile_form(function, *arguments)
+  return lambda: jax.block_until_ready(program(*arguments)), temporaries
 
 
 def copier(num_bytes: int) -> Callable[[], None]:
-  """A copy of so many bytes, by a thread per core."""
+  """Returns a copy of an array of this size, with a thread per core."""
   threads = len(os.sched_getaffinity(0))
   pool = concurrent.futures.ThreadPoolExecutor(threads)
   source = np.ones(num_bytes // 4, np.float32)
@@ -73,7 +65,7 @@ def copier(num_bytes: int) -> Callable[[], None]:
 
 
 def main() -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse(
     'Weighted reads of value rows.',
     slots=dict(type=harness.positive, default=2**18, help='rows of the table'),
@@ -98,13 +90,14 @@ def main() -> None:
     'copy': copier(TOKENS * ACCESSES * VALUE_DIM * 4),
   }
   if peers.installed():
-    # The same table: numpy's own would lie on larger pages than JAX's.
+    # The same table: numpy would put its own on larger pages than JAX does.
     shared = peers.writable(read[0])
     forms['PyTorch embedding_bag'] = peers.lookup(shared, slot_ids, weights)
     forms['PyTorch with gradient'] = peers.lookup_and_gradient(
       shared, slot_ids, weights, read_gradient
     )
   seconds = harness.interleave(forms, options.repeats)
+  ours_s = seconds['read_rows']
   harness.print_table(
     f'{TOKENS} tokens x {ACCESSES} rows of {VALUE_DIM} from {options.slots}',
     seconds,
@@ -114,21 +107,12 @@ def main() -> None:
     f'temporaries: read_rows {ours_temporaries / 1e6:.1f} MB, '
     f'gather, then einsum {plain_temporaries / 1e6:.1f} MB'
   )
+  goals = {'copy': 1.5, 'PyTorch embedding_bag': 1.0}
   claims = [
-    harness.Claim(
-      text='read_rows / copy of the bytes it reads',
-      measured=seconds['read_rows'] / seconds['copy'],
-      goal=1.5,
-    )
+    harness.Claim(f'read_rows / {name}', ours_s / seconds[name], goal)
+    for name, goal in goals.items()
+    if name in seconds
   ]
-  if 'PyTorch embedding_bag' in seconds:
-    claims.append(
-      harness.Claim(
-        text='read_rows / PyTorch embedding_bag',
-        measured=seconds['read_rows'] / seconds['PyTorch embedding_bag'],
-        goal=1.0,
-      )
-    )
   harness.finish(
     'lookup',
     {
@@ -140,11 +124,7 @@ def main() -> None:
       },
     },
     claims,
-    plot.Bars(
-      title='Weighted reads of 65,536 rows',
-      unit='ms',
-      values={name: s * 1e3 for name, s in seconds.items()},
-    ),
+    harness.bars('Weighted reads of 65,536 rows', seconds),
     options.out,
   )
 

@@ -1,13 +1,13 @@
-"""The training step at the paper's scale: what it needs, and how fast it is.
+"""The training step at the paper's scale: memory, operations and time.
 
   python -m benchmarks.paper_1b --topology=v5p:2x2x1 [--variant=documents]
   python -m benchmarks.paper_1b [--variant=documents] [--out=FILE.json]
 
-The step is `smft_jax.training.step.train_step` on configs/paper_1b.py, with random
-weights and random tokens. With `--topology` it is compiled for one chip of that
-TPU and not run: no TPU is needed, only `pip install -e ".[tpu]"` and some
-minutes. Without, it is compiled for the device at hand and timed there if it
-fits, `--repeats` times or until a minute is over.
+The step is `smft_jax.training.step.train_step` on configs/paper_1b.py, with
+random weights and tokens. With `--topology` it is compiled for one chip of that
+TPU but not run: this takes minutes, and needs `pip install -e ".[tpu]"` but no
+TPU. Otherwise it is compiled for this machine's device, and timed if it fits,
+`--repeats` times or for a minute.
 """
 
 from __future__ import annotations
@@ -37,22 +37,21 @@ from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
 _CONFIG = pathlib.Path(__file__).parent.parent / 'configs' / 'paper_1b.py'
-# The most temporaries, in GB, that we mean to take where activations are
-# bfloat16; a CPU keeps them in float32.
+# Goals for temporaries in GB with bfloat16 activations; CPUs use float32.
 _TEMPORARIES = {'facts': 4.0, 'documents': 40.0}
 _TIMED_S = 60
 
 
 def load(variant: str) -> config_lib.Experiment:
-  """The experiment, with a name in place of the data that it would read."""
+  """Loads the config without the data that it would read."""
   return shapes_lib.parse_experiment(config_file.load(f'{_CONFIG}:{variant}'))
 
 
 def fill(shapes: state_lib.TrainState) -> state_lib.TrainState:
-  """A state of these shapes: random weights, and a background of no accesses.
+  """Makes a state of these shapes: random weights, and an empty background.
 
-  The weights repeat a million numbers: to draw billions takes several times
-  their memory.
+  The weights repeat a million numbers; drawing billions would take several
+  times their memory.
   """
   block = np.random.default_rng(0).normal(0, 0.02, 1_048_573)
 
@@ -60,7 +59,7 @@ def fill(shapes: state_lib.TrainState) -> state_lib.TrainState:
     return jnp.zeros(shape.shape, shape.dtype)
 
   def weights(shape):
-    # Copied: what numpy holds too cannot be donated.
+    # A copy: memory shared with numpy cannot be donated.
     return jnp.array(np.resize(block.astype(shape.dtype), shape.shape))
 
   return dataclasses.replace(
@@ -80,7 +79,7 @@ def fill(shapes: state_lib.TrainState) -> state_lib.TrainState:
 
 
 def make_batch(experiment: config_lib.Experiment, length: int) -> batches.Batch:
-  """Random tokens without padding, [B, length]."""
+  """Draws tokens without padding, [B, length]."""
   assert experiment.stream is not None
   shape = (experiment.stream.batch_size, length)
   random = np.random.default_rng(experiment.seed)
@@ -91,20 +90,20 @@ def make_batch(experiment: config_lib.Experiment, length: int) -> batches.Batch:
 
 
 def count(params: nnx.State | list) -> int:
-  """Numbers in a tree of arrays or of their shapes."""
+  """Counts the numbers in a tree of arrays or shapes."""
   return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def needed(
   experiment: config_lib.Experiment, params: nnx.State, length: int
 ) -> tuple[float, float]:
-  """Operations and bytes of a step that does nothing it need not.
+  """Returns the least operations and bytes of a step.
 
-  The forward pass, and above the memory layer the gradients of activations;
-  none of a weight. Two operations per token and parameter each, and attention
-  over all pairs; norms, softmax and the lookup are left out. Each weight is
-  read once a pass, each row of the table once an access; activations stay on
-  the chip.
+  They are those of the forward pass, and of the gradients of activations above
+  the memory layer: two operations per token and parameter each, and attention
+  over all pairs. Norms, softmax and the lookup are left out. Each weight is
+  read once per pass and each row of the table once per access; activations stay
+  on the chip.
   """
   model, memory, stream = experiment.model, experiment.memory, experiment.stream
   assert stream is not None
@@ -128,7 +127,7 @@ def time_step(
   batch: batches.Batch,
   repeats: int,
 ) -> list[float]:
-  """Seconds of each step but the first."""
+  """Returns the seconds of each step after the first."""
   seconds: list[float] = []
   state, _ = step(state, batch)
   while len(seconds) < repeats and sum(seconds) < _TIMED_S:
@@ -141,19 +140,19 @@ def time_step(
 
 
 def main(argv: Sequence[str]) -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse(
     "The training step at the paper's scale.",
     argv,
     variant=dict(
       choices=list(_TEMPORARIES), default='facts', help='which batch'
     ),
-    topology=dict(help='compile for a TPU, such as v5e:1x1 or v5p:2x2x1'),
+    topology=dict(help='TPU to compile for, such as v5e:1x1 or v5p:2x2x1'),
   )
-  at_hand = options.topology is None
-  device = jax.devices()[0] if at_hand else compiled.tpu(options.topology)[0]
+  is_local = options.topology is None
+  device = jax.devices()[0] if is_local else compiled.tpu(options.topology)[0]
   known = compiled.DEVICES.get(device.device_kind)
-  room = known.memory if known else compiled.free_memory(device)
+  capacity = known.memory if known else compiled.free_memory(device)
   experiment = load(options.variant)
   vocab_size, length = shapes_lib.vocab_size_and_length(experiment)
   state = shapes_lib.state(experiment, vocab_size)
@@ -179,20 +178,22 @@ def main(argv: Sequence[str]) -> None:
     'needed_bytes': accessed,
     **program.cost,
   }
-  if at_hand and program.peak > room:
-    print('\nit does not fit, and is not run')
-  elif at_hand:
+  if is_local and program.peak > capacity:
+    print('\nit does not fit and is not run')
+  elif is_local:
     seconds = time_step(program.run, fill(state), batch, options.repeats)
     median = statistics.median(seconds)
     print(f'\n{median * 1e3:.1f} ms a step, median of {len(seconds)}')
     if known:
       least = max(flops / known.flops, accessed / known.bandwidth)
-      print(f'  {least / median:.1%} of the roofline of what is needed')
+      print(f'  {least / median:.1%} of the roofline')
     results['step_s'] = median
   harness.finish(
     'paper_1b',
     results,
-    list(_claims(program, device, table.shape, options.variant, flops, room)),
+    list(
+      _claims(program, device, table.shape, options.variant, flops, capacity)
+    ),
     plot.Bars(
       title=f'Memory of a step, {options.variant}, {device.device_kind}',
       unit='GB',
@@ -212,7 +213,7 @@ def _print(
   accessed: float,
   known: compiled.Device | None,
 ) -> None:
-  """Prints a table: bytes, operations and what they take at peak rates."""
+  """Prints bytes, operations and their times at peak rates."""
   rows = {
     name: f'{size / 1e9:9.3f} GB'
     for name, size in (*program.memory.items(), ('peak', program.peak))
@@ -222,7 +223,7 @@ def _print(
   if known:
     rows['operations needed'] += f', {flops / known.flops * 1e3:.1f} ms'
     rows['bytes needed'] += f', {accessed / known.bandwidth * 1e3:.1f} ms'
-  # It counts a loop once, and for a read of a SparseCore the whole table.
+  # It counts a loop once, and the whole table for a read of a SparseCore.
   for name, number in program.cost.items():
     rows[f'compiler: {name}'] = f'{number:9.3g}'
   if program.refusal:
@@ -237,7 +238,7 @@ def _claims(
   table_shape: tuple[int, ...],
   variant: str,
   flops: float,
-  room: float,
+  capacity: float,
 ) -> Iterator[harness.Claim]:
   if device.platform != 'cpu':
     yield harness.Claim(
@@ -247,15 +248,15 @@ def _claims(
       unit=' GB',
     )
   yield harness.Claim(
-    text='peak memory, which must fit the device',
+    text='peak memory of the device',
     measured=program.peak / 1e9,
-    goal=room / 1e9,
+    goal=capacity / 1e9,
     unit=' GB',
   )
   if program.refusal:
     return
   yield harness.Claim(
-    text="arrays of the table's size made beside it",
+    text="other arrays of the table's size",
     measured=len(compiled.arrays_made(program.text, table_shape)),
     goal=0,
     unit='',
@@ -267,9 +268,9 @@ def _claims(
     unit=' GB',
   )
   if 'flops' in program.cost:
-    # Gradients of the frozen weights alone would add a third.
+    # Gradients of frozen weights would add a third.
     yield harness.Claim(
-      text='operations / those needed without a gradient of a frozen weight',
+      text='operations / those needed without gradients of frozen weights',
       measured=program.cost['flops'] / flops,
       goal=1.05,
     )

@@ -1,10 +1,10 @@
-"""What people would use in PyTorch instead, on a CPU.
+"""The same operations in PyTorch, on a CPU.
 
 Each function takes numpy arrays and returns a function without arguments that
-does the work once, to be timed by `harness.interleave`. What does not change
-from step to step (conversions, the background's idf) is done before.
+does the work once, for `harness.interleave`. Work that steps do not repeat
+(conversions, the idf) is done before.
 
-PyTorch is imported by the functions only: ask `installed` first.
+Only the functions import PyTorch: ask `installed` first.
 
 Shape letters: N slots, V value dim, T tokens, A accesses of a token, H heads,
 K key dim, n sub-keys in a half, k slots kept, t slots to update.
@@ -24,7 +24,7 @@ Form = Callable[[], Any]
 
 
 def installed() -> bool:
-  """Whether there is a PyTorch; if not, prints how to get one."""
+  """Returns whether PyTorch is installed; prints how to install it if not."""
   if importlib.util.find_spec('torch'):
     return True
   print('torch is not installed: pip install torch')
@@ -32,14 +32,10 @@ def installed() -> bool:
 
 
 def writable(array: Any) -> np.ndarray:
-  """A JAX array's own memory as a numpy array, for PyTorch to change.
+  """Returns a JAX array's memory as a writable numpy array, without a copy.
 
   Args:
-    array: Of a type that PyTorch knows; JAX must not use it any more where a
-      form changes it.
-
-  Returns:
-    The numbers, not copied.
+    array: JAX must not use it again if a form changes it.
   """
   import torch
 
@@ -49,7 +45,7 @@ def writable(array: Any) -> np.ndarray:
 def lookup(
   values: np.ndarray, slot_ids: np.ndarray, weights: np.ndarray
 ) -> Form:
-  """`smft_jax.lookup.read_rows` by embedding_bag.
+  """Builds `smft_jax.lookup.read_rows` by embedding_bag.
 
   Args:
     values: float32 [N, V], writable; not copied.
@@ -78,7 +74,7 @@ def lookup_and_gradient(
   weights: np.ndarray,
   read_gradient: np.ndarray,
 ) -> Form:
-  """`lookup`, and its gradient by the weights.
+  """Builds `lookup` with its gradient by the weights.
 
   Args:
     values: As for `lookup`.
@@ -105,7 +101,7 @@ def lookup_and_gradient(
 
 
 def search(queries: np.ndarray, subkeys: np.ndarray, k: int) -> Form:
-  """`smft_jax.product_keys.product_key_topk`, as it is commonly written.
+  """Builds `smft_jax.product_keys.product_key_topk` as commonly written.
 
   Args:
     queries: float32 [T, H, K].
@@ -139,21 +135,20 @@ def search(queries: np.ndarray, subkeys: np.ndarray, k: int) -> Form:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Update:
-  """A step of sparse memory finetuning, by SGD, whose read gradient is known.
+  """A step of sparse memory finetuning by SGD with a given read gradient.
 
   `update_by_mask`, `_hook`, `_sparse_gradient` and `_hand` take one, and return
   a function that changes the table and returns the reads, a tensor [T, V].
 
   Attributes:
-    table: float32 [N, V], writable. The steps change it in place, so that no
-      form needs a copy of its own.
+    table: float32 [N, V], writable; steps change it in place.
     slot_ids: Integers [T, A].
     weights: float32 [T, A].
     read_gradient: float32 [T, V], of the loss by the reads.
     document_frequency: float32 [N].
     num_documents: |B|, the number of background documents.
-    t: Slots to change. Of equal scores any may win.
-    learning_rate: Of SGD.
+    t: Number of slots to change; ties are broken arbitrarily.
+    learning_rate: Learning rate of SGD.
   """
 
   table: np.ndarray
@@ -167,7 +162,7 @@ class Update:
 
 
 def update_by_mask(update: Update) -> Form:
-  """The paper's trick: V * m + stop(V) - stop(V * m), a dense gradient."""
+  """Masks by the paper's V * m + stop(V) - stop(V * m); a dense gradient."""
   import torch
 
   step = _tensors(update)
@@ -181,7 +176,7 @@ def update_by_mask(update: Update) -> Form:
 
 
 def update_by_hook(update: Update) -> Form:
-  """A hook that multiplies the dense gradient by the mask."""
+  """Multiplies the dense gradient by the mask in a hook."""
   import torch
 
   step = _tensors(update)
@@ -191,9 +186,9 @@ def update_by_hook(update: Update) -> Form:
 
 
 def update_by_sparse_gradient(update: Update) -> Form:
-  """EmbeddingBag's sparse gradient, filtered to the top t slots.
+  """Filters EmbeddingBag's sparse gradient to the top t slots.
 
-  The best that leaves gradients to autograd: theirs has a row per access.
+  The fastest form that leaves gradients to autograd; it has a row per access.
   """
   import torch
 
@@ -220,11 +215,11 @@ def update_by_sparse_gradient(update: Update) -> Form:
 
 
 def update_by_hand(update: Update) -> Form:
-  """No autograd: the accesses sorted by slot, and bags of read gradients.
+  """Computes row gradients without autograd, from accesses sorted by slot.
 
-  The strongest form we found. The gradient of a row is itself a weighted sum
-  of rows, those of the read gradient, so embedding_bag computes it; only the
-  accesses of the top t slots are ever looked at, and nothing has N elements.
+  The fastest form we found. The gradient of a row is a weighted sum of rows of
+  the read gradient, which embedding_bag computes. Only accesses of the top t
+  slots are read, and no array has N elements.
   """
   import torch
 
@@ -239,7 +234,7 @@ def update_by_hand(update: Update) -> Form:
     sorted_ids, order = ids.int().sort()
     slots, counts = sorted_ids.unique_consecutive(return_counts=True)
     top = _top(counts * step.idf[slots], step.t)
-    # The accesses of a slot lie side by side in `order`.
+    # The accesses of a slot are adjacent in `order`.
     firsts = (counts.cumsum(0) - counts)[top]
     sizes = counts[top]
     offsets = sizes.cumsum(0) - sizes
@@ -257,7 +252,7 @@ def update_by_hand(update: Update) -> Form:
 
 
 def _tensors(update: Update) -> types.SimpleNamespace:
-  """An update as tensors; the table shares its memory."""
+  """Converts an update to tensors; the table is not copied."""
   import torch
 
   frequency_N = torch.tensor(update.document_frequency)
@@ -290,7 +285,7 @@ def _dense_step(
 
 
 def _bags(table, ids, weights, offsets=None, sparse=False):
-  """Weighted sums of rows: of [bags, A], or of bags that begin at `offsets`."""
+  """Sums weighted rows: of [bags, A], or of bags that begin at `offsets`."""
   import torch
 
   return torch.nn.functional.embedding_bag(
@@ -299,7 +294,7 @@ def _bags(table, ids, weights, offsets=None, sparse=False):
 
 
 def _mask(step: types.SimpleNamespace):
-  """Ones [N, 1] for the slots to change, known beforehand: keys are frozen."""
+  """Returns ones [N, 1] for the slots to change, known as keys are frozen."""
   counts_N = step.slot_ids.view(-1).bincount(minlength=len(step.idf))
   mask_N = step.idf.new_zeros(len(step.idf))
   mask_N[_top(counts_N * step.idf, step.t)] = 1
@@ -307,6 +302,6 @@ def _mask(step: types.SimpleNamespace):
 
 
 def _top(scores, t: int):
-  """Where the t highest scores above 0 are."""
+  """Returns the positions of the t highest scores above 0."""
   best, places = scores.topk(min(t, len(scores)))
   return places[best > 0]

@@ -56,7 +56,7 @@ class Lines:
 
 
 def draw(plot: Bars | Lines) -> str:
-  """Draws a plot as an SVG file, legible on white and on black.
+  """Draws a plot as an SVG file, for light and dark viewers.
 
   Args:
     plot: The plot.
@@ -130,7 +130,7 @@ def _lines(lines: Lines) -> figure.Figure:
     lines.title, [y for line in series.values() for _, y in line]
   )
   if not all(series.values()) or xs[0] <= 0:
-    raise ValueError(f'{lines.title}: every line needs points with x above 0.')
+    raise ValueError(f'{lines.title}: every line needs points with x above 0')
   drawn = figures.new_figure(3.4, _WIDTH)
   drawn.suptitle(
     lines.title, x=0.01, ha='left', fontsize='medium', fontweight='bold'
@@ -163,24 +163,24 @@ def _lines(lines: Lines) -> figure.Figure:
 
 
 def _is_logarithmic(title: str, values: Iterable[float]) -> bool:
-  """Whether numbers need a logarithmic scale; checks them."""
+  """Returns whether numbers need a logarithmic scale; checks them."""
   values = list(values)
   if not values:
-    raise ValueError(f'{title}: there is nothing to draw.')
+    raise ValueError(f'{title}: there is nothing to draw')
   if not all(0 <= value < math.inf for value in values):
     raise ValueError(
-      f'{title}: numbers must be finite and not negative, got {values}.'
+      f'{title}: numbers must be finite and not negative, got {values}'
     )
   return 0 < _WIDE * min(values) < max(values)
 
 
 def _number(value: float) -> str:
-  """Three digits or all whole ones."""
+  """Formats a number with three digits, or all digits of a large one."""
   return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
 def _slots(count: float) -> str:
-  """A number of slots as people call it: 65536 is 65k, 2**20 is 1M."""
+  """Formats a number of slots: 65536 is 65k, 2**20 is 1M."""
   if count % 2**20 == 0:
     return f'{count / 2**20:g}M'
   if count >= 1e6:

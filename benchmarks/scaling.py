@@ -1,12 +1,11 @@
-"""The cost model of a step against what is compiled for 4 to 256 chips.
+"""The cost model of a step against programs compiled for 4 to 256 chips.
 
   python -m benchmarks.scaling
 
 Each line is the step of configs/paper_1b.py (facts: rows of 64 tokens, t = 500)
-compiled for a TPU v5e that need not be there (`pip install -e ".[tpu]"`). First
-the batch grows with the chips, 8 rows for each replica of 4 chips; then the
-table does, 4 times the slots for 4 times the parts. docs/scaling.md derives the
-model.
+compiled for a TPU v5e; needs `pip install -e ".[tpu]"` but no TPU. First the
+batch grows with the chips, 8 rows per replica of 4 chips; then the table, 4
+times the slots for 4 times the parts. docs/scaling.md derives the model.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ TABLE_GROWS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Costs:
-  """What a step takes of each chip.
+  """What a step needs of each chip.
 
   Attributes:
     kept: Bytes of weights and statistics.
-    sent: Bytes.
-    operations: Of matrix products.
+    sent: Bytes sent to other chips.
+    operations: Operations of matrix products.
   """
 
   kept: float
@@ -58,7 +57,7 @@ class Costs:
 
 
 def resized(data: int, memory: int, slots: int) -> config_lib.Experiment:
-  """configs/paper_1b.py on a mesh, with a batch that grows with replicas."""
+  """Returns configs/paper_1b.py on a mesh, with a batch for each replica."""
   experiment = paper_1b.load('facts')
   sizes = {
     name: dataclasses.replace(
@@ -75,7 +74,7 @@ def resized(data: int, memory: int, slots: int) -> config_lib.Experiment:
 
 
 def model(experiment: config_lib.Experiment) -> Costs:
-  """The costs by the formulas of docs/scaling.md.
+  """Returns the costs by the formulas of docs/scaling.md.
 
   Args:
     experiment: With a mesh of `data` and `memory`, split by rows and sub-keys.
@@ -83,7 +82,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
   memory, mesh, stream = experiment.memory, experiment.mesh, experiment.stream
   assert mesh is not None
   assert stream is not None
-  # As the document calls them.
+  # Names as in the document.
   R, M, t = mesh.data, mesh.memory, experiment.method.t
   N, V, H, k = memory.num_slots, memory.value_dim, memory.num_heads, memory.k
   n = math.isqrt(N)
@@ -106,13 +105,13 @@ def model(experiment: config_lib.Experiment) -> Costs:
       + 4 * B * L * H * k * (R - 1) / R
       + 8 * t * V * (R - 1) / R
     ),
-    # All else is done alike by all parts.
+    # All parts repeat everything else.
     operations=flops / R - search * (M - 1) / M,
   )
 
 
 def measure(topology: str, data: int, memory: int, slots: int) -> str:
-  """A line of the table."""
+  """Returns a line of the table."""
   experiment = resized(data, memory, slots)
   found = estimate_lib.estimate(experiment, compiled.tpu(topology))
   kept = sum(
@@ -124,19 +123,19 @@ def measure(topology: str, data: int, memory: int, slots: int) -> str:
       'document frequencies',
     )
   )
-  said = model(experiment)
+  costs = model(experiment)
   times = ' / '.join(f'{s * 1e3:.1f}' for s in found.seconds().values())
   return (
     f'| {data * memory} | {data} x {memory} | {slots / 2**20:.0f}M'
-    f' | {said.kept / 1e9:.2f} | {kept / 1e9:.2f}'
+    f' | {costs.kept / 1e9:.2f} | {kept / 1e9:.2f}'
     f' | {found.memory["temporaries"] / 1e9:.2f}'
-    f' | {said.sent / 1e6:.2f} | {found.sent_bytes / 1e6:.2f}'
-    f' | {said.operations / 1e12:.3f} | {found.flops / 1e12:.3f} | {times} |'
+    f' | {costs.sent / 1e6:.2f} | {found.sent_bytes / 1e6:.2f}'
+    f' | {costs.operations / 1e12:.3f} | {found.flops / 1e12:.3f} | {times} |'
   )
 
 
 def main(argv: Sequence[str]) -> None:
-  """The program."""
+  """Runs the program."""
   if argv:
     raise schema.UserError(f'{argv[0]!r}: this benchmark takes no arguments')
   print(

@@ -2,8 +2,8 @@
 
   python -m benchmarks.search [--out FILE.json] [--repeats R]
 
-Three sizes: that of the note this began with, that of configs/docqa.py, and
-that of the paper's layer with its million slots.
+Three sizes: a small one, that of configs/docqa.py, and that of the paper's
+layer with a million slots.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import peers
-from benchmarks import plot
 from smft_jax import product_keys
 
 # Name: tokens, heads, sub-keys in a half, key dim, k.
@@ -29,7 +28,7 @@ SIZES = {
 
 
 def natural(queries, subkeys, k):
-  """The search as one would write it, with all k * k sums."""
+  """Searches the plain way, with all k * k sums."""
   heads, _, n, half_dim = subkeys.shape
   halves = queries.reshape(-1, heads, 2, half_dim)
   best, ids = jax.lax.top_k(jnp.einsum('thpc,hpnc->thpn', halves, subkeys), k)
@@ -41,7 +40,7 @@ def natural(queries, subkeys, k):
 
 
 def forms_of(size: tuple[int, ...]) -> dict[str, Callable[[], None]]:
-  """The forms to compare at one of `SIZES`."""
+  """Returns the forms to compare at one of `SIZES`."""
   tokens, heads, n, key_dim, k = size
   rng = np.random.default_rng(0)
   queries = rng.standard_normal((tokens, heads, key_dim), np.float32)
@@ -49,8 +48,9 @@ def forms_of(size: tuple[int, ...]) -> dict[str, Callable[[], None]]:
 
   def compiled(search):
     arguments = jnp.asarray(queries), jnp.asarray(subkeys)
-    program = jax.jit(functools.partial(search, k=k)).lower(*arguments)
-    program = program.compile()
+    program, _ = harness.compile_form(
+      functools.partial(search, k=k), *arguments
+    )
     return lambda: jax.block_until_ready(program(*arguments))
 
   forms = {
@@ -63,7 +63,7 @@ def forms_of(size: tuple[int, ...]) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse('Product-key search.')
   seconds, claims = {}, []
   for name, size in SIZES.items():
@@ -75,30 +75,23 @@ def main() -> None:
     ours = measured['product_key_topk']
     claims.append(
       harness.Claim(
-        text=f'{name}: natural form / product_key_topk',
-        measured=measured['natural form in JAX'] / ours,
-        goal=3.0,
+        f'{name}: natural form / product_key_topk',
+        measured['natural form in JAX'] / ours,
+        3.0,
         at_most=False,
       )
     )
     if 'PyTorch' in measured:
+      ratio = ours / measured['PyTorch']
       claims.append(
-        harness.Claim(
-          text=f'{name}: product_key_topk / PyTorch',
-          measured=ours / measured['PyTorch'],
-          goal=1.0,
-        )
+        harness.Claim(f'{name}: product_key_topk / PyTorch', ratio, 1.0)
       )
   last = list(seconds)[-1]
   harness.finish(
     'search',
     {'seconds': seconds},
     claims,
-    plot.Bars(
-      title=f'Product-key search, {last}',
-      unit='ms',
-      values={name: s * 1e3 for name, s in seconds[last].items()},
-    ),
+    harness.bars(f'Product-key search, {last}', seconds[last]),
     options.out,
   )
 

@@ -2,16 +2,14 @@
 
   python -m benchmarks.train_step [--out FILE.json] [--repeats N]
 
-The model of configs/docqa.py with random weights, and a batch of the first
-document of its stream. What is timed is `smft_jax.training.step.train_step`, which
-is all that `python -m smft_jax.train` runs in a step.
+It times `smft_jax.training.step.train_step`, on the model of configs/docqa.py
+with random weights and a batch of the first document of its stream.
 
-Peak memory is measured in a process for each form (`--memory-of FORM`, which
-prints it as JSON), as the most that was resident up to the end of three steps,
-less what was resident once everything was imported. It includes making the
-model and compiling the step. Beside it stands what the compiler says the step
-itself needs: its arguments, its results where they are not written in place,
-and its temporaries. Needs Linux.
+Each form's peak memory is measured in a process of its own (`--memory-of FORM`
+prints it as JSON): the peak resident memory of three steps, without that after
+the imports. It includes making the model and compiling the step. The table also
+shows the compiler's number for the step alone: arguments, results not written
+in place, and temporaries. Needs Linux.
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness
-from benchmarks import plot
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.data import batches
@@ -59,7 +56,7 @@ _STEPS_FOR_MEMORY = 3
 
 
 class Setting:
-  """The docqa run before its first step, with random weights.
+  """A run of configs/docqa.py before its first step, with random weights.
 
   Attributes:
     batch: The first batch of its first document.
@@ -85,7 +82,7 @@ class Setting:
       )
       for document in task.documents
     ]
-    # As the stream pads: all documents to the length of the longest row.
+    # The stream pads all documents to the length of the longest row.
     length = batches.bucket_length(max(r.longest for r in rows), 4)
     drawn = batches.row_indices(
       len(rows[0]), 0, stream.batch_size, experiment.seed
@@ -93,17 +90,17 @@ class Setting:
     self.batch = batches.pad(rows[0].take(drawn), length, tokenizer.pad_id)
     self._config = model_lib.config_of(experiment, tokenizer.vocab_size)
     documents = background.num_batches * background.batch_size
-    # Made up: the cost of ranking does not hang on what the counts are.
+    # Random: the cost of ranking does not depend on the counts.
     self._frequency = np.random.default_rng(0).integers(
       0, documents, experiment.memory.num_slots
     )
     self._documents = documents
 
   def state(self, form: str) -> state_lib.TrainState:
-    """The state before the first step of one of `FORMS`, its arrays its own."""
+    """Returns a new state before the first step of one of `FORMS`."""
     model = transformer.Transformer(self._config, rngs=nnx.Rngs(0))
     if form == 'lora':
-      # Twice the rank is one of the paper's alphas; the time is the same.
+      # One of the paper's alphas; the time does not depend on it.
       model = lora.add_adapters(model, rank=32, alpha=64.0, rngs=nnx.Rngs(1))
       method = lora.make(lora.Config(learning_rate=2e-4))
       return state_lib.init(model, method)
@@ -119,27 +116,22 @@ class Setting:
     return state_lib.init(model, method, background)
 
   def stepper(self, form: str) -> Callable[[], None]:
-    """A function that takes the next step and waits for it."""
-    # A step donates the state it is given, so only the newest is held.
-    held = [self.state(form)]
-    hidden = None
+    """Returns a function that takes the next step and waits for it."""
+    state, hidden = self.state(form), None
     if form == 'reuse':
       hidden = step_lib.hidden_below_memory(
-        held[0].graphdef, held[0].params, self.batch.tokens, self.batch.mask
+        state.graphdef, state.params, self.batch.tokens, self.batch.mask
       )
-
-    def step() -> None:
-      held[0], metrics = step_lib.train_step(held[0], self.batch, hidden)
-      jax.block_until_ready((held[0], metrics))
-
-    return step
+    return harness.stepper(
+      lambda state: step_lib.train_step(state, self.batch, hidden), state
+    )
 
 
 def program_bytes(state: state_lib.TrainState, batch: batches.Batch) -> int:
-  """What the compiled step needs, as the compiler says."""
+  """Returns the compiler's number of bytes that the step needs."""
   compiled = step_lib.train_step.lower(state, batch).compile()
   sizes = compiled.memory_analysis()
-  assert sizes is not None  # as on backends without the analysis
+  assert sizes is not None  # some backends have no analysis
   return (
     sizes.argument_size_in_bytes
     + sizes.output_size_in_bytes
@@ -149,9 +141,9 @@ def program_bytes(state: state_lib.TrainState, batch: batches.Batch) -> int:
 
 
 def resident_bytes(name: str) -> int:
-  """This process's memory: 'VmRSS' is the present, 'VmHWM' its peak.
+  """Returns this process's memory: 'VmRSS' is current, 'VmHWM' the peak.
 
-  Not `resource.ru_maxrss`: a child process begins with that of its parent.
+  `resource.ru_maxrss` would start at that of the parent process.
   """
   lines = pathlib.Path('/proc/self/status').read_text().splitlines()
   [line] = [line for line in lines if line.startswith(f'{name}:')]
@@ -159,7 +151,7 @@ def resident_bytes(name: str) -> int:
 
 
 def measure_memory(form: str) -> dict[str, int]:
-  """Takes some steps; to be called in a process that has done nothing yet."""
+  """Measures a few steps; call it in a fresh process."""
   jax.devices()
   before = resident_bytes('VmRSS')
   setting = Setting()
@@ -172,7 +164,7 @@ def measure_memory(form: str) -> dict[str, int]:
 
 
 def memory_in_own_process(form: str) -> dict[str, int]:
-  """`measure_memory` in a fresh process."""
+  """Calls `measure_memory` in a fresh process."""
   command = [sys.executable, '-m', 'benchmarks.train_step']
   done = subprocess.run(
     [*command, '--memory-of', form],
@@ -184,11 +176,11 @@ def memory_in_own_process(form: str) -> dict[str, int]:
 
 
 def main() -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse(
     'One training step on the docqa model.',
     memory_of=dict(
-      choices=FORMS, help='only print the memory of one form, as JSON'
+      choices=FORMS, help='print only the memory of one form, as JSON'
     ),
   )
   if options.memory_of is not None:
@@ -200,9 +192,10 @@ def main() -> None:
   seconds = harness.interleave(
     {form: setting.stepper(form) for form in FORMS}, options.repeats
   )
+  named_seconds = {FORMS[form]: value for form, value in seconds.items()}
   harness.print_table(
     f'one training step, {rows} rows of {length} tokens',
-    {FORMS[form]: value for form, value in seconds.items()},
+    named_seconds,
     FORMS['full'],
   )
   print('\npeak memory: resident in a process of its own; compiled step alone')
@@ -211,32 +204,24 @@ def main() -> None:
     program = memory[form]['program_bytes'] / 1e6
     print(f'  {name:<35}  {peak:8.0f} MB  {program:8.0f} MB')
 
-  def time_claim(other: str, goal: float) -> harness.Claim:
-    return harness.Claim(
-      text=f'time of a step, sparse memory / {FORMS[other]}',
-      measured=seconds['rows'] / seconds[other],
-      goal=goal,
-    )
-
   peaks = {form: memory[form]['peak_resident_bytes'] for form in FORMS}
   claims = [
-    time_claim('full', 0.5),
-    time_claim('lora', 0.6),
     harness.Claim(
-      text='peak resident memory, sparse memory / full finetuning',
-      measured=peaks['rows'] / peaks['full'],
-      goal=0.6,
-    ),
+      f'{what}, sparse memory / {FORMS[other]}',
+      numbers['rows'] / numbers[other],
+      goal,
+    )
+    for what, numbers, other, goal in (
+      ('time of a step', seconds, 'full', 0.5),
+      ('time of a step', seconds, 'lora', 0.6),
+      ('peak resident memory', peaks, 'full', 0.6),
+    )
   ]
   harness.finish(
     'train_step',
     {'seconds': seconds, 'memory': memory, 'batch': [rows, length]},
     claims,
-    plot.Bars(
-      title='One training step on the docqa model',
-      unit='ms',
-      values={FORMS[form]: s * 1e3 for form, s in seconds.items()},
-    ),
+    harness.bars('One training step on the docqa model', named_seconds),
     options.out,
   )
 

@@ -3,9 +3,8 @@
   python -m benchmarks.update_step [--out FILE.json] [--repeats R]
 
 A step reads 32 rows of 256 for each of 2048 tokens, ranks the accessed slots by
-TF-IDF and changes the best 500 by SGD. The slots are drawn evenly, which is the
-hardest for the memory. Needs 16 GB; PyTorch's forms, where it is installed, are
-described in benchmarks/peers.py.
+TF-IDF and changes the best 500 by SGD. Slots are drawn uniformly, the worst
+case for memory access. It needs 16 GB. PyTorch's forms are in peers.py.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _TF_IDF = functools.partial(ranking.tf_idf, num_documents=DOCUMENTS)
 
 @dataclasses.dataclass(frozen=True)
 class Reads:
-  """What the step is given, as numpy arrays.
+  """Inputs of a step, as numpy arrays.
 
   Attributes:
     slot_ids: int32 [T, A].
@@ -53,7 +52,7 @@ class Reads:
 
 
 def draw(num_slots: int) -> Reads:
-  """Reads of a table of so many slots."""
+  """Draws reads of a table."""
   rng = np.random.default_rng(0)
   shape = (TOKENS, ACCESSES)
   return Reads(
@@ -65,7 +64,7 @@ def draw(num_slots: int) -> Reads:
 
 
 def rows_step(table, opt_state, slot_ids, weights, target, frequency):
-  """The rows form, of the project's public functions."""
+  """Takes a step in the rows form, by public functions."""
   read = lookup.read_rows(table, slot_ids, weights)
   slots, _ = selection.select_slots(
     _TF_IDF, slot_ids, frequency, SELECTED, pointwise=True
@@ -75,7 +74,7 @@ def rows_step(table, opt_state, slot_ids, weights, target, frequency):
 
 
 def dense_step(table, opt_state, slot_ids, weights, target, frequency):
-  """The dense form: the whole gradient, its updates masked last."""
+  """Takes a step in the dense form: the whole gradient, masked last."""
 
   def loss(table):
     read = lookup.read_rows(table, slot_ids, weights)
@@ -93,28 +92,21 @@ def dense_step(table, opt_state, slot_ids, weights, target, frequency):
 
 
 def stepper(step, reads: Reads) -> tuple[Callable[[], None], int]:
-  """A function that takes a step, and the bytes of the step's temporaries."""
-  num_slots = reads.document_frequency.shape[0]
-  table = jnp.zeros((num_slots, VALUE_DIM))
-  # A step donates the table it is given, so only the newest is held.
-  held = [(table, _SGD.init(table))]
+  """Returns a function that takes a step, and the bytes of its temporaries."""
+  table = jnp.zeros((len(reads.document_frequency), VALUE_DIM))
+  state = table, _SGD.init(table)
   arguments = tuple(map(jnp.asarray, dataclasses.astuple(reads)))
-  program = jax.jit(step, donate_argnums=(0, 1)).lower(*held[0], *arguments)
-  program = program.compile()
-  sizes = program.memory_analysis()
-  assert sizes is not None  # as on backends without the analysis
-
-  def run() -> None:
-    held[0] = program(*held[0], *arguments)
-    jax.block_until_ready(held[0])
-
-  return run, sizes.temp_size_in_bytes
+  program, temporaries = harness.compile_form(
+    step, *state, *arguments, donate=(0, 1)
+  )
+  run = harness.stepper(lambda state: (program(*state, *arguments), ()), state)
+  return run, temporaries
 
 
 def torch_forms(reads: Reads) -> dict[str, Callable[[], None]]:
-  """PyTorch's forms of the step, sharing one table."""
+  """Returns PyTorch's forms of the step, sharing one table."""
   update = peers.Update(
-    # JAX's memory: numpy's own would lie on larger pages.
+    # JAX's memory: numpy would put its own on larger pages.
     table=peers.writable(jnp.zeros((len(reads.document_frequency), VALUE_DIM))),
     slot_ids=reads.slot_ids,
     weights=reads.weights,
@@ -133,7 +125,7 @@ def torch_forms(reads: Reads) -> dict[str, Callable[[], None]]:
 
 
 def main() -> None:
-  """The program."""
+  """Runs the program."""
   options = harness.parse('One update of a memory table.')
   made = {name: stepper(rows_step, draw(n)) for name, n in SIZES.items()}
   rows = harness.interleave(
@@ -143,7 +135,7 @@ def main() -> None:
   temporaries = {name: size for name, (_, size) in made.items()}
   largest = max(temporaries.values()) / 1e6
   print(f'  temporaries at most {largest:.1f} MB')
-  at_1m, made = made['1M'][0], {}  # the other tables may go
+  at_1m, made = made['1M'][0], {}  # frees the other tables
 
   dense = {name: stepper(dense_step, draw(SIZES[name])) for name in DENSE_SIZES}
   dense_seconds = harness.interleave(

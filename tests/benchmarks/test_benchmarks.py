@@ -154,8 +154,8 @@ def test_forms_are_timed_in_turn(monkeypatch):
   [
     (['--out=x.txt'], 'x.txt must end in .json'),
     (['--out=no/such/x.json'], 'there is no folder no/such'),
-    (['--repeats=0'], '0 is no whole number of at least 1'),
-    (['--repeats=x'], 'x is no whole number of at least 1'),
+    (['--repeats=0'], '0 is not a whole number of at least 1'),
+    (['--repeats=x'], 'x is not a whole number of at least 1'),
   ],
 )
 def test_bad_options_end_with_code_2(argv, complaint, capsys):
@@ -185,8 +185,8 @@ def test_finish_writes_numbers_and_a_plot(tmp_path, capsys):
 def test_batches_of_the_input_pipeline_are_those_of_a_run():
   experiment = config_lib.from_config_dict(tiny_run.make())
   task = base.make_task(experiment)
-  tokenizer = input_pipeline.tokenizer_of(experiment, task)
-  rows, made_s, read_s = input_pipeline.rows_of(task.pretraining, tokenizer, 29)
+  tokenizer = input_pipeline.make_tokenizer(experiment, task)
+  rows, made_s, read_s = input_pipeline.encode(task.pretraining, tokenizer, 29)
   assert made_s > 0
   assert read_s > 0
   padded, packed, stream = input_pipeline.cases(

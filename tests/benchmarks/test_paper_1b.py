@@ -188,5 +188,5 @@ def test_the_step_compiles_for_a_tpu_that_is_not_there(
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
   paper_1b.main(['--topology=v5e:1x1'])
   printed = capsys.readouterr().out
-  assert "arrays of the table's size made beside it: 0" in printed
+  assert "other arrays of the table's size: 0" in printed
   assert 'ms a step' not in printed
