@@ -40,6 +40,7 @@ from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import model as model_lib
+from smft_jax.runs import pretrain
 from smft_jax.runtime import program
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
@@ -208,7 +209,7 @@ def cases(
       texts.num_tokens(step)  # a run counts them too
       return texts.batch(step)
 
-    method = base_lib.pretraining_method(experiment)
+    method = pretrain.make_method(experiment.base)
     return Case(name, make, lambda: first_state(method))
 
   graphdef, params = transformer.make(model, experiment.seed)

@@ -41,8 +41,8 @@ from smft_jax.evaluation import evaluate
 from smft_jax.lesson import file as lesson_file
 from smft_jax.lesson import models as lesson_models
 from smft_jax.runs import base as base_lib
-from smft_jax.runs import finetune
-from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runs import saved_run
+from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
 from smft_jax.store import checksum
@@ -139,7 +139,7 @@ def before_and_after(
 
   models = [model('base', _NO_SLOTS, base.graphdef, base.params)]
   if experiment.stream is not None:
-    state = finetune.last_state(experiment, base, workdir)
+    state = states.last_state(experiment, base, workdir)
     differing = checksum.differing_rows(
       state_lib.value_table(base.params), state_lib.value_table(state.params)
     )
@@ -206,8 +206,8 @@ def main(argv: list[str]) -> None:
   if arguments.question is not None and not arguments.question.strip():
     raise schema.UserError('the question is empty')
   lessons = [lesson_file.read(name) for name in arguments.lesson]
-  experiment = workdir_lib.experiment_of(workdir)
-  base = workdir_lib.base_of(experiment)
+  experiment = saved_run.load_experiment(workdir)
+  base = saved_run.load_base(experiment)
   if lessons:
     models = [with_lessons(experiment, base, lessons, arguments.lesson)]
   else:

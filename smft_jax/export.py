@@ -1,11 +1,10 @@
-"""Writes what a run made as a Hugging Face folder.
+"""Exports the model of a run as a Hugging Face folder.
 
   python -m smft_jax.export --workdir=runs/docqa --out=FOLDER
 
-The folder has the model as the run left it, its memory in a file of its own
-(see `hf.save_model`), and the tokenizer: that of the folder of weights, where
-the run began with one. `hf.load_model` reads it; another run begins with it by
-`--config.base.path=FOLDER`, if it has no memory yet.
+The folder holds the model, its memory in a separate file (see
+`hf.save_model`), and the tokenizer. `hf.load_model` reads it; if it has no
+memory, another run can start from it with `--config.base.path=FOLDER`.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ import sys
 from flax import nnx
 
 from smft_jax import hf
-from smft_jax.runs import finetune
-from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runs import saved_run
+from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
 
 
 def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
-  """Writes the model of a run, finished or stopped, and its tokenizer.
+  """Writes the model and tokenizer of a run, finished or stopped.
 
   Args:
-    workdir: The run's. One without a stream has its base.
-    folder: Made if it is not there; must have no checkpoint in it.
+    workdir: The run's folder. A run without a stream exports its base.
+    folder: The folder to write; must not hold a checkpoint.
 
   Raises:
-    ValueError: If there is no run, the folder cannot be written, or no
-      checkpoint of this form can hold the model, such as one with adapters.
+    ValueError: If there is no run, the folder cannot be written, or the format
+      cannot hold the model, for instance with adapters.
   """
-  experiment = workdir_lib.experiment_of(workdir)
-  base = workdir_lib.base_of(experiment)
+  experiment = saved_run.load_experiment(workdir)
+  base = saved_run.load_base(experiment)
   graphdef, params = base.graphdef, base.params
   if experiment.stream is not None:
-    state = finetune.last_state(experiment, base, workdir)
+    state = states.last_state(experiment, base, workdir)
     graphdef, params = state.graphdef, state.params
   source = experiment.base.path or None
   hf.save_model(nnx.merge(graphdef, params), folder, source)
@@ -50,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
   """The program."""
   parser = arguments_lib.Parser(
     prog='python -m smft_jax.export',
-    description='Writes what a run made as a Hugging Face folder.',
+    description='Exports the model of a run as a Hugging Face folder.',
   )
   parser.add_argument('--workdir', required=True, type=pathlib.Path)
   parser.add_argument('--out', required=True, type=pathlib.Path)

@@ -2,7 +2,7 @@
 
   python -m smft_jax.train --config=configs/docqa.py --workdir=runs/docqa
 
-See README.md for what it writes and `smft_jax.config.experiment` for every setting.
+`--print_config` prints every setting; README.md says what a run writes.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ import time
 from typing import Any
 
 from absl import logging
-from flax import nnx
 
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import task as task_lib
 from smft_jax.evaluation import health
 from smft_jax.report import summary
-from smft_jax.runs import background as background_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import measurements
-from smft_jax.runs import model as model_lib
+from smft_jax.runs import results as results_lib
+from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import processes
 from smft_jax.runtime import program
@@ -36,14 +35,15 @@ from smft_jax.store import tensorboard
 
 _FLAGS = {
   'coordinator': command_line.Flag(
-    default='', help='HOST:PORT of process 0; only where nothing tells it'
+    default='',
+    help='HOST:PORT of process 0, if the cluster does not provide it',
   ),
-  'num_processes': command_line.Flag(
-    default=0, help='how many processes there are'
+  'num_processes': command_line.Flag(default=0, help='number of processes'),
+  'process_id': command_line.Flag(
+    default=-1, help='index of this process, from 0'
   ),
-  'process_id': command_line.Flag(default=-1, help='which one this is, from 0'),
   'limit_s': command_line.Flag(
-    default=300.0, help='seconds to wait for the others'
+    default=300.0, help='seconds to wait for other processes'
   ),
 }
 
@@ -53,7 +53,7 @@ def run(
   task: task_lib.Task,
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
-  """Does what the config says; the program without its command line.
+  """Makes the base, finetunes and measures it: the program without its flags.
 
   Args:
     experiment: The config.
@@ -74,7 +74,7 @@ def run(
     else:
       results = finetune.run(experiment, base, workdir, writer)
     if experiment.background is not None:
-      accesses = background_lib.background(experiment, base).accesses
+      accesses = states.count_background(experiment, base).accesses
       if accesses is not None:
         counts_N = layout_lib.to_numpy(accesses)
         results['memory_health'] = health.measure(counts_N)
@@ -84,36 +84,16 @@ def run(
 
 
 def _measure_base(experiment, base, writer) -> dict[str, Any]:
-  """Results of a run that has no stream.
-
-  Of weights that were healed, 'before' is what they knew as they came.
-  """
-  sets, found = measurements.of_base(experiment, base)
-  writer.write('evaluation', documents=0, metrics=found.metrics)
-  path = experiment.base.path
-  results = {
-    'method': 'healing' if path else None,
-    'seed': experiment.seed,
-    'steps': experiment.base.steps if path else 0,
-    'state_hash': base.fingerprint,
-    'counts': base.task.counts,
-  }
-  if path:
-    config = nnx.merge(base.graphdef, base.params).config
-    came = sets.take_of(
-      *model_lib.before_healing(path, config, experiment.seed)
-    )
-    return {
-      **results,
-      **sets.compare(came.metrics, found.metrics),
-      'metrics_before': came.metrics,
-      'metrics_after': found.metrics,
-    }
-  held_out = {}
-  for name, values in found.metrics.items():
-    metric = sets.headline(name)
-    held_out[name] = {'metric': metric, 'before': values[metric]}
-  return {**results, 'held_out': held_out, 'metrics_before': found.metrics}
+  """Returns the results of a run without a stream."""
+  sets, measured = measurements.measure_base(
+    base,
+    experiment.evaluation,
+    max_documents=0,
+    max_length=experiment.base.max_length,
+    seed=experiment.seed,
+  )
+  writer.write('evaluation', documents=0, metrics=measured.metrics)
+  return results_lib.of_base(experiment, base, sets, measured)
 
 
 def main(argv: list[str]) -> None:
@@ -124,7 +104,7 @@ def main(argv: list[str]) -> None:
   if experiment.tensorboard:
     tensorboard.check()
   workdir = invocation.workdir
-  # Before the workdir is touched: a mistake leaves nothing behind.
+  # Checked before anything is written: a mistake leaves no files.
   task = base_lib.make_task(experiment)
   base_lib.check_cache(experiment)
   resumes = workdir_lib.prepare(workdir, experiment, argv)
@@ -133,11 +113,11 @@ def main(argv: list[str]) -> None:
   if resumes:
     results = processes.on_main('results.json', _finished, path)
   if results is None:
-    # As the file will hold it: what is not a number is null.
+    # As the file holds them: null where a number is not finite.
     results = atomic.to_json(run(experiment, task, workdir))
     atomic.write_json(path, results)
     if processes.is_main():
-      # Drawing takes a while to import, and only this needs it.
+      # Imported only here, because drawing is slow to import.
       from smft_jax.report import run as report
 
       report.write_report(
@@ -152,7 +132,7 @@ def main(argv: list[str]) -> None:
 
 
 def _finished(path: pathlib.Path) -> dict[str, Any] | None:
-  """The results, where the run has come to its end."""
+  """Returns the results of a finished run, or None."""
   if not path.exists():
     return None
   logging.info('%s holds this run, finished', path.parent)

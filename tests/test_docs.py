@@ -28,7 +28,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.data import augment
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
-from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runs import saved_run
 from smft_jax.sweep import __main__ as sweep
 from tests.support import repository
 from tests.support import tiny_run
@@ -101,7 +101,7 @@ def through(program):
   def read(arguments):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(lesson_file, 'read', lambda path: None)
-      patch.setattr(workdir_lib, 'experiment_of', stop)
+      patch.setattr(saved_run, 'load_experiment', stop)
       with pytest.raises(Stopped):
         program.main(arguments)
 

@@ -23,7 +23,8 @@ from smft_jax import schema
 from smft_jax.analyze import analysis
 from smft_jax.analyze import heat_map
 from smft_jax.analyze import page
-from smft_jax.runs import finetune
+from smft_jax.runs import saved_run
+from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
@@ -44,9 +45,9 @@ def run(workdir: pathlib.Path) -> dict[str, Any]:
   """
   experiment, results = _finished_run(workdir)
   workdir_lib.check_writable(workdir)
-  base = workdir_lib.base_of(experiment)
-  first = finetune.first_state(experiment, base)
-  last = finetune.last_state(experiment, base, workdir)
+  base = saved_run.load_base(experiment)
+  first = states.first_state(experiment, base)
+  last = states.last_state(experiment, base, workdir)
   found, facts = analysis.analyse(experiment, base, first, last)
   numbers = {'workdir': workdir.name, 'seed': experiment.seed}
   numbers |= atomic.to_json(found)
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
 
 def _finished_run(workdir: pathlib.Path):
   """Returns the config and results of a run that can be analysed."""
-  experiment = workdir_lib.experiment_of(workdir)
+  experiment = saved_run.load_experiment(workdir)
   if experiment.method is None or experiment.stream is None:
     raise schema.UserError(f'the run in {workdir} streamed no documents')
   if not experiment.method.ranks_slots:

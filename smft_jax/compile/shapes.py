@@ -25,9 +25,9 @@ from smft_jax.data import packing
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.models import transformer
-from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner
 from smft_jax.runs import model as model_lib
+from smft_jax.runs import pretrain
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
@@ -127,7 +127,7 @@ def state(
   """
   config = model_lib.config_of(experiment, vocab_size, devices)
   if experiment.stream is None:
-    method = base_lib.pretraining_method(experiment)
+    method = pretrain.make_method(experiment.base)
   else:
     assert experiment.method is not None
     method = methods.make(experiment.method)

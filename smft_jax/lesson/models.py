@@ -22,7 +22,8 @@ from smft_jax import methods
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.lesson import table as lesson_lib
-from smft_jax.runs import finetune
+from smft_jax.runs import saved_run
+from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.store import checkpoint
 from smft_jax.store import manifest
@@ -36,7 +37,7 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
     UserError: If the run's method changes more than rows of the value table, or
       the run has no checkpoint yet.
   """
-  experiment = workdir_lib.experiment_of(workdir)
+  experiment = saved_run.load_experiment(workdir)
   if experiment.method is None or experiment.stream is None:
     raise schema.UserError(f'the run in {workdir} streamed no documents')
   if not experiment.method.only_values:
@@ -46,8 +47,8 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
       f' changes more than value rows; lessons are made of'
       f' {" and ".join(map(repr, known))}'
     )
-  base = workdir_lib.base_of(experiment)
-  state = finetune.last_state(experiment, base, workdir)
+  base = saved_run.load_base(experiment)
+  state = states.last_state(experiment, base, workdir)
   steps = int(state.step)
   config = config_lib.to_dict(experiment)
   config['base'].pop('cache_dir')  # a path on this machine

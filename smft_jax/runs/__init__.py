@@ -1,1 +1,1 @@
-"""Everything that takes an Experiment: making a base, streaming, measuring."""
+"""Runs an experiment: makes its base, streams its documents, measures it."""

@@ -182,8 +182,8 @@ class Learner:
   def flops(self, state: state_lib.TrainState) -> int:
     """Counts the matrix-product operations of the steps on a document."""
     made = self.batch(0, 0)
-    hidden, below = None, 0
-    if self._reuses_hidden:
+    hidden, below = self._hidden(state, 0), 0
+    if hidden is not None:
       whole = self._document(0)
       below = flops.matmul_flops(
         step_lib.hidden_below_memory,
@@ -192,7 +192,7 @@ class Learner:
         whole.tokens,
         whole.mask,
       )
-      hidden = self._hidden(state, 0)[made.rows]
+      hidden = hidden[made.rows]
     step = flops.matmul_flops(step_lib.train_step, state, made.batch, hidden)
     return below + step * self._settings.steps_per_document
 

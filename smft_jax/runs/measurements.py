@@ -1,15 +1,15 @@
-"""What is measured of a model before, along and after the stream.
+"""Measures a model before, during and after the stream.
 
 Sets of questions, texts and choices, by name:
-- `target`: questions on the streamed documents in phrasings that training
-  showed; where there are none, the loss on the documents themselves;
-- `target_unseen_phrasing`: questions in phrasings that it never showed;
-- every other set of the task, all outside the stream: held out.
+- `target`: questions on the streamed documents, in phrasings seen in training;
+  if there are none, the loss on the documents themselves;
+- `target_unseen_phrasing`: the same in phrasings not seen in training;
+- every other set of the task: held out.
 
-Beside the metrics of `evaluate`, two that need more than one set's mean:
-- recall by document, from which the accuracy matrix is made (`transfer`);
-- locality: the share of a held-out set's answers that are, word for word, those
-  that the base gave before the stream.
+Besides the metrics of `evaluate`:
+- recall of each document, for the accuracy matrix (`transfer`);
+- locality: share of a held-out set's answers that are the same as the base's,
+  word for word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
 from smft_jax.data import task as task_lib
 from smft_jax.evaluation import evaluate
@@ -33,19 +32,19 @@ _TARGETS = ('target', 'target_unseen_phrasing')
 
 
 def is_target(name: str) -> bool:
-  """Whether a set is of what is streamed; all others are held out."""
+  """Returns whether a set is about the stream; all others are held out."""
   return name.startswith('target')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-  """What one model knows.
+  """Measurements of one model.
 
   Attributes:
-    metrics: Every metric by set: {set: {metric: value}}.
-    answers: What the model answered, by set of questions.
+    metrics: {set: {metric: value}}.
+    answers: The model's answers, by question set.
     document_recall: Recall of each streamed document's questions, in unseen
-      phrasings where there are any; None of a document without questions.
+      phrasings if there are any; None for a document without questions.
   """
 
   metrics: dict[str, dict[str, float]]
@@ -55,7 +54,7 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-  """The sets that are measured, and how.
+  """The evaluation sets of a run.
 
   Attributes:
     evaluator: Measures parameters.
@@ -77,7 +76,7 @@ class Measurements:
   documents: tuple[task_lib.Document, ...]
   about: dict[str, np.ndarray]
 
-  def take(self, params) -> Measured:
+  def measure(self, params) -> Measured:
     """Measures a model's parameters."""
     measured, answers = {}, {}
     for name, questions in self.questions.items():
@@ -96,10 +95,10 @@ class Measurements:
       document_recall=self._document_recall(answers),
     )
 
-  def take_of(self, graphdef, params) -> Measured:
-    """Measures another model."""
+  def with_model(self, graphdef) -> Measurements:
+    """Returns the same sets, to measure parameters of another model."""
     evaluator = dataclasses.replace(self.evaluator, graphdef=graphdef)
-    return dataclasses.replace(self, evaluator=evaluator).take(params)
+    return dataclasses.replace(self, evaluator=evaluator)
 
   def _document_recall(self, answers) -> list[float | None]:
     right: list[list[float]] = [[] for _ in self.documents]
@@ -112,12 +111,12 @@ class Measurements:
         right[index].append(scores.exact_match(answer, question.answers))
     return [float(np.mean(one)) if one else None for one in right]
 
-  def take_in_context(self, params, before: Measured) -> Measured:
-    """Measures with each document's text before the questions on it.
+  def measure_in_context(self, params, before: Measured) -> Measured:
+    """Measures with each document in the prompt of the questions on it.
 
     Args:
       params: A model's parameters.
-      before: What that model knows; it stands for all other questions.
+      before: What the model knows without; kept for all other questions.
     """
     questions = {
       name: tuple(
@@ -126,7 +125,7 @@ class Measurements:
       )
       for name, about in self.about.items()
     }
-    # No prompt is cut: an answer is measured with all that stands before it.
+    # Prompts are not cut: the answer must follow the whole document.
     evaluator = dataclasses.replace(
       self.evaluator,
       max_length=2**20,
@@ -134,7 +133,7 @@ class Measurements:
     )
     read = dataclasses.replace(
       self, questions=questions, texts={}, choices={}, evaluator=evaluator
-    ).take(params)
+    ).measure(params)
     return Measured(
       metrics={**before.metrics, **read.metrics},
       answers={**before.answers, **read.answers},
@@ -142,13 +141,13 @@ class Measurements:
     )
 
   def headline(self, name: str) -> str:
-    """The metric that stands for a set."""
+    """Returns the headline metric of a set."""
     if name in self.questions:
       return self.metric
     return 'accuracy' if name in self.choices else self.text_metric
 
   def compare(self, before: dict, after: dict) -> dict[str, Any]:
-    """Metrics before and after, as results.json has them."""
+    """Returns metrics before and after, in the form of results.json."""
 
     def entry(name):
       metric = self.headline(name)
@@ -166,8 +165,8 @@ class Measurements:
     targets = {name: entry(name) for name in before if is_target(name)}
     return {**targets, 'held_out': held_out}
 
-  def point(self, measured: dict) -> dict[str, Any]:
-    """One point of the retention curve."""
+  def curve_point(self, measured: dict) -> dict[str, Any]:
+    """Returns a point of the retention curve."""
     values = {k: v[self.headline(k)] for k, v in measured.items()}
     targets = {k: v for k, v in values.items() if is_target(k)}
     held_out = {k: v for k, v in values.items() if not is_target(k)}
@@ -175,7 +174,7 @@ class Measurements:
 
 
 def locality(before: Measured, after: Measured) -> dict[str, float]:
-  """Share of unchanged answers, by held-out set of questions."""
+  """Returns the share of unchanged answers of each held-out question set."""
   return {
     name: transfer.locality(answers, after.answers[name])
     for name, answers in before.answers.items()
@@ -183,31 +182,26 @@ def locality(before: Measured, after: Measured) -> dict[str, float]:
   }
 
 
-def of_base(
-  experiment: config_lib.Experiment, base: base_lib.Base
-) -> tuple[Measurements, Measured]:
-  """The sets of a run, and what the base knows of them.
-
-  The points of a sweep that share a base share what it knows.
-  """
-  stream = experiment.stream
-  return _of_base(
-    base,
-    experiment.evaluation,
-    (stream.max_documents if stream is not None else 0),
-    experiment.base.max_length,
-    experiment.seed,
-  )
-
-
 @functools.lru_cache(maxsize=1)
-def _of_base(
+def measure_base(
   base: base_lib.Base,
   settings: sections.EvaluationConfig,
+  *,
   max_documents: int | None,
   max_length: int,
   seed: int,
 ) -> tuple[Measurements, Measured]:
+  """Builds the sets of a run, and measures the base.
+
+  Cached, so that points of a sweep share what they have in common.
+
+  Args:
+    base: The base, with its data.
+    settings: What to measure.
+    max_documents: Documents that are streamed; None streams all.
+    max_length: Tokens in a row.
+    seed: Seed of the choice of entries.
+  """
   task = base.task
   documents = task.documents[:max_documents]
   asked = [(q, i) for i, d in enumerate(documents) for q in d.questions]
@@ -239,11 +233,11 @@ def _of_base(
     documents=documents,
     about={name: np.array([i for _, i in p]) for name, p in targets.items()},
   )
-  return sets, sets.take(base.params)
+  return sets, sets.measure(base.params)
 
 
 def _draw(entries: Sequence, *, size: int | None, seed: int) -> Sequence:
-  """At most `size` entries, in their order; the same ones for a seed."""
+  """Draws at most `size` entries, in order; the seed decides which."""
   if size is None or len(entries) <= size:
     return entries
   rng = np.random.default_rng(seed)

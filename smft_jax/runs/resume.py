@@ -1,8 +1,7 @@
-"""What a run saves of its training state, and goes on from.
+"""Saves and restores the training state of a run.
 
-Where a method trains only values, of the parameters only the rows of the table
-that differ from the base are stored: the base is in the cache, and the step
-says which one it needs.
+If only values train, a checkpoint holds just the rows of the table that differ
+from the base, which is in the cache; the checkpoint names that base.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from smft_jax.store import checksum
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 
-# What a step changes, beside the parameters.
+# What a step changes, besides the parameters.
 _CHANGING = ('opt_state', 'step', 'skipped', 'skipped_in_a_row')
 
 _SLOTS, _ROWS = 'changed_slots', 'changed_rows'
@@ -37,15 +36,15 @@ def save(
   notes: Mapping[str, Any] | None = None,
   base_table: jax.Array | None = None,
 ) -> None:
-  """Writes what training changes of a state, numbered by its steps.
+  """Saves the parts of a state that training changes.
 
   Args:
-    folder: Where the steps are.
+    folder: Folder of the checkpoints, which are numbered by step.
     state: The state.
     owner: As in `checkpoint.save`.
     notes: As in `checkpoint.save`.
-    base_table: [N, V], to store only the rows of the table that differ from
-      these; for where nothing else changes.
+    base_table: [N, V]; if given, stores only the rows that differ from these.
+      Right only if nothing else changes.
 
   Raises:
     OSError: As `checkpoint.save` does.
@@ -66,10 +65,10 @@ def restore(
   owner: Mapping[str, Any],
   base_table: jax.Array | None = None,
 ) -> tuple[state_lib.TrainState, dict[str, Any]] | None:
-  """The newest state of `save` that can be read, and its notes.
+  """Restores the newest intact checkpoint.
 
   Args:
-    folder: Where the steps are; need not exist.
+    folder: Folder of the checkpoints; need not exist.
     state: The state before the first step, of the same model and method.
     owner: As in `checkpoint.save`.
     base_table: As in `save`; if given, the table of `state`.
@@ -113,7 +112,7 @@ def restore(
 
 
 def background_identity(background: method_lib.Background | None) -> str | None:
-  """A checksum of background statistics, to tell them from others."""
+  """Returns a checksum of the background statistics that rank slots."""
   if background is None:
     return None
   ranked_by = background._asdict()
@@ -122,16 +121,16 @@ def background_identity(background: method_lib.Background | None) -> str | None:
 
 
 def _changed(old_NxV: jax.Array, new_NxV: jax.Array, place):
-  """Slots whose rows differ in any bit, and these rows.
+  """Returns the slots whose rows differ in any bit, and these rows.
 
-  Filled up to a power of two by repeating the last: few shapes are compiled,
-  and none is empty, which Orbax cannot store.
+  Padded to a power of two by repeating the last, so that few shapes are
+  compiled and none is empty, which Orbax cannot store.
   """
   slots = np.flatnonzero(
     layout_lib.to_numpy(checksum.differing_rows(old_NxV, new_NxV))
   )
   if not slots.size:
-    slots = np.zeros(1, np.int64)  # a row that is the base's
+    slots = np.zeros(1, np.int64)  # an unchanged row
   length = 1 << (len(slots) - 1).bit_length()
   slots = np.pad(slots, (0, length - len(slots)), mode='edge')
   slots_M = jax.device_put(slots.astype(np.int32), place)

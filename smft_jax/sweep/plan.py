@@ -33,7 +33,7 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.data import task as task_lib
-from smft_jax.runs import background as background_lib
+from smft_jax.runs import background_cache
 from smft_jax.runs import base as base_lib
 
 
@@ -144,7 +144,7 @@ def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
       if key not in tasks:
         tasks[key] = base_lib.make_task(experiment)
       if experiment.background is not None:
-        background_lib.texts_of(experiment, tasks[key])
+        background_cache.corpus_texts(experiment.background.corpus, tasks[key])
     except schema.UserError as error:
       raise schema.UserError(f'point {point.name!r}: {error}') from error
   return tasks

@@ -1,7 +1,7 @@
-"""Document frequencies of the slots over a background corpus.
+"""Counts, saves and loads document frequencies of a background corpus.
 
-The statistics are only right for the model and the settings they were counted
-with, so they are stored with their provenance, and a mismatch is refused.
+Statistics hold only for the model and the settings that they were counted with,
+so they are stored with this provenance; another one is refused.
 """
 
 from __future__ import annotations
@@ -37,16 +37,15 @@ def count(
   document: str = 'sequence',
   on_batch: Callable[[], None] = lambda: None,
 ) -> method_lib.Background:
-  """Counts in how many background documents each slot is read.
+  """Counts the background documents that read each slot.
 
   Args:
     graphdef: The model.
     params: Its Variables.
     stream: Batches of the background corpus, as `train_step` takes them;
       padding is not counted.
-    document: What a document is: every 'sequence', or every 'batch' as in
-      arXiv 2510.15103. A batch of many tokens reads nearly every slot, and the
-      frequencies then say little.
+    document: 'sequence', or 'batch' as in arXiv 2510.15103. A batch of many
+      tokens reads nearly every slot, which makes the frequencies alike.
     on_batch: Called after each batch, for progress.
 
   Returns:
@@ -73,7 +72,7 @@ def count(
 
 @functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
 def _count_batch(graphdef, params, batch, document):
-  """Document frequencies and accesses [N] of a batch."""
+  """Returns document frequencies and accesses [N] of a batch."""
   _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
   num_slots = state_lib.value_table(params).shape[0]
   slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
@@ -93,41 +92,36 @@ def save(
   background: method_lib.Background,
   provenance: dict[str, str | int],
 ) -> None:
-  """Writes the statistics and their provenance to one .npz file, atomically.
+  """Writes statistics and their provenance to an .npz file, atomically.
 
   Args:
     path: The file.
     background: The statistics.
-    provenance: What they were counted with, such as the model's fingerprint,
-      the corpus, its documents and their length.
+    provenance: What they were counted with, such as the model's fingerprint
+      and the corpus.
   """
   path = pathlib.Path(path)
   partial = path.with_name(path.name + '.partial')
-  counted: dict[str, Any] = {
-    name: np.asarray(array)
-    for name, array in background._asdict().items()
-    if array is not None
-  }
+  arrays: dict[str, Any] = jax.tree.map(np.asarray, background._asdict())
   with partial.open('wb') as file:
-    np.savez(file, provenance=np.array(json.dumps(provenance)), **counted)
+    np.savez(file, provenance=np.array(json.dumps(provenance)), **arrays)
   partial.replace(path)
 
 
 def load(
   path: str | os.PathLike[str], provenance: dict[str, str | int]
 ) -> method_lib.Background:
-  """Reads statistics, refusing those of another model or corpus.
+  """Reads statistics; refuses those of another model or corpus.
 
   Args:
     path: The file.
-    provenance: What they should have been counted with.
+    provenance: What they must have been counted with.
 
   Returns:
     The statistics.
 
   Raises:
-    ValueError: If the file is damaged, or a part of its provenance differs;
-      the message names the first.
+    ValueError: If the file is damaged or its provenance differs.
   """
   try:
     with open(path, 'rb') as file, np.load(file) as arrays:
@@ -135,8 +129,7 @@ def load(
       background = method_lib.Background(
         jnp.asarray(arrays['document_frequency']),
         jnp.asarray(arrays['num_documents']),
-        # Older files have none.
-        jnp.asarray(arrays['accesses']) if 'accesses' in arrays else None,
+        jnp.asarray(arrays['accesses']),
       )
   except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(

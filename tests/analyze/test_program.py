@@ -23,7 +23,7 @@ from smft_jax.analyze import sufficiency
 from smft_jax.data import task
 from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
-from smft_jax.runs import finetune
+from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.store import atomic
 from smft_jax.training import state as state_lib
@@ -56,7 +56,7 @@ def numbers(run):
 @pytest.fixture(scope='module')
 def last(run):
   workdir, experiment, base = run
-  return finetune.last_state(experiment, base, workdir)
+  return states.last_state(experiment, base, workdir)
 
 
 @pytest.fixture(scope='module')
@@ -221,7 +221,7 @@ def test_texts_without_answers_or_questions(run, last, tmp_path):
   plain = dataclasses.replace(
     base, task=dataclasses.replace(base.task, documents=tuple(documents))
   )
-  first = finetune.first_state(experiment, base)
+  first = states.first_state(experiment, base)
   found, facts = analysis.analyse(experiment, plain, first, last)
   assert found['changed_but_not_found'] == 0
   names = [held.fact.name for held in facts]

@@ -23,6 +23,7 @@ from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import model as model_lib
+from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.training import step as step_lib
 from tests.support import compilation
@@ -139,7 +140,7 @@ def test_the_step_is_that_of_a_run(method, base):
   changes = {'method': method, 'model__memory_placement': 'beside'}
   experiment = make(mesh=None, **changes)
   with jax.numpy_dtype_promotion('standard'):  # optax adds numbers to arrays
-    state = finetune.first_state(experiment, base)
+    state = states.first_state(experiment, base)
     begin_document = state.method.begin_document
     if begin_document is not None:
       state.extras.update(begin_document(0, 3))

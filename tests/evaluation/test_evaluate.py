@@ -288,7 +288,7 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
     documents=(),
     about={},
   )
-  before = sets.take(params).metrics
+  before = sets.measure(params).metrics
   assert before['held'] == sets.evaluator.text_scores(params, texts[:2])
   assert before['endings'] == sets.evaluator.choices(params, CHOICES)
   after = {
@@ -307,8 +307,8 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
     'relative_drop': 0.0,
   }
   # No questions are read in context here, and what is known stands.
-  known = sets.take(params)
-  assert sets.take_in_context(params, known).metrics == known.metrics
+  known = sets.measure(params)
+  assert sets.measure_in_context(params, known).metrics == known.metrics
 
 
 def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):

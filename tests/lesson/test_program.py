@@ -17,7 +17,7 @@ from smft_jax import lesson as lesson_lib
 from smft_jax.data import tokenizers
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
-from smft_jax.runs import finetune
+from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.store import checksum
 from smft_jax.store import manifest
@@ -243,7 +243,7 @@ def test_a_run_as_a_hugging_face_folder(root, learned_run, tmp_path, capsys):
   argv = [f'--workdir={root}/run', f'--out={tmp_path}/out']
   assert program.run(export.main, argv) == 0
   assert f'{tmp_path}/out' in capsys.readouterr().out
-  state = finetune.last_state(experiment, base, root / 'run')
+  state = states.last_state(experiment, base, root / 'run')
   found = nnx.state(hf.load_model(tmp_path / 'out'))
   assert checksum.fingerprint(found) == checksum.fingerprint(state.params)
   assert checksum.fingerprint(found) != base.fingerprint

@@ -18,6 +18,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import measurements
+from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.store import records as records_lib
 from tests.support import tiny_run
@@ -99,8 +100,14 @@ def test_a_method_is_what_its_config_declares(name):
 @pytest.mark.parametrize('name', TRAINED)
 def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
   experiment = make_experiment(root, settings(name))
-  state = finetune.first_state(experiment, base)
-  sets, _ = measurements.of_base(experiment, base)
+  state = states.first_state(experiment, base)
+  sets, _ = measurements.measure_base(
+    base,
+    experiment.evaluation,
+    max_documents=None,
+    max_length=experiment.base.max_length,
+    seed=experiment.seed,
+  )
   first = variables(state.params)
   student = finetune.make_learner(experiment, base)
   for index in range(len(sets.documents)):

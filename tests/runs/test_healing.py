@@ -19,6 +19,7 @@ from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import model as model_lib
+from smft_jax.runs import pretrain
 from smft_jax.runtime import program
 from smft_jax.store import checkpoint
 from tests.support import tiny_run
@@ -138,7 +139,7 @@ def test_results_tell_before_and_after_and_the_health_of_the_table(
 
 
 def test_a_stream_goes_on_from_the_healed_base(root, monkeypatch):
-  monkeypatch.setattr(base_lib, '_pretrain', None)  # found, not made again
+  monkeypatch.setattr(pretrain, 'train', None)  # found, not made again
   write_config(root)
   assert run(root, 'streamed', '--config.data.num_new=1') == 0
   results = json.loads((root / 'streamed' / 'results.json').read_text())

@@ -10,7 +10,7 @@ import pytest
 
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
-from smft_jax.runs import base
+from smft_jax.runs import pretrain
 from tests.support import repository
 from tests.support import small_tfds
 from tests.support import tiny_run
@@ -23,7 +23,7 @@ CONFIGS = repository.ROOT / 'configs'
 def quickly(quick_compilation):
   """Compiles quickly, and records as often as so short a run needs."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(base, '_RECORD_EVERY', 2)
+    patch.setattr(pretrain, '_RECORD_EVERY', 2)
     # Adam of optax mixes dtypes.
     with jax.numpy_dtype_promotion('standard'):
       yield
@@ -137,7 +137,7 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
   whole_log = log.read_bytes()
   log.unlink()
   assert train_runs.run(root, 'resumed') == 2
-  assert 'lacks what was measured up to document 1' in capsys.readouterr().err
+  assert 'lacks records up to document 1' in capsys.readouterr().err
   log.write_bytes(whole_log)
   assert train_runs.run(root, 'resumed') == 0
   whole, resumed = root / 'whole', root / 'resumed'

@@ -8,6 +8,8 @@ import pathlib
 
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import finetune
+from smft_jax.runs import saved_run
+from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
 
 CONFIG = {
@@ -94,10 +96,10 @@ def learn(workdir: pathlib.Path, config):
   """
   experiment = config_lib.from_config_dict(config)
   workdir_lib.prepare(workdir, experiment)
-  base = workdir_lib.base_of(experiment)
-  state = finetune.first_state(experiment, base)
+  base = saved_run.load_base(experiment)
+  state = states.first_state(experiment, base)
   student = finetune.make_learner(experiment, base)
-  saves = finetune._saves(experiment, base, state, workdir / 'checkpoints')
+  saves = states.checkpoints_of(experiment, base, state, workdir)
   for index in range(len(base.task.documents)):
     state, _ = student.learn(state, index)
   saves.save(state, {})
