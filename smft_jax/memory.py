@@ -285,8 +285,8 @@ class ProductKeyMemory(nnx.Module):
       [..., D] of x's dtype.
 
     Raises:
-      ValueError: If there are two tables or none, or x has not `model_dim`
-        channels.
+      ValueError: If there are two tables or none, or x does not have
+        `model_dim` channels.
     """
     if x.shape[-1] != self.config.model_dim:
       raise ValueError(

@@ -130,7 +130,7 @@ def _check(modules, paths: Sequence[str]) -> None:
       raise ValueError(f'no module at {name!r}; there is {", ".join(near)}')
     for other in paths[:i]:
       if name == other:
-        raise ValueError(f'{name!r} is given twice')
+        raise ValueError(f'{name!r} is repeated')
       if _is_in(name, other) or _is_in(other, name):
         raise ValueError(f'one of {name!r} and {other!r} contains the other')
     kinds = (MemoryBeside, memory.ProductKeyMemory)

@@ -121,7 +121,7 @@ def accessed_slots(
   ids_M = ranking.counted_ids(slot_ids, num_slots, mask).reshape(-1)
   ids_M = jnp.sort(jnp.minimum(ids_M, num_slots).astype(jnp.int32))
   places_M = jnp.arange(ids_M.size, dtype=jnp.int32)
-  # The first access of each slot stands for it; the next slot's ends its run.
+  # The first access of each slot represents it; its run ends at the next slot.
   is_first_M = jnp.diff(ids_M, prepend=jnp.int32(-1)) > 0
   starts_M = jnp.where(is_first_M, places_M, ids_M.size)
   ends_M = jax.lax.cummin(

@@ -172,39 +172,31 @@ def test_no_array_of_all_gathered_rows_and_none_of_the_tables_size():
     assert f'f32[{",".join(map(str, shape))}]' not in text
 
 
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'values': jnp.ones(3)}, r'values must have shape \[N, V\]'),
-    ({'weights': jnp.ones((2, 4))}, 'same shape'),
-    ({'slot_ids': jnp.ones((2, 3))}, 'must be integers'),
-  ],
-)
-def test_read_rows_bad_input(change, message):
-  arguments = {
-    'values': jnp.ones((5, 2)),
-    'slot_ids': jnp.zeros((2, 3), jnp.int32),
-    'weights': jnp.ones((2, 3)),
-  }
-  with pytest.raises(ValueError, match=message):
-    lookup.read_rows(**arguments | change)
+GOOD = {
+  'values': np.ones((5, 2)),
+  'read_gradient': np.ones((2, 5)),
+  'slot_ids': np.zeros((2, 3), np.int32),
+  'weights': np.ones((2, 3)),
+  'slots': np.zeros(2, np.int32),
+}
 
 
 @pytest.mark.parametrize(
-  ('change', 'message'),
+  ('function', 'name', 'bad', 'message'),
   [
-    ({'read_gradient': jnp.ones((3, 5))}, 'all but their last dim'),
-    ({'weights': jnp.ones((2, 4))}, 'same shape'),
-    ({'slots': jnp.zeros((2, 2), jnp.int32)}, r'slots must be .* \[t\]'),
-    ({'slots': jnp.zeros(2)}, r'slots must be integers'),
+    ('read_rows', 'values', np.ones(3), r'values must have shape \[N, V\]'),
+    ('read_rows', 'weights', np.ones((2, 4)), 'same shape'),
+    ('read_rows', 'slot_ids', np.ones((2, 3)), 'must be integers'),
+    ('row_gradient', 'read_gradient', np.ones((3, 5)), 'all but their last'),
+    ('row_gradient', 'weights', np.ones((2, 4)), 'same shape'),
+    ('row_gradient', 'slots', np.zeros((2, 2), np.int32), r'must be .* \[t\]'),
+    ('row_gradient', 'slots', np.zeros(2), r'slots must be integers'),
   ],
 )
-def test_row_gradient_bad_input(change, message):
-  arguments = {
-    'read_gradient': jnp.ones((2, 5)),
-    'slot_ids': jnp.zeros((2, 3), jnp.int32),
-    'weights': jnp.ones((2, 3)),
-    'slots': jnp.zeros(2, jnp.int32),
-  }
+def test_bad_arguments(function, name, bad, message):
+  names = ('slot_ids', 'weights') + (
+    ('values',) if function == 'read_rows' else ('read_gradient', 'slots')
+  )
+  arguments = {name: GOOD[name] for name in names} | {name: bad}
   with pytest.raises(ValueError, match=message):
-    lookup.row_gradient(**arguments | change)
+    getattr(lookup, function)(**arguments)

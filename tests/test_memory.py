@@ -1,4 +1,4 @@
-"""The memory layer against a plain float64 reading of its definition."""
+"""The memory layer against its definition in plain float64 numpy."""
 
 import dataclasses
 import functools
@@ -18,8 +18,8 @@ from smft_jax import ranking
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
-# N = 49 slots of 7 sub-keys per half; all sizes differ so that no axis can
-# stand in for another.
+# N = 49 slots of 7 sub-keys per half. All sizes differ, so that no axis can be
+# mistaken for another.
 SIZES = {
   'model_dim': 11,
   'num_slots': 49,
@@ -31,7 +31,7 @@ SIZES = {
 
 
 def make_layer(seed=0, own_values=True, **changes):
-  """A layer of random numbers: fresh scales are ones, which would hide much."""
+  """Makes a layer of random numbers; initial scales of 1 would hide bugs."""
   config = memory.MemoryConfig(**(SIZES | changes))
   graphdef, shapes = nnx.split(
     nnx.eval_shape(
@@ -196,7 +196,7 @@ def test_gradients_equal_differences_of_the_plain_definition(qk_norm):
     )
 
 
-def test_qk_norm_makes_the_search_blind_to_the_size_of_query_and_keys():
+def test_qk_norm_makes_the_search_independent_of_scale():
   x = inputs(17, SIZES['model_dim'])
   for qk_norm in (True, False):
     layer = make_layer(qk_norm=qk_norm)
@@ -222,7 +222,7 @@ def test_slots_and_weights_are_distinct_per_head_and_best_first():
   assert (slot_ids[:, 0] != slot_ids[:, 1]).any()
 
 
-def test_a_shared_pool_is_read_as_if_it_were_the_layers_own():
+def test_a_shared_pool_reads_like_an_own_table():
   own = make_layer()
   shared = make_layer(own_values=False)
   assert not nnx.state(shared, memory.MemoryValue)
@@ -234,7 +234,7 @@ def test_a_shared_pool_is_read_as_if_it_were_the_layers_own():
     np.testing.assert_array_equal(a, b)
 
 
-def test_two_layers_add_up_their_gradients_in_the_shared_pool():
+def test_two_layers_sum_their_gradients_in_the_shared_pool():
   first = nnx.split(make_layer(seed=0, own_values=False))
   second = nnx.split(make_layer(seed=7, own_values=False))
   x = inputs(3, SIZES['model_dim'])
@@ -263,7 +263,7 @@ def test_two_tables_or_none_are_refused(own_values):
     layer(inputs(SIZES['model_dim']), pool)
 
 
-def test_a_call_leaves_the_layer_as_it_was():
+def test_a_call_does_not_change_the_layer():
   # A foreign trainer calls `self.mlp(x)` and captures nothing: no warning
   # (which would be an error here), and no Variable that grows with each call.
   layer = make_layer()
@@ -326,7 +326,7 @@ def test_memory_value_selects_the_table_and_its_gradient():
   np.testing.assert_array_equal((gradient != 0).any(axis=-1), accessed)
 
 
-def test_the_gradient_of_the_perturbation_gives_the_rows_gradient():
+def test_row_gradient_from_the_perturbations_gradient():
   layer = make_layer()
   x = inputs(2, 5, SIZES['model_dim'])
   graphdef, params = nnx.split(layer)
@@ -435,7 +435,7 @@ def test_initial_scales():
     ({'num_slots': -4}, r'num_slots must be at least 1, not -4'),
   ],
 )
-def test_sizes_that_do_not_fit_are_refused_in_one_line(changes, message):
+def test_bad_sizes_are_refused_in_one_line(changes, message):
   with pytest.raises(ValueError, match=message) as caught:
     memory.MemoryConfig(**(SIZES | changes))
   assert '\n' not in str(caught.value)

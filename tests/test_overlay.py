@@ -1,4 +1,4 @@
-"""Reading beside the table is reading a table that was written."""
+"""Reading an overlay equals reading the version of the table itself."""
 
 import functools
 
@@ -27,7 +27,7 @@ L, A = 5, 13
 
 @pytest.fixture(autouse=True, scope='module')
 def quickly(quick_compilation):
-  """But for the test that looks at what the compiler makes of a read."""
+  """Applies to all tests but the one of a compiled program's size."""
 
 
 def reads(seed=3):
@@ -68,7 +68,7 @@ def test_each_row_reads_its_lesson(dtype):
   np.testing.assert_allclose(
     np.asarray(found, np.float64), wide, rtol=4 * eps, atol=8 * eps
   )
-  # And a lesson counts: its row is not the one without it.
+  # The lesson makes a difference.
   plain = lookup.read_rows(values, slot_ids[0], weights[0])
   assert np.max(np.abs(np.asarray(plain, np.float64) - wide[0])) > 0.5
 
@@ -83,7 +83,7 @@ def test_a_lesson_without_rows_is_the_table():
   )
 
 
-def test_what_does_not_fit_is_refused():
+def test_bad_arguments_are_refused():
   overlay = lesson_lib.overlay(lessons_of(), WHICH)
   slot_ids, weights = reads()
   with pytest.raises(ValueError, match=r'a batch of 2.*of 4'):
@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_refused():
 
 
 @pytest.mark.parametrize('split', ['rows', 'dims'])
-def test_a_table_on_a_mesh_is_read_likewise(split):
+def test_a_table_on_a_mesh_reads_the_same(split):
   mesh = layout_lib.make_mesh(2, 1, 4)
   layout = layout_lib.make_layout(mesh, split, 'subkeys')
   values = jnp.asarray(
@@ -131,7 +131,7 @@ def model_and_lessons():
   return model, values, given
 
 
-def test_a_decoder_answers_by_each_lesson_as_if_it_were_written():
+def test_a_decoder_uses_each_lesson_as_if_it_were_applied():
   model, values, given = model_and_lessons()
   graphdef, params = nnx.split(model)
   tokens = jnp.tile(decoders.tokens_of(1, 6), (len(WHICH), 1))

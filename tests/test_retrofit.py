@@ -1,4 +1,4 @@
-"""Memory in models that are not ours: outputs, gradients, paths."""
+"""Memory added to foreign models: outputs, gradients, paths."""
 
 import functools
 
@@ -20,7 +20,7 @@ PLACES = ('first/mlp', 'blocks/1/mlp', 'ffns/0')
 
 
 class Mlp(nnx.Module):
-  """A block as others write them, with an argument of its own."""
+  """A typical block, with an extra argument."""
 
   def __init__(self, rngs):
     self.up = nnx.Linear(10, 13, rngs=rngs)
@@ -41,7 +41,7 @@ class Block(nnx.Module):
 
 
 class Foreign(nnx.Module):
-  """Blocks that are attributes, in a list, and FFNs right in a list."""
+  """Blocks as attributes and in a list, and FFNs in a list."""
 
   def __init__(self, rngs):
     self.first = Block(rngs)
@@ -79,9 +79,7 @@ def retrofitted(model):
   return retrofit.add_memory(model, CONFIG, PLACES, rngs=nnx.Rngs(7))
 
 
-def test_beside_all_outputs_are_the_same_and_the_model_stays(
-  model, retrofitted, x
-):
+def test_beside_leaves_outputs_and_the_model_unchanged(model, retrofitted, x):
   np.testing.assert_array_equal(outputs(retrofitted, x), outputs(model, x))
   np.testing.assert_array_equal(retrofitted(x), model(x))
   kinds = [type(m) for _, m in nnx.iter_modules(retrofitted)]
@@ -91,13 +89,13 @@ def test_beside_all_outputs_are_the_same_and_the_model_stays(
   )
 
 
-def test_every_place_has_a_table_of_its_own(retrofitted):
+def test_every_layer_has_its_own_table(retrofitted):
   tables = jax.tree.leaves(nnx.state(retrofitted, memory.MemoryValue))
   assert [t.shape for t in tables] == [(49, 6)] * len(PLACES)
   assert len({t.tobytes() for t in map(np.asarray, tables)}) == len(PLACES)
 
 
-def test_with_open_gates_memory_adds_what_it_reads(model, x):
+def test_an_open_gate_adds_the_memorys_output(model, x):
   changed = retrofit.add_memory(model, CONFIG, ['ffns/0'], rngs=nnx.Rngs(7))
   layer = changed.ffns[0].memory
   gate = np.linspace(-1.0, 2.0, 10, dtype=np.float32)
@@ -112,7 +110,7 @@ def test_with_open_gates_memory_adds_what_it_reads(model, x):
   np.testing.assert_allclose(outputs(changed, x), expected, rtol=1e-5)
 
 
-def test_healing_moves_the_memory_and_nothing_else(retrofitted, x):
+def test_healing_trains_only_the_memory(retrofitted, x):
   graphdef, memories, frozen = nnx.split(retrofitted, memory.MemoryParam, ...)
   target = jnp.roll(x, 1, axis=-1)
 
@@ -139,7 +137,7 @@ def test_healing_moves_the_memory_and_nothing_else(retrofitted, x):
   assert 'first/mlp/ffn/up/kernel' in paths
 
 
-def test_in_place_of_a_block_the_block_is_gone(model, x):
+def test_replace_drops_the_block(model, x):
   changed = retrofit.add_memory(
     model, CONFIG, ['ffns/0'], placement='replace', rngs=nnx.Rngs(7)
   )
@@ -155,13 +153,13 @@ def test_in_place_of_a_block_the_block_is_gone(model, x):
   [
     (['blocks/1/mpl'], r"^no module at 'blocks/1/mpl'; there is blocks/1/mlp"),
     (['blocks/2/mlp'], r"^no module at 'blocks/2/mlp'; there is blocks/"),
-    (['ffns/0', 'ffns/0'], "'ffns/0' is given twice"),
+    (['ffns/0', 'ffns/0'], "'ffns/0' is repeated"),
     (['first', 'first/mlp'], "'first/mlp' and 'first' contains the other"),
     ([], 'paths must be a list'),
     ('first/mlp', 'paths must be a list'),
   ],
 )
-def test_paths_that_cannot_be_are_named_in_one_line(model, paths, message):
+def test_bad_paths_are_refused_in_one_line(model, paths, message):
   with pytest.raises(ValueError, match=message) as error:
     retrofit.add_memory(model, CONFIG, paths, rngs=nnx.Rngs(7))
   assert '\n' not in str(error.value)
@@ -173,7 +171,7 @@ def test_memory_is_added_once(retrofitted, path):
     retrofit.add_memory(retrofitted, CONFIG, [path], rngs=nnx.Rngs(7))
 
 
-def test_another_placement_and_another_width_are_refused(model, x):
+def test_a_wrong_placement_or_width_is_refused(model, x):
   with pytest.raises(ValueError, match="'beside' or 'replace', got 'after'"):
     retrofit.add_memory(
       model, CONFIG, PLACES, placement='after', rngs=nnx.Rngs(7)

@@ -1,4 +1,4 @@
-"""Trainers that pass gradients only: t rows change and no other bit.
+"""Trainers that pass gradients only: t rows change, and no other bit.
 
 Examples of whole trainers are in test_examples.py.
 """
@@ -90,7 +90,7 @@ def test_finetuning_in_a_plain_loop(name):
 
 @pytest.mark.parametrize('num_batches', [1, 3])
 def test_finetuning_for_100_steps(num_batches):
-  # Of one batch the same rows change in every step, of several their union.
+  # One batch changes the same rows in every step, several change the union.
   optimizer = _finetuning(optax.adamw(0.1, weight_decay=0.1))
   batches = [tables.accesses(i) for i in range(num_batches)]
   selected = [_selected(ids, mask) for ids, _, _, mask in batches]
@@ -176,7 +176,7 @@ def test_finetuning_with_gradient_accumulation():
   assert _selected(batches[1][0], batches[1][3]) != together
 
 
-def test_finetuning_settles_ties_alike_in_every_step():
+def test_finetuning_breaks_ties_the_same_in_every_step():
   # Every slot is read five times, in one micro-batch or in several. Averages
   # of three and scales by the norm leave that inexact.
   random = np.random.default_rng(0)

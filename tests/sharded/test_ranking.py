@@ -69,12 +69,11 @@ RANKINGS = ranking.RANKINGS | {
 }
 
 
-# The ranking, the layout, t, and whether only accessed slots are listed, as in
-# a large table, if the ranking allows.
+# Ranking, layout, t, and whether to list accessed slots as in a large table.
 SELECTIONS = [
   *(('tf_idf', name, t, True) for name in shards.LAYOUTS),
   *((name, 'rows, keys', t, True) for name in ('kl', 'random', 'all_accessed')),
-  # Most slots that are accessed, and no other; more than a device has.
+  # Nearly all accessed slots, and more than a device has.
   *(('tf_idf', 'rows, keys', 400, listed) for listed in (True, False)),
   *(('all_accessed', name, t, False) for name in ('rows, keys', 'dims, keys')),
 ]
@@ -150,8 +149,7 @@ SENT = {
 }
 
 
-# So few slots of a device that all are scored, and so many that only those
-# accessed are.
+# With few slots per device all are scored, with many only the accessed ones.
 @pytest.mark.parametrize(
   ('name', 'n'),
   [*(('rows, keys', n) for n in (56, 88, 112)), ('dims, keys', 88)],
