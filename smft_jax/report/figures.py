@@ -26,6 +26,7 @@ COLORS = {name: light for name, (light, _) in page.COLORS.items()}
 # pixels and on a page's 680.
 WIDTH = 5.4
 _DPI = 240
+_PIXELS = 720  # width of an SVG file
 _FONT_SIZE = 9
 _STYLE = {
   'font.family': 'DejaVu Sans',
@@ -253,9 +254,10 @@ def svg(drawn: figure.Figure, label: str = '') -> str:
 def standalone(drawn: figure.Figure, label: str = '') -> str:
   """Returns a figure as an SVG file that suits light and dark viewers."""
   opening, rest = svg(drawn, label).split('>', 1)
-  width, height = drawn.get_size_inches() * 96
+  width, height = drawn.get_size_inches()
+  height *= _PIXELS / width
   return (
-    f'{opening} width="{width:.0f}" height="{height:.0f}">\n'
+    f'{opening} width="{_PIXELS}" height="{height:.0f}">\n'
     f'<style>{page.color_style(".figure")}\n'
     '.figure * { stroke-linejoin: round; }\n'
     '.figure text { font-family: system-ui, sans-serif !important; }</style>\n'

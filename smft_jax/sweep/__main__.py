@@ -61,8 +61,8 @@ _FLAGS = {
 _MAPS = pathlib.Path('/proc/self/maps')
 _MOST_MAPS = 40_000
 _NOTE = (
-  'a setting applies to every point that does not set it itself, as it may a'
-  ' seed'
+  'a setting applies to every point, except points that set it themselves,'
+  ' such as a seed'
 )
 
 
