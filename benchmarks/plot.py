@@ -75,7 +75,7 @@ def draw(plot: Bars | Lines) -> str:
     >>> '>600 ms</text>' in svg
     True
   """
-  return figures.standalone(to_figure(plot), plot.title)
+  return figures.standalone(figures.svg(to_figure(plot), plot.title))
 
 
 def to_figure(plot: Bars | Lines) -> figure.Figure:

@@ -251,13 +251,17 @@ def svg(drawn: figure.Figure, label: str = '') -> str:
   return opening + found[found.index('>') + 1 :].strip()
 
 
-def standalone(drawn: figure.Figure, label: str = '') -> str:
-  """Returns a figure as an SVG file that suits light and dark viewers."""
-  opening, rest = svg(drawn, label).split('>', 1)
-  width, height = drawn.get_size_inches()
-  height *= _PIXELS / width
+def standalone(svg_: str) -> str:
+  """Returns an <svg> element as a file that suits light and dark viewers.
+
+  Args:
+    svg_: What `svg` returns.
+  """
+  opening, rest = svg_.split('>', 1)
+  (width, height) = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', opening)[0]
+  pixels = _PIXELS * float(height) / float(width)
   return (
-    f'{opening} width="{_PIXELS}" height="{height:.0f}">\n'
+    f'{opening} width="{_PIXELS}" height="{pixels:.0f}">\n'
     f'<style>{page.color_style(".figure")}\n'
     '.figure * { stroke-linejoin: round; }\n'
     '.figure text { font-family: system-ui, sans-serif !important; }</style>\n'

@@ -32,16 +32,15 @@ def write_report(
   """
   workdir = pathlib.Path(workdir)
   results = atomic.to_json(results)
-  charts = retention_charts(results)
-  if charts:
-    drawn = figures.line_chart(**charts[0])
-    svg = figures.standalone(drawn, 'Retention curve')
+  run = context(workdir, results, config, records)
+  if run['retention']:
+    svg = figures.standalone(run['retention'][0])
     atomic.write_text(workdir / 'retention.svg', svg)
   text = page.render(
     'run.html',
     title='smft_jax',
     headline=summary.title(results),
-    run=context(workdir, results, config, records),
+    run=run,
   )
   atomic.write_text(workdir / 'report.html', text)
 

@@ -54,7 +54,7 @@ def test_colours_are_variables_and_rules_stay_inside():
   assert 'var(--orange, #c2500a)' in svg
   for text in ('<style', ' id="axes_1"', 'Matplotlib', '<?xml'):
     assert text not in svg
-  alone = figures.standalone(draw(series(1.0, 2.0)))
+  alone = figures.standalone(svg)
   assert 'prefers-color-scheme: dark' in alone
 
 
