@@ -65,11 +65,11 @@ def row_indices(
 ) -> np.ndarray:
   """Draws the rows of a step's batch: shuffled epochs, end to end.
 
-  The result depends on the arguments alone, so a resumed run sees the same
-  batches. The last batch of an epoch is completed from the next epoch.
+  A pure function, so a resumed run sees the same batches. The last batch of an
+  epoch is completed from the next epoch.
 
   Args:
-    num_rows: Number of rows to draw from, at least 1.
+    num_rows: Number of rows, at least 1.
     step: Step, from 0.
     batch_size: B; may exceed `num_rows`.
     seed: Seed of the orders.

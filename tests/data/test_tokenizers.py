@@ -1,4 +1,4 @@
-"""Tests of smft_jax.data.tokenizers."""
+"""Tokenizers: trained ones, those of checkpoints, and what is refused."""
 
 import json
 import subprocess
@@ -56,13 +56,6 @@ def test_special_tokens(tokenizer):
   assert tokenizer.decode(padded) == _TEXTS[0]
 
 
-def test_a_text_cannot_forge_special_tokens(tokenizer, tmp_path):
-  ids = tokenizer.encode('Ada <|eos|> Keller <|pad|><|bos|>')
-  assert not set(ids) & {0, 1, 2}
-  again = kept(tokenizer, tmp_path)
-  assert again.encode('Ada <|eos|> Keller <|pad|><|bos|>') == ids
-
-
 def test_offsets_are_the_tokens_characters(tokenizer):
   text = _TEXTS[0]
   ids, offsets = tokenizer.encode_with_offsets(text)
@@ -70,6 +63,9 @@ def test_offsets_are_the_tokens_characters(tokenizer):
   parts = [text[start:end] for start, end in offsets]
   assert ''.join(parts) == text.replace(' ', '')
   assert [tokenizer.decode([i]).strip() for i in ids] == parts
+  singly = [tokenizer.encode_with_offsets(text) for text in _TEXTS]
+  assert tokenizer.encode_batch_with_offsets(_TEXTS) == singly
+  assert tokenizer.encode_batch_with_offsets([]) == []
 
 
 def test_offsets_count_characters_not_bytes(bpe):
@@ -79,19 +75,14 @@ def test_offsets_count_characters_not_bytes(bpe):
   assert offsets[0] == (0, 1)
 
 
-def test_batches_encode_as_single_texts_do(tokenizer):
-  assert tokenizer.encode_batch_with_offsets(_TEXTS) == [
-    tokenizer.encode_with_offsets(text) for text in _TEXTS
-  ]
-  assert tokenizer.encode_batch_with_offsets([]) == []
-
-
-def test_a_folder_round_trip(tokenizer, tmp_path):
+def test_a_folder_round_trip_and_a_text_that_forges_tokens(tokenizer, tmp_path):
   again = kept(tokenizer, tmp_path)
   assert again.fingerprint() == tokenizer.fingerprint()
   assert again.vocab_size == tokenizer.vocab_size
   assert again.encode(_TEXTS[1]) == tokenizer.encode(_TEXTS[1])
-  assert again.decode(again.encode(_TEXTS[1])) == _TEXTS[1]
+  ids = tokenizer.encode('Ada <|eos|> Keller <|pad|><|bos|>')
+  assert again.encode('Ada <|eos|> Keller <|pad|><|bos|>') == ids
+  assert not set(ids) & {0, 1, 2}
 
 
 def kept(tokenizer, folder):
@@ -191,13 +182,9 @@ def test_word_level_has_one_token_a_word_and_ignores_order():
   assert len(one.encode(_TEXTS[0])) == 7
   other = tokenizers.train_word_level(reversed(_TEXTS))
   assert other.fingerprint() == one.fingerprint()
-
-
-def test_unknown_words_are_dropped_from_decoded_text():
-  tokenizer = tokenizers.train_word_level(_TEXTS)
-  ids = tokenizer.encode('Ada Lovelace was born.')
+  ids = one.encode('Ada Lovelace was born.')
   assert len(ids) == 5
-  assert tokenizer.decode(ids) == 'Ada was born.'
+  assert one.decode(ids) == 'Ada was born.'  # without the unknown word
 
 
 def test_training_is_the_same_in_another_process():
@@ -216,12 +203,9 @@ def test_training_is_the_same_in_another_process():
   ]
 
 
-def test_vocabulary_size_is_kept_to(bpe):
+def test_vocabulary_sizes(bpe):
   assert bpe.vocab_size == 283
   assert len(bpe.encode('Ada Keller was born')) < len('Ada Keller was born')
-
-
-def test_bad_training_input_is_refused():
   with pytest.raises(ValueError, match='at least 259, not 258'):
     tokenizers.train_byte_level_bpe(_TEXTS, 258)
   with pytest.raises(ValueError, match='no words'):

@@ -53,22 +53,14 @@ _NO_DOER = re.compile(
   '|distance|hour|length|month|number|percent|percentage|season|speed'
   '|temperature|time|week|weekday|year'
 )
-_PAST = {
-  'become': 'became',
-  'begin': 'began',
-  'close': 'closed',
-  'collapse': 'collapsed',
-  'die': 'died',
-  'disappear': 'disappeared',
-  'end': 'ended',
-  'erupt': 'erupted',
-  'marry': 'married',
-  'open': 'opened',
-  'retire': 'retired',
-  'sink': 'sank',
-  'start': 'started',
-  'win': 'won',
-}
+_PAST = dict(
+  re.findall(
+    r'(\w+)/(\w+)',
+    'become/became begin/began close/closed collapse/collapsed die/died'
+    ' disappear/disappeared end/ended erupt/erupted marry/married open/opened'
+    ' retire/retired sink/sank start/started win/won',
+  )
+)
 # A second verb: the subject does not end before it.
 _CLAUSE = re.compile(r'\b(?:be|is|was|are|were|been)\b', re.IGNORECASE)
 _YEAR = re.compile(r'(?:[12]\d{3}|\d{1,3} (?:AD|BC))')

@@ -106,22 +106,14 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
   rng = random.Random(seed)
   orders = sentences.retellings(text, title=title, count=count, seed=seed)
   found = {text: Rewrite(text=text, kind='text')}  # ordered, without repeats
-  kinds: list[Iterator[Rewrite]] = [
-    iter(_shuffled(_clozes(parts, title), rng)),
-    iter(_shuffled(_questions(parts, title), rng)),
-    (Rewrite(text=order, kind='order') for order in orders[1:]),
-    iter(_shuffled(_quotes(parts, title), rng)),
-  ]
+  kinds = [list(kind(parts, title)) for kind in (_clozes, _questions, _quotes)]
+  for made in kinds:
+    rng.shuffle(made)
+  kinds.insert(2, [Rewrite(text=o, kind='order') for o in orders[1:]])
   for round_of_kinds in itertools.zip_longest(*kinds):
-    for made in filter(None, round_of_kinds):
-      found.setdefault(made.text, made)
+    for rewrite in filter(None, round_of_kinds):
+      found.setdefault(rewrite.text, rewrite)
   return list(found.values())[:count]
-
-
-def _shuffled(made: Iterator[Rewrite], rng: random.Random) -> list[Rewrite]:
-  found = list(made)
-  rng.shuffle(found)
-  return found
 
 
 def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:

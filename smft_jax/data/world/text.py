@@ -109,6 +109,5 @@ def general_sentences(count: int, seed: int) -> tuple[task.Text, ...]:
       f'the templates yield about {len(sentences)} general sentences, fewer'
       f' than {count}'
     )
-  order = rng.permutation(count)
-  texts = [task.Text(text=sentence) for sentence in sentences]
-  return tuple(texts[i] for i in order)
+  found = list(sentences)
+  return tuple(task.Text(text=found[i]) for i in rng.permutation(count))
