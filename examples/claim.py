@@ -1,4 +1,4 @@
-"""What every example claims: t rows of the table change, and no other bit."""
+"""Checks the claim of every example: only t rows of the table change."""
 
 import sys
 
@@ -7,13 +7,13 @@ import numpy as np
 
 
 def check(before, after, slots, losses):
-  """Prints what happened; exits with one line and code 1 if it is not so.
+  """Prints the changed rows; exits with an error if others changed.
 
   Args:
     before: Parameters, a tree of arrays with the table under 'values'.
-    after: The same after training.
-    slots: The rows that were to change, [t].
-    losses: The first and the last.
+    after: The parameters after training.
+    slots: The rows that should change, [t].
+    losses: The losses of all steps.
   """
   rows = jax.tree.map(_changed_rows, before, after)
   leaves = jax.tree_util.tree_leaves_with_path(
@@ -33,7 +33,7 @@ def check(before, after, slots, losses):
 
 
 def _changed_rows(old, new):
-  """Indices along the first axis under which any bit differs."""
+  """Returns the indices along the first axis with any differing bit."""
   old, new = (
     np.asarray(x).view(np.uint8).reshape(len(x), -1) for x in (old, new)
   )

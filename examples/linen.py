@@ -1,7 +1,7 @@
 """Flax Linen: a memory module of pure functions, in an unmodified TrainState.
 
-`TrainState.apply_gradients` hands its optimizer gradients and nothing else, so
-a count carrier beside the table brings it the access counts.
+`TrainState.apply_gradients` passes only gradients to its optimizer, so a count
+carrier next to the table brings it the access counts.
 
 python examples/linen.py
 """
@@ -45,7 +45,7 @@ class Memory(nn.Module):
 
 
 class Model(nn.Module):
-  """Token -> embedding, plus what memory says about it -> next token."""
+  """Predicts the next token from an embedding and the memory."""
 
   @nn.compact
   def __call__(self, tokens):
@@ -55,10 +55,10 @@ class Model(nn.Module):
 
 
 def main(steps=100):
-  """Learns eight tokens' followers."""
+  """Learns the followers of eight tokens."""
   model = Model()
   params = model.init(jax.random.key(0), jnp.arange(2))['params']
-  tokens = jnp.arange(8)  # what follows these is new; all others are known
+  tokens = jnp.arange(8)  # their followers are new; those of other tokens known
   followers = tokens[::-1] + 20
 
   def slots_read(tokens):

@@ -1,6 +1,6 @@
 """Flax NNX: `nnx.Optimizer` forwards the scores to `keep_top_slots`.
 
-`wrt=MemoryValue` picks the value table, so nothing else has a gradient.
+`wrt=MemoryValue` selects the value table; nothing else has a gradient.
 
 python examples/nnx_optimizer.py
 """
@@ -23,7 +23,7 @@ CONFIG = memory.MemoryConfig(
 
 
 class Model(nnx.Module):
-  """Token -> embedding, plus what memory says about it -> next token."""
+  """Predicts the next token from an embedding and the memory."""
 
   def __init__(self, rngs):
     self.embedding = nnx.Embed(TOKENS, DIM, rngs=rngs)
@@ -37,15 +37,15 @@ class Model(nnx.Module):
 
 
 def run(model, tokens):
-  """Logits for tokens [B], and the slots they read."""
+  """Returns logits for tokens [B], and the slots they read."""
   logits, sown = nnx.capture(model, memory.SlotIds)(tokens)
   return logits, sown['memory']['slot_ids'][0]
 
 
 def main(steps=100):
-  """Learns eight tokens' followers."""
+  """Learns the followers of eight tokens."""
   model = Model(nnx.Rngs(0))
-  tokens = jnp.arange(8)  # what follows these is new; all others are known
+  tokens = jnp.arange(8)  # their followers are new; those of other tokens known
   followers = tokens[::-1] + 20
   _, known = run(model, jnp.arange(8, TOKENS))
   background = ranking.document_frequency(known, CONFIG.num_slots)
@@ -63,8 +63,8 @@ def main(steps=100):
 
   @nnx.jit
   def step(model, optimizer):
-    of_table = nnx.DiffState(0, memory.MemoryValue)
-    grad_fn = nnx.value_and_grad(loss_fn, argnums=of_table, has_aux=True)
+    table_only = nnx.DiffState(0, memory.MemoryValue)
+    grad_fn = nnx.value_and_grad(loss_fn, argnums=table_only, has_aux=True)
     (loss, slot_ids), gradients = grad_fn(model)
     counts = ranking.count_accesses(slot_ids, CONFIG.num_slots)
     scores = ranking.tf_idf(counts, background, len(known))

@@ -1,6 +1,6 @@
 """A plain optax loop: `keep_top_slots` last in the chain.
 
-The loop knows what it read, so it hands the optimizer a score for every slot.
+The loop knows the slots read, so it passes the optimizer a score for each slot.
 
 python examples/plain_optax.py
 """
@@ -20,7 +20,7 @@ SLOTS = SUBKEYS**2
 
 
 def make_params(key):
-  """A model of one memory layer: token -> slots -> values -> next token."""
+  """Makes one memory layer: token -> slots -> values -> next token."""
   shapes = {
     'embedding': (TOKENS, DIM),
     'subkeys': (HEADS, 2, SUBKEYS, DIM // 2),
@@ -36,7 +36,7 @@ def make_params(key):
 
 
 def search(params, tokens):
-  """Slots read for tokens [B], and their weights, each [B, HEADS * K]."""
+  """Returns the slots read for tokens [B] and weights, each [B, HEADS * K]."""
   hidden = params['embedding'][tokens]
   queries = jnp.einsum('bd,dhk->bhk', hidden, params['query'])
   slot_ids, scores = product_keys.product_key_topk(
@@ -47,9 +47,9 @@ def search(params, tokens):
 
 
 def main(steps=100):
-  """Learns eight tokens' followers."""
+  """Learns the followers of eight tokens."""
   params = make_params(jax.random.key(0))
-  tokens = jnp.arange(8)  # what follows these is new; all others are known
+  tokens = jnp.arange(8)  # their followers are new; those of other tokens known
   followers = tokens[::-1] + 20
   known, _ = search(params, jnp.arange(8, TOKENS))
   background = ranking.document_frequency(known, SLOTS)

@@ -1,7 +1,7 @@
 """Tunix: a memory layer and its optimizer in an unmodified `PeftTrainer`.
 
-The trainer knows of neither. It accumulates gradients and hands its optimizer
-nothing else, so a count carrier beside the table brings it the access counts.
+The trainer accumulates gradients and passes nothing else to its optimizer, so a
+count carrier next to the table brings it the access counts.
 
 pip install -e ".[tunix]" && python examples/tunix_peft.py
 """
@@ -35,7 +35,7 @@ CONFIG = memory.MemoryConfig(
 
 
 class Model(nnx.Module):
-  """Token -> embedding, plus what memory says about it -> next token."""
+  """Predicts the next token from an embedding and the memory."""
 
   def __init__(self, rngs):
     self.embedding = nnx.Embed(TOKENS, DIM, rngs=rngs)
@@ -49,7 +49,7 @@ class Model(nnx.Module):
 
 
 def loss_fn(model, input_tokens, input_mask):
-  """Cross-entropy of next tokens [B, L - 1] where the mask is True."""
+  """Computes the cross-entropy of next tokens where the mask is True."""
   losses = optax.softmax_cross_entropy_with_integer_labels(
     model(input_tokens[:, :-1]), input_tokens[:, 1:]
   )
@@ -57,11 +57,11 @@ def loss_fn(model, input_tokens, input_mask):
 
 
 def main(steps=100, accumulated=2):
-  """Learns eight tokens' followers."""
+  """Learns the followers of eight tokens."""
   model = Model(nnx.Rngs(0))
-  slots_of, _ = model.memory.search(model.embedding(jnp.arange(TOKENS)))
-  # What follows the first eight tokens is new; all others are known.
-  background = ranking.document_frequency(slots_of[8:], CONFIG.num_slots)
+  slot_ids, _ = model.memory.search(model.embedding(jnp.arange(TOKENS)))
+  # The followers of the first eight tokens are new; others are known.
+  background = ranking.document_frequency(slot_ids[8:], CONFIG.num_slots)
   tx = optax.chain(
     optax.clip_by_global_norm(1.0),
     optim.sparse_memory_finetuning(
@@ -92,7 +92,7 @@ def main(steps=100, accumulated=2):
   trainer.train(micro_batches * steps)
   losses.append(loss_fn(model, pairs, mask))
   after = nnx.to_pure_dict(nnx.state(model))
-  counts = ranking.count_accesses(slots_of[:8], CONFIG.num_slots)
+  counts = ranking.count_accesses(slot_ids[:8], CONFIG.num_slots)
   scores = ranking.tf_idf(counts, background, TOKENS - 8)
   claim.check(before, after, ranking.top_slots(scores, T), losses)
 

@@ -1,4 +1,4 @@
-# What the launchers share: flags, checks, and commands that a dry run prints.
+# Shared by the launchers: flags, checks, and commands that a dry run prints.
 # shellcheck shell=bash
 
 dry_run=false
@@ -11,7 +11,7 @@ fail() {
 }
 
 # read_flags "NAME ..." ARGUMENT...: sets a variable for each --NAME=VALUE. The
-# variables are there already: empty where the flag must be given.
+# variables exist already, empty if the flag is required.
 read_flags() {
   local known=$1 flag
   shift
@@ -23,10 +23,10 @@ read_flags() {
         flag=${1%%=*}
         flag=${flag#--}
         [[ " $known " == *" $flag "* ]] ||
-          fail "unknown flag --$flag; there are --${known// / --} --dry-run"
+          fail "unknown flag --$flag; known are --${known// / --} --dry-run"
         printf -v "$flag" '%s' "${1#*=}"
         ;;
-      *) fail "$1 is no flag: flags are --NAME=VALUE, and the program's own" \
+      *) fail "$1 is not a flag: flags are --NAME=VALUE, the program's own" \
         "come after --" ;;
     esac
     shift
@@ -41,9 +41,8 @@ need() {
   done
 }
 
-# check_program [MOUNT]: many processes write one run, so what they share must be
-# the same folder for all; below MOUNT, where nothing else is. Sets the variable
-# workdir.
+# check_program [MOUNT]: checks that the shared folders can be the same for all
+# processes; below MOUNT, if nothing else is shared. Sets the variable workdir.
 check_program() {
   local argument flag value mount=${1:-}
   for flag in --config --workdir --config.base.cache_dir; do
@@ -54,7 +53,7 @@ check_program() {
     done
     [ -n "$value" ] || fail "after --, $flag=... is missing"
     [ "$flag" = --config ] || case $value in
-      gs://* | s3://*) fail "$flag=$value is no folder; mount the bucket on" \
+      gs://* | s3://*) fail "$flag=$value is not a folder; mount the bucket on" \
         "all hosts and name the mount" ;;
       /tmp/* | /var/tmp/* | /dev/shm/*) fail "$flag=$value is a folder of one" \
         "host; name one that all hosts mount at the same place" ;;
@@ -67,8 +66,8 @@ check_program() {
   done
 }
 
-# run COMMAND...: runs it; a dry run prints it. A document on standard input,
-# where there is one, is shown below it.
+# run COMMAND...: runs it; a dry run prints it, with any document on standard
+# input below.
 run() {
   if ! $dry_run; then
     "$@"

@@ -6,7 +6,7 @@
 #       --config=configs/docqa.py --workdir=/shared/run \
 #       --config.base.cache_dir=/shared/cache --config.mesh.data=256
 #
-# IMAGE is built with launch/Dockerfile; PVC is a claim that all pods may write,
+# IMAGE is built with launch/Dockerfile; PVC is a claim that all pods can write,
 # mounted at /shared. --dry-run prints the manifest. See launch/README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -19,7 +19,7 @@ need name image accelerator topology hosts claim
 [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] ||
   fail "--name=$name: Kubernetes takes lower-case letters, digits and -"
 for number in hosts chips restarts grace_s; do
-  [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is no number"
+  [[ ${!number} =~ ^[0-9]+$ ]] || fail "--$number=${!number} is not a number"
 done
 check_program /shared
 
@@ -31,19 +31,19 @@ quote() { # a string of JSON, which YAML reads too
 
 arguments=$(quote "$workdir")
 for argument in "${program[@]}"; do
-  # Kubernetes would put a variable in the place of \$(NAME).
+  # Kubernetes would replace \$(NAME) by a variable.
   arguments+=", $(quote "${argument//\$(/\$\$(}")"
 done
 
-# A mistake in the command (exit code 2) ends all; anything else starts again,
-# and resumes. create, not apply: that would leave an ended job set as it is.
+# Exit code 2, a mistake, ends all; anything else restarts and resumes. create,
+# because apply would leave an ended job set unchanged.
 run kubectl create -f - <<END
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
   name: $name
   annotations:
-    # All pods on one slice, where several are of this topology.
+    # All pods on one slice, if there are several of this topology.
     alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
 spec:
   failurePolicy:
@@ -80,12 +80,12 @@ spec:
               command:
               - bash
               - -c
-              # Kubernetes counts a pod that ends with 0 as done, and so one that
-              # it moved and that saved. Pod 0 says that there is more to do.
+              # Kubernetes counts a pod that exits with 0 as done, even one that
+              # it moved and that saved. Pod 0 tells it that there is more to do.
               - |
                 trap 'kill -TERM \$!' TERM
                 python -m smft_jax.train "\$@" &
-                # Not wait alone: it can miss the signal that comes as it begins.
+                # wait alone can miss a signal that arrives as it begins.
                 while kill -0 \$! 2>/dev/null; do sleep 0.2; done
                 wait \$! && code=0 || code=\$?
                 [ "\$code" != 0 ] || [ "\$JOB_COMPLETION_INDEX" != 0 ] ||

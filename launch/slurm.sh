@@ -5,7 +5,7 @@
 #       --config=configs/docqa.py --workdir=/shared/run \
 #       --config.base.cache_dir=/shared/cache --config.mesh.data=16
 #
-# Run it where the repository is, with the environment to use active. --dry-run
+# Run it in the repository, with the environment active. --dry-run
 # prints the batch script. See launch/README.md.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -13,15 +13,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 nodes='' gpus='' time='24:00:00' partition='' account='' cpus=''
 read_flags 'nodes gpus time partition account cpus' "$@"
 need nodes gpus
-[[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "--nodes=$nodes is no number of nodes"
-[[ $gpus =~ ^[1-9][0-9]*$ ]] || fail "--gpus=$gpus is no number of GPUs"
+[[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "--nodes=$nodes is not a number of nodes"
+[[ $gpus =~ ^[1-9][0-9]*$ ]] || fail "--gpus=$gpus is not a number of GPUs"
 check_program
 
 options=''
 [ -z "$partition" ] || options+="#SBATCH --partition=$partition"$'\n'
 [ -z "$account" ] || options+="#SBATCH --account=$account"$'\n'
 [ -z "$cpus" ] || options+="#SBATCH --cpus-per-task=$cpus"$'\n'
-# srun does not ask sbatch for them since SLURM 22.05.
+# Since SLURM 22.05 srun does not take them from sbatch.
 [ -z "$cpus" ] || cpus="export SRUN_CPUS_PER_TASK=$cpus"$'\n'
 
 run sbatch <<END
@@ -36,10 +36,10 @@ run sbatch <<END
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 ${options}set -euo pipefail
-# Else JAX takes one GPU for a task.
+# Otherwise JAX takes one GPU per task.
 export JAX_LOCAL_DEVICE_IDS=$(seq -s , 0 $((gpus - 1)))
 ${cpus}srun --kill-on-bad-exit=1 --label $(printf '%q ' \
   python -m smft_jax.train "${program[@]}")
-# Saved before the time was over: the rest is for the next turn.
+# Saved before the time limit: the next job continues.
 [ -e $(printf '%q' "$workdir/results.json") ] || scontrol requeue "\$SLURM_JOB_ID"
 END

@@ -8,8 +8,8 @@
 #   launch/tpu_vm.sh logs  --name=POD --zone=ZONE        the last lines of each
 #   launch/tpu_vm.sh stop  --name=POD --zone=ZONE        save, and end
 #
-# --dry-run prints what would be done, and does nothing. The pod is yours to
-# make and to delete; see launch/README.md.
+# --dry-run only prints the commands. You create and delete the pod; see
+# launch/README.md.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
@@ -17,7 +17,7 @@ source "$here/common.sh"
 actions='setup start logs stop'
 action=${1:-}
 [[ -n $action && " $actions " == *" $action "* ]] ||
-  fail "'$action' is no action; there are $actions"
+  fail "'$action' is not an action; known are $actions"
 shift
 name='' zone='' project='' python='python3'
 read_flags 'name zone project python' "$@"
@@ -32,16 +32,15 @@ tpu() { # tpu VERB ARGUMENT...
 
 on_all() { tpu ssh "$name" "--command=$1"; }
 
-# nohup, so that it outlives the connection, becomes python: that is the process
-# to stop. A second one would take its place in smft_jax.pid, and never get the
-# TPU.
+# nohup, so that it outlives the connection, becomes python: the process to stop.
+# A second one would overwrite smft_jax.pid, and never get the TPU.
 start() {
   local arguments
   check_program
   arguments=$(printf ' %q' "${program[@]}")
   on_all "cd smft_jax || exit 1
 if { kill -0 \"\$(cat smft_jax.pid)\"; } 2>/dev/null; then
-  echo \"error: it runs already on \$(hostname); stop it first\" >&2; exit 1
+  echo \"error: already running on \$(hostname); stop it first\" >&2; exit 1
 fi
 nohup .venv/bin/python -m smft_jax.train$arguments >>smft_jax.log 2>&1 </dev/null & echo \$! >smft_jax.pid"
 }

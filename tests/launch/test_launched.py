@@ -1,4 +1,4 @@
-"""What the launchers start: it hands signals on, comes back, and ends."""
+"""What the launchers start forwards signals, restarts and ends."""
 
 import os
 import re
@@ -14,9 +14,7 @@ from tests.support import launch_scripts
   ('code', 'is_finished', 'again'),
   [(0, False, True), (0, True, False), (1, False, False), (2, False, False)],
 )
-def test_a_batch_that_saved_asks_for_another_turn(
-  code, is_finished, again, tmp_path
-):
+def test_a_batch_that_saved_requeues_itself(code, is_finished, again, tmp_path):
   for name, result in (('srun', code), ('scontrol', 0)):
     path = tmp_path / name
     path.write_text(f'#!/usr/bin/env bash\necho {name} "$@"\nexit {result}\n')
@@ -42,8 +40,7 @@ def test_a_batch_that_saved_asks_for_another_turn(
   assert ('scontrol requeue 7' in done.stdout) == again
 
 
-# A python that ends as $END says: at once, with that code, or when it is told
-# to, with 0.
+# A python that exits with code $END at once, or with 0 on SIGTERM.
 PYTHON = """#!/usr/bin/env bash
 printf '%s\\n' "$@" >"$CALLS"
 [ "$END" = asked ] || exit "$END"
@@ -65,7 +62,7 @@ exit 9
     ('1', 1, False, 1),
   ],
 )
-def test_a_pod_hands_sigterm_on_and_is_done_when_the_run_is(
+def test_a_pod_forwards_sigterm_and_is_done_when_the_run_is(
   end, pod, is_finished, code, tmp_path
 ):
   path = tmp_path / 'python'
@@ -121,13 +118,13 @@ def test_a_second_start_leaves_the_first_as_it_is(tmp_path):
   try:
     second = start()
     assert second.returncode == 1
-    assert 'error: it runs already on' in second.stderr
+    assert 'error: already running on' in second.stderr
     assert int(pid.read_text()) == running
   finally:
     os.kill(running, signal.SIGTERM)  # an error if it does not run
 
 
-def test_an_accelerator_that_there_is_not_is_no_cpu():
+def test_an_unknown_accelerator_is_refused():
   text = (launch_scripts.LAUNCH / 'Dockerfile').read_text().replace('\\\n', '')
   choice = re.search(r'^RUN (case .*? esac)', text, re.MULTILINE)[1]
 

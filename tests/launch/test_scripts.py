@@ -1,4 +1,4 @@
-"""The launchers: what a dry run prints is what a real one does."""
+"""A dry run of a launcher prints what a real run does."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import launch_scripts
 
-# Writes down how it was called and what it was given, as a dry run prints it.
+# Records its arguments and standard input as a dry run prints them.
 FAKE = """#!/usr/bin/env bash
 {
   printf '%q ' "$(basename "$0")" "$@" && echo
@@ -20,7 +20,7 @@ FAKE = """#!/usr/bin/env bash
 
 @pytest.fixture
 def recorded(tmp_path):
-  """A PATH whose launch commands only write down their calls, and the file."""
+  """A PATH whose launch commands only record their calls, and the record."""
   for name in ('gcloud', 'kubectl', 'sbatch', 'git'):
     path = tmp_path / name
     path.write_text(FAKE)
@@ -53,14 +53,14 @@ def test_the_batch_script_names_the_gpus_and_comes_back():
     'smft_jax.train',
     *launch_scripts.PROGRAM,
   ]
-  # It is bash as it stands, and asks for another turn until it is done.
+  # It is valid bash, and requeues itself until it is done.
   subprocess.run(['bash', '-n'], input=script, text=True, check=True)
   assert '[ -e /shared/run/results.json ] || scontrol requeue' in script
 
 
 def test_the_manifest_restarts_all_but_mistakes():
   printed = launch_scripts.dry('gke')
-  # apply would leave a job set that has ended as it is, and start nothing.
+  # apply would leave an ended job set unchanged.
   assert printed.startswith('kubectl create -f - ')
   manifest = launch_scripts.document(printed)
   arguments = re.search(r'args: (\[.*\])$', manifest, re.MULTILINE)[1]
@@ -87,7 +87,7 @@ def test_the_manifest_is_yaml():
   assert job['parallelism'] == 64
   assert pod['terminationGracePeriodSeconds'] == 300
   assert pod['containers'][0]['args'][1:] == list(launch_scripts.PROGRAM)
-  # What the other tests cut out of the text is what a pod is given.
+  # What other tests cut out of the text is what a pod gets.
   assert pod['containers'][0]['command'] == [
     'bash',
     '-c',
@@ -125,12 +125,12 @@ def test_what_runs_on_a_tpu_vm_is_python_itself():
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['tpu_vm.sh'], 'there are setup start logs stop'),
-    (['tpu_vm.sh', 'strat'], "'strat' is no action; there are setup start"),
+    (['tpu_vm.sh'], 'known are setup start logs stop'),
+    (['tpu_vm.sh', 'strat'], "'strat' is not an action; known are setup start"),
     (['tpu_vm.sh', 'logs', '--name=pod'], '--zone=... is missing'),
-    (['slurm.sh', '--nods=2'], 'unknown flag --nods; there are --nodes --gpus'),
-    (['slurm.sh', 'nodes=2'], 'nodes=2 is no flag'),
-    (['slurm.sh', '--nodes=two', '--gpus=1'], '--nodes=two is no number'),
+    (['slurm.sh', '--nods=2'], 'unknown flag --nods; known are --nodes --gpus'),
+    (['slurm.sh', 'nodes=2'], 'nodes=2 is not a flag'),
+    (['slurm.sh', '--nodes=two', '--gpus=1'], '--nodes=two is not a number'),
     (
       ['slurm.sh', '--nodes=2', '--gpus=1', '--', '--config=x'],
       'after --, --workdir=... is missing',
@@ -147,7 +147,7 @@ def test_what_runs_on_a_tpu_vm_is_python_itself():
         '--config=x',
         '--workdir=gs://b/run',
       ],
-      '--workdir=gs://b/run is no folder; mount the bucket',
+      '--workdir=gs://b/run is not a folder; mount the bucket',
     ),
     (
       [
