@@ -240,17 +240,10 @@ def _domination(
   own: table.SeedFronts, rival: table.SeedFronts
 ) -> dict[str, Any]:
   """Compares our front with the rival's, seed by seed."""
-  seeds = {}
-  for seed in sorted(set(own) & set(rival)):
-    match = pareto_fronts.match(own[seed], rival[seed])
-    seeds[seed] = {
-      'dominates': match.dominates,
-      'below': match.below,
-      'most_excess': match.excess,
-      'at_recall': match.recall,
-      'best_recall': own[seed][-1][0],
-      'rival_best_recall': rival[seed][-1][0],
-    }
+  seeds = {
+    seed: pareto_fronts.match(own[seed], rival[seed])._asdict()
+    for seed in sorted(set(own) & set(rival))
+  }
   return {
     'everywhere': bool(seeds) and all(s['dominates'] for s in seeds.values()),
     'seeds': seeds,

@@ -80,19 +80,16 @@ def area(front_: Sequence[Point]) -> float:
 
 
 class Match(NamedTuple):
-  """How one front compares with another, at every recall both reach.
+  """How one front compares with another.
 
   Attributes:
-    below: Whether its drop is nowhere larger, and somewhere smaller.
+    below: Whether its drop is nowhere larger and somewhere smaller, at the
+      recalls that both reach.
     dominates: Whether it is below and reaches as far.
-    excess: The most by which its drop is larger; at most 0 where it never is.
-    recall: The recall at which the excess is largest.
   """
 
   below: bool
   dominates: bool
-  excess: float
-  recall: float
 
 
 def match(own: Sequence[Point], other: Sequence[Point]) -> Match:
@@ -103,16 +100,14 @@ def match(own: Sequence[Point], other: Sequence[Point]) -> Match:
 
   Example:
     >>> match([(0.0, 0.0), (0.9, 0.1)], [(0.0, 0.0), (0.8, 0.4)])
-    Match(below=True, dominates=True, excess=0.0, recall=0.0)
+    Match(below=True, dominates=True)
   """
   end = min(own[-1][0], other[-1][0])
-  levels = sorted({min(point[0], end) for point in (*own, *other)})
-  differences: list[tuple[float, float]] = []
-  for level in levels:
+  differences: list[float] = []
+  for level in {min(point[0], end) for point in (*own, *other)}:
     ours, theirs = drop_at(own, level), drop_at(other, level)
     if ours is not None and theirs is not None:
-      differences.append((ours - theirs, level))
-  excess, recall = max(differences, key=lambda d: (d[0], -d[1]))
-  below = excess <= _NOISE and min(differences)[0] < -_NOISE
+      differences.append(ours - theirs)
+  below = max(differences) <= _NOISE and min(differences) < -_NOISE
   reaches = own[-1][0] >= other[-1][0] - _NOISE
-  return Match(below, below and reaches, excess, recall)
+  return Match(below, below and reaches)

@@ -137,7 +137,6 @@ def test_domination_is_seed_by_seed():
   assert not found['lora']['everywhere']
   seeds = found['lora']['seeds']
   assert [seeds[s]['dominates'] for s in '012'] == [True, False, True]
-  assert seeds['1']['most_excess'] == pytest.approx(0.019)
 
 
 def test_a_front_that_is_lower_but_shorter_does_not_dominate():
@@ -145,8 +144,7 @@ def test_a_front_that_is_lower_but_shorter_does_not_dominate():
   found = analyse(rows)['domination']['full']
   assert not found['everywhere']
   for seed in found['seeds'].values():
-    assert (seed['below'], seed['dominates']) == (True, False)
-    assert (seed['best_recall'], seed['rival_best_recall']) == (0.8, 0.9)
+    assert seed == {'below': True, 'dominates': False}
 
 
 # What may be missing.

@@ -63,18 +63,23 @@ def test_area_clips_drops_and_recalls():
   assert pareto_fronts.area([]) == 0
 
 
-def test_match_looks_between_the_points_of_either():
-  own = [(0.0, 0.0), (0.4, 0.3), (0.8, 0.3001)]
-  other = [(0.0, 0.0), (0.8, 0.4)]
-  match = pareto_fronts.match(own, other)
-  assert not match.below
-  assert not match.dominates
-  assert match.excess == pytest.approx(0.1)
-  assert match.recall == 0.4
-
-
-def test_match_tells_reaching_from_losing_less():
-  short, long = [(0.0, 0.0), (0.5, 0.1)], [(0.0, 0.0), (0.8, 0.4)]
-  assert pareto_fronts.match(short, long)[:2] == (True, False)
-  assert pareto_fronts.match(long, short)[:2] == (False, False)
-  assert pareto_fronts.match(long, long)[:2] == (False, False)
+@pytest.mark.parametrize(
+  ('own', 'other', 'below', 'dominates'),
+  [
+    ('long', 'short', False, False),
+    ('short', 'long', True, False),
+    ('long', 'long', False, False),
+    ('low', 'long', True, True),
+    # Larger between the points of the other.
+    ('bent', 'long', False, False),
+  ],
+)
+def test_match_tells_reaching_from_losing_less(own, other, below, dominates):
+  fronts = {
+    'short': [(0.0, 0.0), (0.5, 0.1)],
+    'long': [(0.0, 0.0), (0.8, 0.4)],
+    'low': [(0.0, 0.0), (0.8, 0.3)],
+    'bent': [(0.0, 0.0), (0.4, 0.3), (0.8, 0.3001)],
+  }
+  found = pareto_fronts.match(fronts[own], fronts[other])
+  assert found == (below, dominates)

@@ -10,6 +10,8 @@ from smft_jax.sweep.pareto import report as pareto_report
 from tests.support import html_page
 from tests.support import pareto_rows
 
+line = pareto_rows.line
+
 REPORT = {
   'title': 'Learning against <forgetting>',
   'text': 'What was done.\n\nAnd how.',
@@ -30,20 +32,16 @@ REPORT = {
 
 def table():
   rows = pareto_rows.headline()
-  rows += pareto_rows.line('evil', (0.5, 0.2), (0.7, 0.3))
-  rows += pareto_rows.line('adapter', (0.8, 0.1), seeds=(0,))
-  rows += pareto_rows.line('in_context', (0.6, None))
+  rows += line('evil', (0.5, 0.2), (0.7, 0.3))
+  rows += line('adapter', (0.8, 0.1), seeds=(0,))
+  rows += line('in_context', (0.6, None))
   for t in (50, 300):
     for method, drop in (('sparse_memory', 0.1), ('full', 0.2)):
-      rows += pareto_rows.line(method, (0.7, drop), panels=['ranking'], x=t)
+      rows += line(method, (0.7, drop), panels=['ranking'], x=t)
   for t in (10, 100, 1000):
-    rows += pareto_rows.line(
-      'sparse_memory', (t / 2000, t / 1e4), panels=['cliff'], x=t
-    )
+    rows += line('sparse_memory', (t / 2000, t / 1e4), panels=['cliff'], x=t)
   for corpus in ('pretraining', 'training set'):
-    rows += pareto_rows.line(
-      'sparse_memory', (0.7, -0.01), panels=['corpus'], x=corpus
-    )
+    rows += line('sparse_memory', (0.7, -0.01), panels=['corpus'], x=corpus)
   return rows
 
 
@@ -121,44 +119,32 @@ def test_page_shows_what_was_found(page):
 def test_page_names_the_command_of_the_plan(tmp_path):
   plan = {'config_file': 'a b.py:quick', 'points': []}
   (tmp_path / 'sweep.json').write_text(json.dumps(plan))
-  rows = pareto_rows.line('in_context', (0.8, None))  # nothing to draw
+  rows = line('in_context', (0.8, None))  # nothing to draw
   analysis = pareto.analyse(rows, {}) | {'failed': []}
   pareto_report.write_report(analysis, tmp_path, {})
   text = (tmp_path / 'report.html').read_text()
   assert 'smft_jax.sweep &#39;--config=a b.py:quick&#39;' in text
 
 
-@pytest.mark.parametrize(
-  'rows',
-  [
-    pytest.param(pareto_rows.line('full', (0.8, 0.4)), id='one rival'),
-    pytest.param(
-      pareto_rows.line('sparse_memory', (0.8, -0.02), seeds=(0,)),
-      id='one point with a gain',
-    ),
-    pytest.param(
-      pareto_rows.line('ewc', (0.0, 0.0))
-      + pareto_rows.line('adapter', (0.5, 0.1)),
-      id='none of the headline',
-    ),
-    pytest.param(
-      pareto_rows.line('sparse_memory', (0.8, 0.4), panels=['t'], x=3),
-      id='an ablation alone',
-    ),
-    pytest.param(
-      pareto_rows.line('in_context', (0.8, None)), id='a reference alone'
-    ),
-    pytest.param(
-      [{'name': 'a', 'method': 'full', 'seed': None}], id='nothing measured'
-    ),
-    pytest.param(
-      pareto_rows.headline()
-      + pareto_rows.line('sparse_memory', (0.9, 0.01))
-      + pareto_rows.line('experts', (0.1, 0.01)),
-      id='own reach',
-    ),
+PARTS = {
+  'one rival': line('full', (0.8, 0.4)),
+  'one point with a gain': line('sparse_memory', (0.8, -0.02), seeds=(0,)),
+  'none of the headline': [
+    *line('ewc', (0.0, 0.0)),
+    *line('adapter', (0.5, 0.1)),
   ],
-)
+  'an ablation alone': line('sparse_memory', (0.8, 0.4), panels=['t'], x=3),
+  'a reference alone': line('in_context', (0.8, None)),
+  'nothing measured': [{'name': 'a', 'method': 'full', 'seed': None}],
+  'own reach': [
+    *pareto_rows.headline(),
+    *line('sparse_memory', (0.9, 0.01)),
+    *line('experts', (0.1, 0.01)),
+  ],
+}
+
+
+@pytest.mark.parametrize('rows', PARTS.values(), ids=PARTS)
 def test_part_of_a_sweep_gives_a_page(rows, tmp_path):
   pareto.write(rows, tmp_path, {}, [])
   page = html_page.Page((tmp_path / 'report.html').read_text())
