@@ -240,39 +240,26 @@ def _claims(
   flops: float,
   capacity: float,
 ) -> Iterator[harness.Claim]:
+  gigabytes = {name: size / 1e9 for name, size in program.memory.items()}
   if device.platform != 'cpu':
+    goal = _TEMPORARIES[variant]
     yield harness.Claim(
-      text='temporaries',
-      measured=program.memory['temporaries'] / 1e9,
-      goal=_TEMPORARIES[variant],
-      unit=' GB',
+      'temporaries', gigabytes['temporaries'], goal, unit=' GB'
     )
-  yield harness.Claim(
-    text='peak memory of the device',
-    measured=program.peak / 1e9,
-    goal=capacity / 1e9,
-    unit=' GB',
-  )
+  peak, limit = program.peak / 1e9, capacity / 1e9
+  yield harness.Claim('peak memory of the device', peak, limit, unit=' GB')
   if program.refusal:
     return
-  yield harness.Claim(
-    text="other arrays of the table's size",
-    measured=len(compiled.arrays_made(program.text, table_shape)),
-    goal=0,
-    unit='',
-  )
-  yield harness.Claim(
-    text='results not written in place',
-    measured=program.memory['results not in place'] / 1e9,
-    goal=0.001,
-    unit=' GB',
-  )
+  others = len(compiled.arrays_made(program.text, table_shape))
+  yield harness.Claim("other arrays of the table's size", others, 0, unit='')
+  copied = gigabytes['results not in place']
+  yield harness.Claim('results not written in place', copied, 0.001, unit=' GB')
   if 'flops' in program.cost:
     # Gradients of frozen weights would add a third.
     yield harness.Claim(
-      text='operations / those needed without gradients of frozen weights',
-      measured=program.cost['flops'] / flops,
-      goal=1.05,
+      'operations / those needed without gradients of frozen weights',
+      program.cost['flops'] / flops,
+      1.05,
     )
 
 

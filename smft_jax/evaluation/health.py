@@ -12,84 +12,43 @@ import numpy as np
 import numpy.typing
 
 
-def usage(counts: numpy.typing.ArrayLike) -> float:
-  """Computes the share of slots that were read.
-
-  Example:
-    >>> usage([3, 0, 1, 0])
-    0.5
-  """
-  return float(np.mean(_validated(counts) > 0))
-
-
-def dead_slots(counts: numpy.typing.ArrayLike) -> int:
-  """Counts the slots that were not read.
-
-  Example:
-    >>> dead_slots([3, 0, 1, 0])
-    2
-  """
-  return int(np.sum(_validated(counts) == 0))
-
-
-def top_1_percent_share(counts: numpy.typing.ArrayLike) -> float:
-  """Computes the share of reads by the most read 1% of slots, at least one.
-
-  Example:
-    >>> top_1_percent_share([3, 0, 1, 0])
-    0.75
-  """
-  counts_N = np.sort(_validated(counts))
-  top = math.ceil(len(counts_N) / 100)
-  return float(counts_N[-top:].sum() / counts_N.sum())
-
-
-def kl_to_uniform(counts: numpy.typing.ArrayLike) -> float:
-  """Computes the KL divergence of the reads from uniform: sum p_i log(N p_i).
-
-  Returns:
-    Nats: 0 if all slots are read equally, log(N) if one slot has all reads.
-
-  Example:
-    >>> round(kl_to_uniform([5, 5, 0, 0]), 3)
-    0.693
-  """
-  counts_N = _validated(counts)
-  p = counts_N[counts_N > 0] / counts_N.sum()
-  return float(np.sum(p * np.log(p * len(counts_N))))
-
-
 def measure(counts: numpy.typing.ArrayLike) -> dict[str, float | int]:
-  """Computes all measures, as in results.json.
+  """Measures how evenly slots are read.
 
   Args:
     counts: [N], access counts as from `ranking.count_accesses`.
 
   Returns:
-    The four measures by name, `slots` (N) and `reads`.
+    - `usage`: share of slots that were read.
+    - `top_1_percent_share`: share of reads by the most read 1% of slots, at
+      least one slot.
+    - `kl_to_uniform`: sum_i p_i log(N p_i) with shares p_i of the reads, in
+      nats: 0 if all slots are read equally, log(N) if one slot has all reads.
+    - `dead_slots`: number of slots that were not read.
+    - `slots`, `reads`: N and the sum of the counts.
 
   Raises:
     ValueError: If all counts are 0, or one is negative or NaN.
 
   Example:
-    >>> measure([3, 0, 1, 0])['dead_slots'], measure([3, 0, 1, 0])['reads']
-    (2, 4)
+    >>> measured = measure([3, 0, 1, 0])
+    >>> measured['usage'], measured['top_1_percent_share']
+    (0.5, 0.75)
   """
-  return {
-    'usage': usage(counts),
-    'top_1_percent_share': top_1_percent_share(counts),
-    'kl_to_uniform': kl_to_uniform(counts),
-    'dead_slots': dead_slots(counts),
-    'slots': int(np.size(counts)),
-    'reads': int(_validated(counts).sum()),
-  }
-
-
-def _validated(counts: numpy.typing.ArrayLike) -> np.ndarray:
   counts_N = np.asarray(counts, np.float64)
   if counts_N.ndim != 1 or not np.all(counts_N >= 0) or not counts_N.sum():
     raise ValueError(
       'counts must be [N], none negative and not all 0, got'
       f' {counts_N.shape} with sum {counts_N.sum():g}'
     )
-  return counts_N
+  num_slots, reads = len(counts_N), counts_N.sum()
+  p = counts_N[counts_N > 0] / reads
+  top = np.sort(counts_N)[-math.ceil(num_slots / 100) :]
+  return {
+    'usage': float(np.mean(counts_N > 0)),
+    'top_1_percent_share': float(top.sum() / reads),
+    'kl_to_uniform': float(np.sum(p * np.log(p * num_slots))),
+    'dead_slots': int(np.sum(counts_N == 0)),
+    'slots': num_slots,
+    'reads': int(reads),
+  }

@@ -23,10 +23,11 @@ def test_measures_are_those_of_a_plain_recount():
 
 def test_the_ends_of_the_scale():
   even, one = np.full(169, 7), np.eye(169)[5] * 9999
-  assert health.kl_to_uniform(even) == pytest.approx(0, abs=1e-12)
-  assert health.kl_to_uniform(one) == pytest.approx(np.log(169))
-  assert (health.usage(even), health.usage(one)) == (1.0, 1 / 169)
-  assert health.top_1_percent_share(one) == 1.0
+  even, one = map(health.measure, (even, one))
+  assert even['kl_to_uniform'] == pytest.approx(0, abs=1e-12)
+  assert one['kl_to_uniform'] == pytest.approx(np.log(169))
+  assert (even['usage'], one['usage']) == (1.0, 1 / 169)
+  assert one['top_1_percent_share'] == 1.0
 
 
 @pytest.mark.parametrize('counts', [[0, 0], [3, -1], [[1, 2]], [1, np.nan]])
