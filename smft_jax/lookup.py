@@ -89,7 +89,6 @@ def read_rows(
     ValueError: If shapes do not match or `slot_ids` are not integers.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import lookup
     >>> values = jnp.array([[1.0, 0.0], [0.0, 1.0], [4.0, 4.0]])
     >>> lookup.read_rows(
@@ -224,7 +223,7 @@ def scatter_rows(
   rows_M, weights_M = rows_TxA.T.reshape(-1), weights_TxA.T.reshape(-1)
   hit_M = rows_M < num_rows
   rank_M = jnp.cumsum(hit_M, dtype=jnp.int32) - 1
-  # The hits in front, filled up with accesses that are out of range.
+  # Hits first, padded with indices out of range.
   hits = jnp.full((num_all + _HITS,), num_all, jnp.int32)
   hits = hits.at[jnp.where(hit_M, rank_M, hits.size)].set(
     jnp.arange(num_all, dtype=jnp.int32), mode='drop'
@@ -285,7 +284,6 @@ def row_gradient(
     ValueError: If shapes do not match or `slot_ids` are not integers.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import lookup
     >>> lookup.row_gradient(
     ...     read_gradient=jnp.array([[1.0, 2.0], [10.0, 20.0]]),

@@ -61,7 +61,6 @@ def select_slots(
 
   Example:
     >>> import functools
-    >>> import jax.numpy as jnp
     >>> from smft_jax import ranking, selection
     >>> tf_idf = functools.partial(ranking.tf_idf, num_documents=9)
     >>> slots, num_accessed = selection.select_slots(
@@ -111,7 +110,6 @@ def accessed_slots(
     ValueError: As `ranking.count_accesses` does.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> from smft_jax import selection
     >>> slots, counts = selection.accessed_slots(
     ...     jnp.array([[7, 2], [2, 1]]), num_slots=9)
