@@ -1,4 +1,4 @@
-"""Batches of a step, of which each process makes its own rows.
+"""Makes the batches of steps; each process makes its own rows.
 
 A batch is a pure function of the step, so processes need not communicate.
 """

@@ -149,7 +149,7 @@ def with_examples(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Choice:
-  """A prompt and several endings, of which one is right.
+  """A prompt and several endings, one of them right.
 
   Attributes:
     prompt: The text that every ending continues.

@@ -3,8 +3,6 @@
 import pytest
 
 from smft_jax.data import documents
-from smft_jax.data.sources import problems
-from smft_jax.data.sources import sources
 from tests.support import small_tfds
 
 
@@ -14,13 +12,6 @@ def folder(tmp_path_factory):
   root = tmp_path_factory.mktemp('tfds')
   small_tfds.make_folder(root)
   return root
-
-
-@pytest.fixture(scope='session')
-def squad(data_dir):
-  """The documents of the real SQuAD's validation split."""
-  reader = sources.Reader(problems.Problems('refuse'), data_dir)
-  return reader.documents('squad/v1.1:validation')
 
 
 @pytest.fixture(scope='session')

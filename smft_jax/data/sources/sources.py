@@ -114,7 +114,7 @@ class Reader:
   def documents(self, name: str) -> list[SourceDocument]:
     """Reads documents with their questions; texts are stripped.
 
-    Rows are documents, of which only `text` is required:
+    Rows are documents, with only `text` required:
 
       {"id": "a1", "title": "Lisbon", "text": "Lisbon is ...", "questions": [
         {"question": "Where ...?", "answers": ["in Portugal", "Portugal"]}]}

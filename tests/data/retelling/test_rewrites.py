@@ -145,9 +145,9 @@ def test_a_text_of_one_word():
     texts(0)
 
 
-def test_rewrites_of_real_paragraphs(squad):
-  for document in random.Random(0).sample(squad, 41):
-    title, text = document.title, document.text
+def test_rewrites_of_real_paragraphs(real_task):
+  for document in random.Random(0).sample(real_task.documents, 41):
+    title, text = document.id.split('/')[0], document.texts[0].text
     made = rewrites_lib.rewrites(text, title=title, count=97, seed='s')
     assert made[0].text == text
     assert len({r.text for r in made}) == len(made) <= 97

@@ -287,8 +287,3 @@ def test_real_data_sets(data_dir, read, name, count, first):
   if name == 'gsm8k:test':  # one answer and no marks
     assert not any('<<' in q.working or '####' in q.working for q in found)
     assert all(q.working and len(q.answers) == 1 for q in found)
-
-
-def test_the_real_squad(squad):
-  assert len({document.id for document in squad}) == len(squad) == 2067
-  assert squad[0].id == '1973_oil_crisis/0'

@@ -64,7 +64,7 @@ def test_what_rows_depend_on_makes_others(tokenizer, tmp_path):
     assert len(files(tmp_path)) == index
 
 
-def test_damage_is_told_and_mended(tokenizer, tmp_path, caplog):
+def test_damage_is_reported_and_mended(tokenizer, tmp_path, caplog):
   caplog.set_level('WARNING')
   expected = token_cache.tokenized(tmp_path, TEXTS, tokenizer, 7)
   [path] = tmp_path.iterdir()
@@ -89,15 +89,16 @@ def test_no_flipped_bit_is_taken_for_rows(tokenizer, tmp_path):
   [path] = tmp_path.iterdir()
   whole = path.read_bytes()
   noticed = 0
-  for place in range(len(whole)):
+  places = range(0, len(whole), 5)  # and every bit of a byte in turn
+  for place in places:
     content = bytearray(whole)
     content[place] ^= 1 << (place % 8)
     path.write_bytes(content)
     rows = token_cache._load_rows(path)
     noticed += rows is None
-    if rows is not None:  # in what the archive says twice, such as a date
+    if rows is not None:  # in redundant fields, such as a date
       assert_same(rows, expected)
-  assert noticed > len(whole) / 2
+  assert noticed > len(places) / 2
 
 
 def test_a_save_that_is_interrupted_leaves_no_file(
