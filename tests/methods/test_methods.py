@@ -133,7 +133,17 @@ def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
     assert array.tobytes() == first[path].tobytes(), path
 
 
-@pytest.mark.parametrize('name', methods.METHODS)
+# The others' runs take the paths of these.
+PLAIN = ('full', 'replay', 'values_only', 'adapter')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow) if name in PLAIN else name
+    for name in methods.METHODS
+  ],
+)
 def test_its_results_have_the_keys_that_others_rely_on(root, name, capsys):
   flags = {f'--config.method.{k}={v}' for k, v in settings(name).items()}
   if name == 'in_context':

@@ -56,7 +56,10 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize('mesh', MESHES)
+# The steps of a mesh of one axis are in `training/test_sharded_step.py`.
+@pytest.mark.parametrize(
+  'mesh', [pytest.param('memory', marks=pytest.mark.slow), 'all axes']
+)
 def test_results_are_those_of_one_device(mesh, root):
   flags = [f'--config.mesh.{setting}' for setting in MESHES[mesh]]
   bases = set((root / 'cache').iterdir())
@@ -73,7 +76,11 @@ def test_results_are_those_of_one_device(mesh, root):
 
 
 def test_a_base_is_made_on_a_mesh_and_resumed(root, tmp_path):
-  more = [f'--config.base.cache_dir={tmp_path}', '--config.mesh.memory=8']
+  more = [
+    f'--config.base.cache_dir={tmp_path}',
+    '--config.mesh.memory=8',
+    '--config.stream=none',
+  ]
   with pytest.MonkeyPatch.context() as patch:
     train_runs.interrupt_save(patch, 'pretraining', 4)
     assert train_runs.run(root, 'made', *more) == 130

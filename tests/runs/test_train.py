@@ -10,7 +10,9 @@ import pytest
 
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
+from smft_jax.runs import base as base_lib
 from smft_jax.runs import pretrain
+from smft_jax.store import records as records_lib
 from tests.support import repository
 from tests.support import small_tfds
 from tests.support import tiny_run
@@ -185,12 +187,20 @@ def test_a_finished_workdir_is_not_run_again(root, monkeypatch, capsys):
   assert train_runs.files(root) == before
 
 
-def test_a_changed_base_is_made_anew_and_long_texts_are_split(root):
+def find_or_make(config, folder):
+  experiment = config_lib.from_config_dict(config)
+  task = base_lib.make_task(experiment)
+  with records_lib.MetricsWriter(folder) as writer:
+    return base_lib.find_or_make(experiment, task, writer)
+
+
+def test_a_changed_base_is_made_anew_and_long_texts_are_split(root, tmp_path):
   bases = set(root.glob('cache/*'))
-  more = ['--config.base.max_length=7', '--config.stream=none']
-  assert train_runs.run(root, 'short', *more) == 0
-  assert len(set(root.glob('cache/*')) - bases) == 1
-  told = events(root / 'short')
+  cache = str(root / 'cache')
+  config = tiny_run.make(base__cache_dir=cache, base__max_length=7)
+  found = find_or_make(config, tmp_path)
+  assert set(root.glob('cache/*')) - bases == {found.folder}
+  told = events(tmp_path)
   assert [e['step'] for e in told if e['event'] == 'pretrain'] == [2, 4, 5]
 
 
@@ -217,11 +227,12 @@ def test_real_documents(root, tmp_path):
   assert [e['documents'] for e in streamed] == [1, 2]
   # Another base with the same tokenizer, given instead of trained.
   [trained] = (tmp_path / 'cache').glob('base-text-*')
-  more = [f'--config.data.tokenizer={trained}', '--config.stream=none']
-  assert train_runs.run(tmp_path, 'given', *more) == 0
-  [given] = set((tmp_path / 'cache').glob('base-text-*')) - {trained}
+  config = json.loads((tmp_path / 'run' / 'config.json').read_text())['config']
+  config['data']['tokenizer'] = str(trained)
+  given = find_or_make(config, tmp_path)
+  assert given.folder != trained
   text = (trained / 'tokenizer.json').read_text()
-  assert (given / 'tokenizer.json').read_text() == text
+  assert (given.folder / 'tokenizer.json').read_text() == text
 
 
 MISTAKES = {
