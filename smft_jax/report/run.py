@@ -32,7 +32,7 @@ def write_report(
   """
   workdir = pathlib.Path(workdir)
   results = atomic.to_json(results)
-  run = context(workdir, results, config, records)
+  run = _context(workdir, results, config, records)
   if run['retention']:
     svg = figures.standalone(run['retention'][0])
     atomic.write_text(workdir / 'retention.svg', svg)
@@ -45,13 +45,13 @@ def write_report(
   atomic.write_text(workdir / 'report.html', text)
 
 
-def context(
+def _context(
   workdir: pathlib.Path,
   results: Mapping[str, Any],
   config: Mapping[str, Any],
   records: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-  """Returns what the template run_body.html shows, as its variable `run`.
+  """Returns what run.html shows, as its variable `run`.
 
   Args:
     workdir: As in `write_report`, like the others.

@@ -81,12 +81,14 @@ def memory_health(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
   """The numbers that people look for first, as (value, meaning)."""
-  found = [
-    (lost, f'{metric} lost: {name}')
-    if lost
-    else (after or before, f'{metric}: {name}')
-    for name, metric, before, after, lost in rows(results)
-  ]
+  found = []
+  for name, metric, before, after, lost in rows(results):
+    if not lost:
+      found.append((after or before, f'{metric}: {name}'))
+    elif is_loss({'metric': metric.lower()}):
+      found.append((lost, f'{metric} increase: {name}'))
+    else:
+      found.append((lost, f'{metric} lost: {name}'))
   share = results.get('params_changed_fraction')
   if share is not None:
     found.append((page.percent(share), 'of the parameters changed'))
