@@ -177,7 +177,6 @@ def _counts(
   per_source = collections.Counter(dict.fromkeys(sources, 0))
   per_source.update(source for source, _ in texts)
   if per_source:
-    # Of equals the first.
     most = max(per_source, key=lambda source: per_source[source])
     fewest = min(per_source, key=lambda source: per_source[source])
     yield f'most of a source: {per_source[most]} ({most})'

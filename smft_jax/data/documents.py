@@ -26,9 +26,9 @@ class DocumentsConfig(real_text.RealTextConfig):
   """The documents streamed after a base of real text.
 
   Attributes:
-    kind: 'squad' streams paragraphs of `stream_set`; 'jsonl' streams the
-      documents of `documents_file`; 'simpleqa' does, too, and asks the question
-      of `questions_set` with the document's id.
+    kind: 'squad' streams paragraphs of `stream_set`, 'jsonl' and 'simpleqa' the
+      documents of `documents_file`; 'simpleqa' asks the question of
+      `questions_set` with the document's id.
     stream_set: Source of documents with questions, for 'squad' only.
     questions_set: Source of questions, for 'simpleqa' only.
     documents_file: Source of documents, see `sources.Reader.documents`; for

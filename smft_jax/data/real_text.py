@@ -40,7 +40,7 @@ class RealTextConfig:
     held_out_questions: Sources of questions to measure.
     held_out_choices: Sources of multiple choices to measure.
     questions_per_paragraph: Questions of each known document to pretrain on.
-    num_known_questions: Size of the held-out set 'known', drawn from these.
+    num_known_questions: Size of the set 'known': questions on known documents.
     shots: Examples before each held-out question: the first ones of its
       source, which are then not asked.
     augmentations: Texts of a streamed document that training may see.

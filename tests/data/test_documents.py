@@ -72,16 +72,16 @@ def test_questions_are_asked_and_never_trained_on(folder):
   task = documents.make_task(_config(folder))
   for document in task.documents:
     assert len(document.questions) == 2
-    told = [t.text for t in document.augmentations]
-    assert len(told) == len(set(told)) == 11
-    assert document.texts[0].text == told[0]
+    texts = [t.text for t in document.augmentations]
+    assert len(texts) == len(set(texts)) == 11
+    assert document.texts[0].text == texts[0]
     for question in document.questions:
       assert not question.seen
       assert question.prompt.startswith('Question: Question ')
       assert question.prompt.endswith('? Answer:')
       # Annotators that agree count once.
       assert len(question.answers) == 2
-      assert not any('Question' in text for text in told)
+      assert not any('Question' in text for text in texts)
   titles = {t.text.split(': ')[0] for t in task.documents[-1].augmentations}
   assert 'Rhine Étude' in titles
 

@@ -47,21 +47,21 @@ def config(folder, files, **changes):
   return facts.FactsConfig(data_dir=str(folder), **settings)
 
 
-def test_a_fact_is_told_and_asked_in_two_phrasings(folder, files):
+def test_a_fact_is_stated_and_asked_in_two_phrasings(folder, files):
   task = facts.make_task(config(folder, files))
   # The eighth is what the base was trained on.
   assert [d.id for d in task.documents] == [f'cup{i}' for i in range(7)]
   for i, document in enumerate(task.documents):
-    told = [t.text for t in document.augmentations]
-    assert len(set(told)) == 9
+    stated = [t.text for t in document.augmentations]
+    assert len(set(stated)) == 9
     assert all(
       t.text[slice(*t.answer)] == f'A{i}' for t in document.augmentations
     )
     seen, unseen = document.questions
     assert (seen.seen, unseen.seen) == (True, False)
-    assert any(t.startswith(f'{seen.prompt} ') for t in told)
+    assert any(t.startswith(f'{seen.prompt} ') for t in stated)
     assert unseen.prompt == f'Question: Who won cup {i}? Answer:'
-    assert not any(unseen.prompt in t for t in told)
+    assert not any(unseen.prompt in t for t in stated)
     assert seen.answers == unseen.answers == (f'A{i}',)
 
 
@@ -113,12 +113,12 @@ def test_texts_of_a_language_model_take_the_place_of_rules(
     {'source': 'cup3', 'text': f'The third cup went to A3, says {i}.'}
     for i in range(4)
   ]
-  file = lines_file(tmp_path / 'told.jsonl', *texts)
+  file = lines_file(tmp_path / 'written.jsonl', *texts)
   by_rule = facts.make_task(config(folder, files))
   task = facts.make_task(config(folder, files, augmentations_file=file))
-  told = [t.text for t in task.documents[3].augmentations]
-  assert told[1:] == [t['text'] for t in texts]
-  assert task.documents[3].questions[0].prompt in told[0]
+  stated = [t.text for t in task.documents[3].augmentations]
+  assert stated[1:] == [t['text'] for t in texts]
+  assert task.documents[3].questions[0].prompt in stated[0]
   assert task.documents[2] == by_rule.documents[2]
   wrong = lines_file(tmp_path / 'wrong.jsonl', {'source': 'cup33', 'text': 'x'})
   with pytest.raises(schema.UserError, match="'cup33', which is not streamed"):

@@ -114,15 +114,9 @@ def test_a_choice_as_published():
 
 @pytest.mark.parametrize('name', ['ctx', 'context'])
 def test_a_choice_with_its_context_in_one_field(name):
-  fields = {
-    'activity_label': 'Tea',
-    name: 'It boils. the Cook',
-    'endings': ['a', 'b', 'c'],
-    'label': 2,
-  }
-  assert rows.choice(fields) == (
-    'Tea: It boils. the Cook', ('a', 'b', 'c'), 2
-  )  # fmt: skip
+  fields = {'activity_label': 'Tea', 'endings': ['a', 'b', 'c'], 'label': 2}
+  read = rows.choice(fields | {name: 'It boils. the Cook'})
+  assert read == ('Tea: It boils. the Cook', ('a', 'b', 'c'), 2)
 
 
 @pytest.mark.parametrize(
