@@ -15,13 +15,9 @@ from smft_jax import hf
 from smft_jax import memory
 from smft_jax import schema
 from smft_jax.hf import tensors as hf_tensors
-from smft_jax.models import rotary
-from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
 from tests.support import decoders
 from tests.support import hf_folders
-
-NAMES = ('llama', 'llama_3', 'llama_bf16', 'qwen2', 'qwen3')
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -51,7 +47,7 @@ def assert_same_tensors(found, expected):
     assert found[name].tobytes() == tensor.tobytes()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', hf_folders.NAMES)
 def test_logits_are_those_of_transformers(name):
   expected = expected_of(name)
   tokens = jnp.asarray(expected['tokens'], jnp.int32)
@@ -89,115 +85,7 @@ def test_bfloat16_logits_are_as_near_as_those_of_transformers():
   assert error(logits_of(model, tokens)) < 1.1 * theirs
 
 
-def test_scaled_frequencies_follow_their_definition():
-  scaling = rotary.RopeScaling(
-    factor=8.0,
-    low_freq_factor=1.0,
-    high_freq_factor=4.0,
-    original_max_position_embeddings=97,
-  )
-  plain = 500.0 ** (-np.arange(7) / 7)
-  kinds, expected = [], []
-  for rate in plain:
-    turns = 97 * rate / (2 * np.pi)
-    kinds.append('slow' if turns < 1 else 'fast' if turns > 4 else 'between')
-    share = (turns - 1) / (4 - 1)
-    expected.append(
-      {
-        'slow': rate / 8,
-        'fast': rate,
-        'between': (1 - share) * rate / 8 + share * rate,
-      }[kinds[-1]]
-    )
-  assert set(kinds) == {'slow', 'fast', 'between'}
-  frequencies = jax.jit(rotary.frequencies, static_argnums=(0, 1, 2))
-  found = frequencies(7, 500.0, scaling)
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-  found = frequencies(7, 500.0, None)
-  np.testing.assert_allclose(found, plain, rtol=1e-6)
-
-
-# Of published checkpoints: what config.json says but for the number of layers,
-# how many tensors a layer has, and shapes of some.
-PUBLISHED = {
-  'SmolLM2-135M': (
-    {
-      'model_type': 'llama',
-      'hidden_act': 'silu',
-      'hidden_size': 576,
-      'intermediate_size': 1536,
-      'is_llama_config': True,
-      'mlp_bias': False,
-      'attention_bias': False,
-      'num_attention_heads': 9,
-      'num_hidden_layers': 2,
-      'num_key_value_heads': 3,
-      'rms_norm_eps': 1e-05,
-      'rope_interleaved': False,
-      'rope_scaling': None,
-      'rope_theta': 100000,
-      'tie_word_embeddings': True,
-      'torch_dtype': 'bfloat16',
-      'vocab_size': 49152,
-    },
-    9,
-    {'k_proj': (192, 576), 'down_proj': (576, 1536)},
-  ),
-  'Qwen2.5-0.5B': (
-    {
-      'model_type': 'qwen2',
-      'hidden_act': 'silu',
-      'hidden_size': 896,
-      'intermediate_size': 4864,
-      'max_window_layers': 24,
-      'num_attention_heads': 14,
-      'num_hidden_layers': 2,
-      'num_key_value_heads': 2,
-      'rms_norm_eps': 1e-06,
-      'rope_theta': 1000000.0,
-      'sliding_window': 32768,
-      'tie_word_embeddings': True,
-      'use_sliding_window': False,
-      'vocab_size': 151936,
-    },
-    12,
-    {'k_proj': (128, 896), 'o_proj': (896, 896)},
-  ),
-}
-
-
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_a_published_layout_is_known(name, tmp_path):
-  settings, count, shapes = PUBLISHED[name]
-  (tmp_path / 'config.json').write_text(json.dumps(settings))
-  config = hf.load_config(tmp_path)
-  assert config.rope_theta == settings['rope_theta']
-  model = nnx.eval_shape(
-    lambda: transformer.Transformer(config, rngs=nnx.Rngs(0))
-  )
-  places = hf_tensors.places(nnx.state(model)).values()
-  stored = {place.name: place.stored_shape for place in places}
-  assert len(stored) == 2 + 2 * count
-  assert 'lm_head.weight' not in stored
-  for part, shape in shapes.items():
-    [found] = {s for n, s in stored.items() if n.endswith(f'.{part}.weight')}
-    assert found == shape
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_old_names_of_settings_say_the_same(name, tmp_path):
-  settings = json.loads((hf_folders.FOLDER / name / 'config.json').read_text())
-  rope = settings.pop('rope_parameters')
-  settings['torch_dtype'] = settings.pop('dtype')
-  settings['rope_theta'] = rope.pop('rope_theta')
-  is_scaled = rope['rope_type'] == 'llama3'
-  settings['rope_scaling'] = rope if is_scaled else None
-  (tmp_path / 'config.json').write_text(json.dumps(settings))
-  assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / name)
-  assert (hf.load_config(tmp_path).rope_scaling is not None) == is_scaled
-
-
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', hf_folders.NAMES)
 def test_out_and_back_is_the_same_in_every_bit(name, tmp_path):
   dtype = jnp.bfloat16 if name == 'llama_bf16' else jnp.float32
   model = hf.load_model(hf_folders.FOLDER / name, dtype)
@@ -291,49 +179,9 @@ def test_a_checkpoint_without_memory_leaves_a_fresh_one(tmp_path):
     np.testing.assert_array_equal(variable[...], expected[...])
 
 
-class Recorder:
-  """An array that knows how much of it was asked for."""
-
-  def __init__(self, array):
-    self.array = array
-
-  def __getitem__(self, index):
-    part = self.array[index]
-    self.read = part.size
-    return part
-
-
-@pytest.mark.parametrize(
-  ('path', 'shape'),
-  [
-    (('embedding',), (11, 4)),
-    (('final_norm', 'scale'), (5,)),
-    (('blocks', 3, 'attention', 'query', 'weight'), (4, 6, 5)),
-    (('blocks', 3, 'attention', 'out', 'weight'), (6, 5, 4)),
-    (('blocks', 3, 'attention', 'key_bias'), (6, 5)),
-    (('blocks', 3, 'mlp', 'down', 'weight'), (7, 4)),
-    (('blocks', 3, 'memory', 'subkeys'), (3, 2, 5, 4)),
-  ],
-)
-def test_any_part_can_be_read_by_itself(path, shape):
-  place = hf_tensors.place_of(path, shape)
-  whole = np.arange(np.prod(shape)).reshape(shape)
-  stored = Recorder(place.write(whole))
-  assert stored.array.shape == place.stored_shape
-  full = [slice(None)] * len(shape)
-  np.testing.assert_array_equal(place.read(stored, full), whole)
-  for axis, size in enumerate(shape):
-    index = [*full]
-    index[axis] = slice(1, size - 1)
-    part = place.read(stored, index)
-    np.testing.assert_array_equal(part, whole[tuple(index)])
-    is_first = any(group[0] == axis for group in place.groups)
-    assert stored.read == (part.size if is_first else whole.size)
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
-@pytest.mark.parametrize('name', [*NAMES, 'memory'])
+@pytest.mark.parametrize('name', [*hf_folders.NAMES, 'memory'])
 def test_transformers_loads_what_is_written(name, tmp_path):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')

@@ -7,6 +7,7 @@ from tests.support import decoders
 from tests.support import repository
 
 FOLDER = repository.ROOT / 'tests' / 'fixtures' / 'hf'
+NAMES = ('llama', 'llama_3', 'llama_bf16', 'qwen2', 'qwen3')
 
 
 def bits_of(model):
