@@ -53,8 +53,5 @@ def sweep(add, variant='facts'):
   """Adds each method at each of its rates."""
   for method, rates in RATES[variant].items():
     for rate in rates:
-      add(
-        f'{method}-learning_rate={rate:g}',
-        {'method.name': method, 'method.learning_rate': rate},
-        method=method,
-      )
+      point = {'method.name': method, 'method.learning_rate': rate}
+      add(f'{method}-learning_rate={rate:g}', point, method=method)

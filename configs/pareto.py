@@ -155,7 +155,7 @@ REPORT = dict(
 def get_config(variant='reported'):
   """configs/docqa.py with a stream short enough for many points."""
   docqa = pathlib.Path(__file__).with_name('docqa.py')
-  config = config_file.load(f'{docqa}')
+  config = config_file.load(str(docqa))
   config.stream.update(dict(max_documents=16, steps_per_document=12))
   config.evaluation.update(dict(every_documents=8, max_entries=500))
   if variant == 'quick':
@@ -185,9 +185,8 @@ def sweep(add, variant='reported'):
           panels += ('t',) if rate == 30.0 else ()
         _add(add, seed, label, settings, rate, panels=panels, tuned=tuned)
     if variant == 'reported':
-      add(
-        f'in_context-seed={seed}', {'seed': seed, 'method.name': 'in_context'}
-      )
+      point = {'seed': seed, 'method.name': 'in_context'}
+      add(f'in_context-seed={seed}', point)
       _ablations(add, seed)
 
 
@@ -216,14 +215,14 @@ def _ablations(add, seed):
 
 def _add(add, seed, label, settings, rate, overrides=(), **more):
   """Adds a point of a method at a learning rate, named by its settings."""
-  defaults = {}
-  if settings['name'] == 'sparse_memory':
-    # Panels need these to tell lines apart; names do not.
-    defaults = {
-      'method.ranking': 'tf_idf',
-      'background.corpus': 'pretraining',
-      'background.document': 'sequence',
-    }
+  # Panels need these defaults to tell lines apart; names do not.
+  defaults = {
+    'method.ranking': 'tf_idf',
+    'background.corpus': 'pretraining',
+    'background.document': 'sequence',
+  }
+  if settings['name'] != 'sparse_memory':
+    defaults = {}
   settings = settings | dict(learning_rate=rate)
   chosen = {f'method.{k}': v for k, v in settings.items()} | dict(overrides)
   name = '-'.join([label, _text(chosen), f'seed={seed}'])
@@ -233,9 +232,7 @@ def _add(add, seed, label, settings, rate, overrides=(), **more):
 def _text(settings):
   """Formats settings like 'rank=4,alpha=8', without the method's name."""
   return ','.join(
-    f'{key.split(".")[-1]}={value:g}'
-    if isinstance(value, float)
-    else f'{key.split(".")[-1]}={value}'
+    f'{key.split(".")[-1]}={value:{"g" if isinstance(value, float) else ""}}'
     for key, value in settings.items()
     if key not in ('name', 'method.name')
   )

@@ -164,7 +164,7 @@ def test_what_is_wrong_with_the_sources(tmp_path):
   )
 
 
-def test_many_unknown_sources_are_all_told(tmp_path):
+def test_many_unknown_sources_are_all_listed(tmp_path):
   path = _write(
     tmp_path / 'a.jsonl', *(_text(f'x{i}', 'One') for i in range(101))
   )

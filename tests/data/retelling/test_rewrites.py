@@ -117,11 +117,11 @@ def test_questions_about_a_title():
 
 
 def test_orders_are_retellings():
-  told = sentences.retellings(_TEXT, title='Towers', count=41, seed='s')
+  retold = sentences.retellings(_TEXT, title='Towers', count=41, seed='s')
   made = rewrites_lib.rewrites(_TEXT, title='Towers', count=41, seed='s')
   orders = [r for r in made if r.kind == 'order']
   assert len(orders) > 5
-  assert [r.text for r in orders] == told[1 : len(orders) + 1]
+  assert [r.text for r in orders] == retold[1 : len(orders) + 1]
   assert all(r.answer is None for r in orders)
 
 
@@ -160,9 +160,9 @@ def test_rewrites_of_real_paragraphs(real_task):
       answer = _answer(rewrite)
       assert answer == answer.strip() != ''
       if rewrite.kind == 'cloze':
-        told, _, end = rewrite.text.partition(_MISSING)
+        cloze, _, end = rewrite.text.partition(_MISSING)
         assert end == f'{answer}.'
-        filled = told.replace('____', answer)
+        filled = cloze.replace('____', answer)
         assert filled.removeprefix(f'{title}: ') in text
       else:
         assert answer in text or answer == title

@@ -40,10 +40,10 @@ def test_retellings_of_one_sentence():
 def test_retellings_use_the_sentences_of_the_text():
   text = 'One is. Two is. Three is. Four is. Five is.'
   own = sentences.split_sentences(text)
-  told = sentences.retellings(text, title='T', count=23, seed='s')
-  assert len(told) == len(set(told)) == 23
+  retold = sentences.retellings(text, title='T', count=23, seed='s')
+  assert len(retold) == len(set(retold)) == 23
   orders = set()
-  for telling in told:
+  for telling in retold:
     parts = sentences.split_sentences(telling.removeprefix('T: '))
     assert set(parts) <= set(own)
     assert len(parts) == len(set(parts)) >= 3

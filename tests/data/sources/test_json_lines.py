@@ -1,4 +1,4 @@
-"""Lines of JSON and files of text: what is read, and what is told of a line."""
+"""Lines of JSON and files of text: what is read, and what is refused."""
 
 import io
 import json
@@ -71,7 +71,7 @@ def test_half_of_a_pair_is_no_text_and_a_whole_one_is(tmp_path):
 
 @pytest.mark.parametrize('end', [b'', b'\n'])
 @pytest.mark.parametrize('over', [0, 1, _LIMIT, 3 * _LIMIT + 2])
-def test_a_long_line_is_cut_off_and_told(tmp_path, monkeypatch, over, end):
+def test_a_long_line_is_cut_off_and_reported(tmp_path, monkeypatch, over, end):
   monkeypatch.setattr(json_lines, 'MAX_LINE_BYTES', _LIMIT)
   line = b'{"text": "' + b'b' * (_LIMIT - 12 + over) + b'"}'
   assert len(line) == _LIMIT + over

@@ -187,7 +187,7 @@ def test_an_id_of_a_row_that_was_skipped_is_free(write):
   assert reader.problems.counts == {'no_answer': 1}
 
 
-def test_bad_examples_of_a_data_set_are_told_by_index(tmp_path):
+def test_bad_examples_of_a_data_set_are_named_by_index(tmp_path):
   examples = [{'title': 't', 'text': text} for text in ('a', ' ', 'c')]
   small_tfds.write(tmp_path, 'notes', {'train': examples}, small_tfds.TEXT)
   said = _refused('documents', 'notes:train', tmp_path)

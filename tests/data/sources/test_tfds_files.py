@@ -143,7 +143,7 @@ def test_another_file_format(tmp_path):
   assert '--file_format=array_record' in said
 
 
-def test_text_that_is_not_utf8_is_told_by_its_example(tmp_path):
+def test_text_that_is_not_utf8_is_named_by_its_example(tmp_path):
   examples = [{'title': 't', 'text': text} for text in ('a', b'caf\xe9', 'c')]
   small_tfds.write(tmp_path, 'notes', {'train': examples}, small_tfds.TEXT)
   message = _refused('notes', 'train', tmp_path)
