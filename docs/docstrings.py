@@ -1,7 +1,7 @@
-"""How the reference reads our docstrings: examples as code, formulas as TeX.
+"""Rewrites docstrings for the reference: examples as code, formulas as TeX.
 
-A Griffe extension, named in mkdocs.yml. What Griffe calls `Examples` we call
-`Example`, as each has one, and it knows no `.. math::`.
+A Griffe extension, named in mkdocs.yml. Griffe expects `Examples:` where we
+write `Example:`, and does not know `.. math::`.
 """
 
 import re
@@ -10,7 +10,7 @@ import griffe
 
 
 def readable(text: str) -> str:
-  """A docstring in the words of Griffe's Google style and of Markdown."""
+  """Returns a docstring in Griffe's Google style and Markdown."""
   text = re.sub(r'^( *)Example:$', r'\1Examples:', text, flags=re.M)
   text = re.sub(
     r'^( *)\.\. math:: (.*)$', r'\1```tex\n\1\2\n\1```', text, flags=re.M
@@ -19,7 +19,7 @@ def readable(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):
-  """Makes every docstring readable once its object is there."""
+  """Rewrites the docstring of every object."""
 
   def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
     """Called for every module, class, function and attribute."""
