@@ -4,9 +4,9 @@ Each chosen projection of attention and FFN gets two small matrices:
 
   y = W x + (alpha / r) B A x
 
-W is frozen; B starts at zero, so the model's outputs start unchanged. By default
-all projections are adapted, as in the baseline of arXiv 2510.15103. Memory
-layers, embeddings and norms never are.
+W is frozen; B starts at zero, so the model's outputs start unchanged. By
+default all projections are adapted, as in the baseline of arXiv 2510.15103.
+Memory layers, embeddings and norms never are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Document frequencies of the background corpus, cached beside the base."""
+"""Document frequencies of the background corpus, cached next to the base."""
 
 from __future__ import annotations
 

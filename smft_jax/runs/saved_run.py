@@ -43,7 +43,7 @@ def load_base(experiment: config_lib.Experiment) -> base_lib.Base:
 
 
 def _other_runs(workdir: pathlib.Path) -> str:
-  """Names the runs beside a workdir, for the end of an error message."""
+  """Names the runs next to a workdir, for the end of an error message."""
   runs = sorted(path.parent for path in workdir.parent.glob('*/config.json'))
   if not runs:
     return ''

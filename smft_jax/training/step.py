@@ -173,7 +173,7 @@ def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def _rows_update(state: state_lib.TrainState, batch, hidden):
-  """Updates the selected rows; makes no [N, V] array beside the table."""
+  """Updates the selected rows; makes no [N, V] array besides the table."""
   method = state.method
   shapes = jax.eval_shape(
     lambda params: nnx.capture(
