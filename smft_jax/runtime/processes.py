@@ -12,7 +12,6 @@ alone skips all of this.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 import json
 import os
 import socket
@@ -38,20 +37,7 @@ Lost = watchdog.Lost
 Disconnected = jax.errors.JaxRuntimeError
 
 
-@dataclasses.dataclass
-class _Group(watchdog.Group):
-  """A `watchdog.Group` with counters that agree in every process.
-
-  Attributes:
-    exchanges: Exchanges so far.
-    stop_checks: Calls of `reached_stop` so far.
-  """
-
-  exchanges: int = 0
-  stop_checks: int = 0
-
-
-_group: _Group | None = None
+_group: watchdog.Group | None = None
 
 
 def initialize(
@@ -92,7 +78,7 @@ def initialize(
   )
   from jax._src import distributed  # no public name for the client
 
-  _group = _Group(
+  _group = watchdog.Group(
     client=distributed.global_state.client,
     index=jax.process_index(),
     count=jax.process_count(),

@@ -38,6 +38,9 @@ class Group:
     limit_s: Seconds to wait for others.
     ticks: Steps begun plus steps ended so far.
     is_over: Whether the process is about to end.
+    exchanges: Exchanges so far; the same in every process.
+    stop_checks: Calls of `processes.reached_stop` so far; the same in every
+      process.
   """
 
   client: Any
@@ -46,6 +49,8 @@ class Group:
   limit_s: float
   ticks: int = 0
   is_over: bool = False
+  exchanges: int = 0
+  stop_checks: int = 0
 
 
 @dataclasses.dataclass
