@@ -123,7 +123,7 @@ def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
   assert accessed == 2 * (forward + above + head + 5 * 11 * 2 * 3 * 10)
 
 
-def here(array):
+def on_device(array):
   return compiled.on_device(jax.devices()[0], array)
 
 
@@ -133,7 +133,7 @@ def test_a_table_written_in_place_is_no_array_made(donated):
     return table.at[jnp.array([2, 3])].set(jnp.ones((2, 5)))
 
   step = jax.jit(write, donate_argnums=(0,) if donated else ())
-  program = compiled.compile_for(step, here(jnp.ones((7, 5))))
+  program = compiled.compile_for(step, on_device(jnp.ones((7, 5))))
   assert (compiled.arrays_made(program.text, (7, 5)) == []) == donated
   in_place = program.memory['results not in place'] == 0
   assert in_place == donated
@@ -149,7 +149,7 @@ def test_a_program_that_does_not_fit_is_no_crash():
 
   refused = compiled.compile_for(
     refuse('RESOURCE_EXHAUSTED: HLO temporaries (2.5G) exceeds 1G.\nmore'),
-    here(jnp.ones((7, 5))),
+    on_device(jnp.ones((7, 5))),
   )
   assert refused.run is None
   assert refused.refusal == 'HLO temporaries (2.5G) exceeds 1G.'
@@ -180,9 +180,7 @@ def test_an_unknown_tpu_is_refused(capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_step_compiles_for_a_tpu_that_is_not_there(
-  tiny, capsys, monkeypatch
-):
+def test_the_step_compiles_for_an_absent_tpu(tiny, capsys, monkeypatch):
   del tiny
   pytest.importorskip('libtpu')
   monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')

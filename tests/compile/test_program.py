@@ -1,4 +1,4 @@
-"""What the training step takes of chips: by kind, and what is sent."""
+"""The estimate of a training step: bytes by kind, and bytes sent."""
 
 import dataclasses
 import importlib.util
@@ -99,7 +99,7 @@ def test_devices_along_memory_repeat_what_replicas_split():
 
 @pytest.fixture(scope='module')
 def base(tmp_path_factory):
-  """A base that nobody trained."""
+  """An untrained base."""
   experiment = make(mesh=None, model__memory_placement='beside')
   task = base_lib.make_task(experiment)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
@@ -147,7 +147,7 @@ def test_the_step_is_that_of_a_run(method, base):
     batch, *_ = finetune.make_learner(experiment, base).batch(0, 0)
     got = shapes.step(experiment)
     assert described(got) == described((state, batch))
-    # On a mesh it can be traced, for which all has to be there.
+    # On a mesh it can be traced too.
     on_mesh = shapes.step(make(**changes))
     _, values = jax.eval_shape(step_lib.train_step, *on_mesh)
   assert values['loss'].shape == ()
@@ -189,7 +189,7 @@ def test_a_config_compiles_without_the_data_it_would_read(
   assert shapes.vocab_size_and_length(experiment) == (32768, length)
 
 
-def test_what_does_not_fit_is_told(tmp_path, capsys, monkeypatch):
+def test_the_program_says_whether_it_fits(tmp_path, capsys, monkeypatch):
   config = many_processes.write_config(tmp_path, mesh=MESH)
   arguments = [f'--config={config}']
   assert program.run(compile_lib.main, arguments) == 0
@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_told(tmp_path, capsys, monkeypatch):
 
 def test_a_chip_that_is_known_bounds_the_step():
   found = report()
-  assert found.seconds() == {}  # nobody says what a CPU can do
+  assert found.seconds() == {}  # the peak rates of a CPU are unknown
   peak = compiled.Device(
     memory=1e9, bandwidth=1e6, flops=1e15, links=1e15, source=''
   )
@@ -255,7 +255,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     ({'base__batch_size': 7, 'memory__num_slots': 49}, 'no other mesh divides'),
   ],
 )
-def test_a_mesh_that_leaves_chips_out_is_told_another(
+def test_a_mesh_that_leaves_chips_out_is_refused_with_another(
   changes, hint, tmp_path, capsys, monkeypatch
 ):
   monkeypatch.setattr(compiled, 'tpu', lambda topology: jax.devices())
@@ -272,8 +272,8 @@ def test_a_mesh_that_leaves_chips_out_is_told_another(
 NO_TPU = importlib.util.find_spec('libtpu') is None
 
 
-@pytest.mark.skipif(not NO_TPU, reason='libtpu is here')
-def test_what_a_topology_needs_is_said(tmp_path, capsys):
+@pytest.mark.skipif(not NO_TPU, reason='libtpu is installed')
+def test_a_topology_needs_libtpu(tmp_path, capsys):
   config = many_processes.write_config(tmp_path)
   arguments = [f'--config={config}', '--topology=v5e:2x2']
   assert program.run(compile_lib.main, arguments) == 2
@@ -281,7 +281,7 @@ def test_what_a_topology_needs_is_said(tmp_path, capsys):
 
 
 def compile_for(config, *flags):
-  """The program in a process of its own: it chooses where jax runs."""
+  """Runs the program in a process, as it chooses the platform."""
   return subprocess.run(
     [*(sys.executable, '-m', 'smft_jax.compile', f'--config={config}'), *flags],
     capture_output=True,
@@ -309,9 +309,9 @@ def test_a_step_compiles_for_a_pod(topology, kind, mesh, tmp_path):
   assert re.search(r'estimated \S+ ms at least, bound by \w+', done.stdout)
   assert not done.stderr
   if topology == 'v5e:2x4':
-    told = compile_for(config, f'--topology={topology}')
-    assert told.returncode == 2
-    assert '--config.mesh.data=8 --config.mesh.memory=1' in told.stderr
+    refused = compile_for(config, f'--topology={topology}')
+    assert refused.returncode == 2
+    assert '--config.mesh.data=8 --config.mesh.memory=1' in refused.stderr
 
 
 @pytest.mark.slow
@@ -323,7 +323,7 @@ def test_a_step_compiles_for_a_pod(topology, kind, mesh, tmp_path):
     ('v4:2x2x1', 'use v5e, v5p or v6e'),
   ],
 )
-def test_a_topology_that_is_none_is_refused(topology, message, tmp_path):
+def test_an_unknown_topology_is_refused(topology, message, tmp_path):
   done = compile_for(
     many_processes.write_config(tmp_path), f'--topology={topology}'
   )

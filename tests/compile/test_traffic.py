@@ -1,4 +1,4 @@
-"""What is read off a compiled program: collectives and memory's bytes."""
+"""Collectives and bytes of memory, read off a compiled program."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 from smft_jax.compile import hlo
 from smft_jax.compile import traffic
 
-# As XLA for TPUs writes it: a gather that is begun, goes on beside a product,
-# and ends; a loop that counts to 7; arrays S(1) on the chip.
+# As XLA for TPUs writes it: an asynchronous gather in three computations; a loop
+# that counts to 7; arrays S(1) outside main memory.
 TPU = """
 %start (a: s32[4,8]) -> (s32[4,8], s32[4,32]) {
   %a = s32[4,8]{1,0:T(8,128)S(1)} parameter(0)
@@ -78,7 +78,7 @@ condition=%condition, body=%body, metadata={}
 """
 
 
-def test_a_collective_that_others_go_on_with_counts_once():
+def test_an_asynchronous_collective_counts_once():
   found = traffic.collectives(hlo.parse(TPU), num_devices=8)
   assert sorted((str(c), c.devices, c.times) for c in found) == [
     ('all-gather s32[4,32]', 4, 1),

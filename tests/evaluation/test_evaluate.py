@@ -32,7 +32,7 @@ TEXTS = (
 
 @pytest.fixture(autouse=True, scope='module')
 def quickly(quick_compilation):
-  """Nothing here runs often enough to be optimized."""
+  """Compiles quickly: nothing runs often."""
 
 
 @pytest.fixture(scope='module')
@@ -161,7 +161,7 @@ def test_answer_nll_is_that_of_the_answer_and_its_end(
 
 
 def test_answers_of_short_rows_are_measured_as_texts_are(evaluator, params):
-  """Not a bit differs from rows that may be split, where none is."""
+  """Same bits as rows that may be split, if none is."""
   made = evaluator(batch_size=3, max_length=29)
   rows = encoding.tokenize(
     [question.full_text() for question in QUESTIONS],
@@ -220,10 +220,10 @@ def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
     layout_lib.make_mesh(2, 2, 2), 'rows', 'heads'
   )
   found = []
-  for here in (None, layout):
+  for used in (None, layout):
     model = decoders.make_model(
       vocab_size=tokenizer.vocab_size,
-      memory=dataclasses.replace(meshes.MEMORY, layout=here),
+      memory=dataclasses.replace(meshes.MEMORY, layout=used),
       memory_layers=(1,),
     )
     graphdef, params = nnx.split(model)
@@ -306,7 +306,7 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
     'after': 0.25,
     'relative_drop': 0.0,
   }
-  # No questions are read in context here, and what is known stands.
+  # Without questions nothing is read in context.
   known = sets.measure(params)
   assert sets.measure_in_context(params, known).metrics == known.metrics
 

@@ -1,8 +1,8 @@
 """Every measure against a reference, on a thousand or more real examples.
 
-Answers are scored by another library. Likelihoods come from a decoder in
-float64 that reads one row at a time, without padding or batches, and what is
-made of them is written here once more, as its definition says it.
+Another library scores the answers. Likelihoods come from a decoder in float64
+that reads one row at a time, without padding or batches; scores are computed
+from them by their definitions.
 """
 
 import dataclasses

@@ -54,7 +54,7 @@ exit 9
 @pytest.mark.parametrize(
   ('end', 'pod', 'is_finished', 'code'),
   [
-    ('asked', 0, False, 143),  # saved: there is more to do
+    ('asked', 0, False, 143),  # saved, not finished
     ('asked', 1, False, 0),  # pod 0 says so for all
     ('asked', 0, True, 0),
     ('0', 0, True, 0),

@@ -1,4 +1,4 @@
-"""How a process learns that there are others: by flags, or from a cluster."""
+"""How a process learns of others: by flags, or from a cluster."""
 
 import pytest
 

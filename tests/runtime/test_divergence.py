@@ -1,4 +1,4 @@
-"""Steps without a finite loss or gradient change nothing, and are told."""
+"""Steps whose loss or gradient is not finite change nothing."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def test_a_bad_batch_changes_no_bit_of_parameters_and_moments(form):
   assert bytes_of((state.params, state.opt_state)) != before
 
 
-def test_a_gradient_that_is_not_finite_is_enough():
+def test_only_the_gradient_is_not_finite():
   method = make_method('full')
   # A square root's slope at zero is infinite, where its value is not.
   spike = dataclasses.replace(
@@ -89,7 +89,7 @@ def test_slots_out_of_range_write_no_row(slots):
   assert np.flatnonzero(np.asarray(trace).any(axis=1)).tolist() == [3]
 
 
-def test_a_watch_looks_one_step_late_and_stops_at_the_limit():
+def test_a_watch_is_one_step_late_and_stops_at_the_limit():
   watch = divergence.Watch('the stream', 2, 'slow down')
   for number, in_a_row in enumerate((1, 0, 1, 2)):
     watch.update({'skipped_in_a_row': in_a_row, 'loss': np.nan}, str(number))
@@ -100,7 +100,7 @@ def test_a_watch_looks_one_step_late_and_stops_at_the_limit():
     watch.finish()
 
 
-def test_a_watch_that_goes_on_after_too_many_gives_the_next_a_chance():
+def test_a_resumed_watch_gives_the_next_step_a_chance():
   watch = divergence.Watch('the stream', 2, 'slow down', in_a_row=2)
   watch.update({'skipped_in_a_row': 0, 'loss': 1.0}, '0')
   watch.finish()

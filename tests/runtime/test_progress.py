@@ -1,4 +1,4 @@
-"""What a person who watches a run is told."""
+"""What progress shows."""
 
 import io
 
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-  """Seconds that pass only when told to."""
+  """Seconds that pass only when set."""
 
   now = 0.0
 
@@ -38,7 +38,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end():
   assert len(lines) == 5 + 1 + 1
 
 
-def test_the_share_of_time_that_input_took_is_told_at_the_end():
+def test_the_share_of_time_that_input_took_is_shown_at_the_end():
   out, clock = io.StringIO(), Clock()
   with progress.Progress('pretrain', 4, stream=out, clock=clock) as bar:
     for step in range(1, 5):
