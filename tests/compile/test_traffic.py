@@ -7,8 +7,8 @@ import pytest
 from smft_jax.compile import hlo
 from smft_jax.compile import traffic
 
-# As XLA for TPUs writes it: an asynchronous gather in three computations; a loop
-# that counts to 7; arrays S(1) outside main memory.
+# As XLA for TPUs writes it: an asynchronous gather in three computations, a
+# loop to 7, and arrays S(1) outside main memory.
 TPU = """
 %start (a: s32[4,8]) -> (s32[4,8], s32[4,32]) {
   %a = s32[4,8]{1,0:T(8,128)S(1)} parameter(0)
