@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from smft_jax import ranking
 
@@ -32,6 +33,12 @@ INNER = {
     optax.sgd(0.5),
   ),
 }
+# Every optimizer, and in bfloat16 those that add up in several ways.
+inner_and_dtype = pytest.mark.parametrize(
+  ('name', 'dtype'),
+  [(name, jnp.float32) for name in INNER]
+  + [(name, jnp.bfloat16) for name in ('momentum', 'adamw', 'clipped')],
+)
 
 
 def table(dtype=jnp.float32, seed=0):
