@@ -8,7 +8,6 @@ import re
 import pytest
 
 from smft_jax.data import tokenizers
-from smft_jax.data.world import text as world_text
 from smft_jax.data.world import words as world_words
 from smft_jax.data.world import world
 
@@ -33,10 +32,6 @@ def made(config):
 @pytest.fixture(scope='module')
 def people(config):
   return world.make_world(config)
-
-
-def _words(values):
-  return {word for value in values for word in value.split()}
 
 
 def _training_texts(made):
@@ -176,39 +171,6 @@ def test_spans_mark_the_name_and_the_value(made, people):
     assert text.text[text.answer[1] :] in ('', '.')
 
 
-def test_word_lists_keep_apart():
-  groups = [
-    set(world_words.FIRST_NAMES),
-    set(world_words.LAST_NAMES),
-    *(_words(values) for values in world_words.VALUES.values()),
-  ]
-  templates = [
-    *world_words.GENERAL,
-    *itertools.chain(*world_words.STATEMENTS.values()),
-    *itertools.chain(*world_words.QUESTIONS.values()),
-  ]
-  groups.append(set(re.findall(r'\w+', ' '.join(templates))))
-  for one, other in itertools.combinations(groups, 2):
-    assert not one & other
-  for values in world_words.VALUES.values():
-    assert len(set(values)) == len(values)
-    assert 32 <= len(values) <= 40
-
-
-@pytest.mark.parametrize('attribute', world_words.VALUES)
-def test_templates_are_different_and_complete(attribute):
-  statements = world_words.STATEMENTS[attribute]
-  questions = world_words.QUESTIONS[attribute]
-  assert len(set(statements)) == len(statements) >= 8
-  assert len(set(questions)) == len(questions) >= 3
-  for template in statements:
-    assert re.findall('{.*?}', template) == ['{name}', '{value}']
-    assert template.endswith('{value}.')
-  for template in questions:
-    assert re.findall('{.*?}', template) == ['{name}']
-    assert template.endswith('?')
-
-
 def test_values_are_drawn_evenly_and_independently():
   people = world.make_world(
     world.WorldConfig(num_known=3600, num_new=0, num_never_seen=0)
@@ -234,24 +196,6 @@ def test_general_text_is_new_and_not_about_people(made):
   for text in pretraining | test:
     assert not names & set(re.findall(r'\w+', text))
     assert '{' not in text
-
-
-def test_general_text_keeps_its_own_facts():
-  products = collections.defaultdict(set)
-  for text in world_text.general_sentences(2003, seed=1):
-    match = re.match(r'Shops in .* order (\w+) from (.*)\.', text.text)
-    match = match or re.match(r'Prices for (\w+) from (.*) rose', text.text)
-    if match:
-      products[match[2]].add(match[1])
-  assert len(products) > 20
-  assert all(len(made) == 1 for made in products.values())
-
-
-def test_too_much_general_text_is_refused(monkeypatch):
-  monkeypatch.setattr(world_words, 'GENERAL', ('On {day}, it rained.',))
-  assert len(world_text.general_sentences(7, seed=0)) == 7
-  with pytest.raises(ValueError, match='yield about 7 general'):
-    world_text.general_sentences(8, seed=0)
 
 
 def test_default_sizes_are_those_of_the_goal():
