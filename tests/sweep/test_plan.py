@@ -18,11 +18,11 @@ from tests.support import tiny_run
 
 @pytest.fixture
 def config(tmp_path):
-  """A function that writes a config file with this sweep; gives its name."""
+  """Returns a function that writes a config file and returns its name."""
 
-  def write(source, **changes):
-    path = tiny_run.write_config(tmp_path, **changes)
-    path.write_text(f'{path.read_text()}\n\n{source}')
+  def write(sweep):
+    path = tiny_run.write_config(tmp_path)
+    path.write_text(f'{path.read_text()}\n\n{sweep}')
     return str(path)
 
   return write
@@ -33,23 +33,18 @@ def points_of(file, *overrides):
   return sweep_plan.expand(file, command_line.parse(argv).config)[0]
 
 
-def refusal(file):
-  with pytest.raises(schema.UserError) as error:
-    points_of(file)
-  assert '\n' not in str(error.value)
-  return str(error.value)
-
-
 def test_points_are_the_config_with_their_overrides(config):
   file = config("""
 def sweep(add):
   add('plain', {})
-  add('fast', {'method.learning_rate': 9, 'seed': 5, 'background': None,
-               'method.ranking': 'tf'}, method='tf', panels=('a', 'b'), x='9',
-      tuned=7)
+  add('fast', {'method.name': 'sparse_memory', 'method.learning_rate': 9,
+               'method.ranking': 'tf', 'seed': 5, 'background': None},
+      method='tf', panels=('a', 'b'), x='9', tuned=7)
+  add('lora', {'method.rank': 3, 'method.name': 'lora'})
 """)
-  plain, fast = points_of(file)
+  plain, fast, lora = points_of(file)
   assert plain.experiment.method.learning_rate == 3.0
+  assert plain.experiment.method.t == 7  # as the config file says
   assert (plain.index, plain.name, plain.overrides) == (0, 'plain', {})
   assert (plain.method, plain.panels) == ('sparse_memory', ('front',))
   assert (plain.x, plain.tuned) == (None, None)
@@ -64,18 +59,9 @@ def sweep(add):
   )
   assert (fast.method, fast.panels) == ('tf', ('a', 'b'))
   assert (fast.x, fast.tuned) == ('9', 7)
-
-
-def test_another_method_starts_from_its_own_defaults(config):
-  file = config("""
-def sweep(add):
-  add('lora', {'method.rank': 3, 'method.name': 'lora'})
-  add('sparse', {'method.name': 'sparse_memory'})
-""")
-  lora, sparse = points_of(file)
+  # Another method starts from its own defaults.
   assert lora.experiment.method == type(lora.experiment.method)(rank=3)
   assert lora.method == 'lora'
-  assert sparse.experiment.method.t == 7  # as the config file says
 
 
 def test_the_command_line_comes_before_the_points(config):
@@ -112,29 +98,20 @@ def sweep(add):
 
 
 @pytest.mark.parametrize(
-  ('colon', 'names'), [('', ['a']), (':a', ['a']), (':b', ['b'])]
+  ('sweep', 'colon', 'name'),
+  [
+    ("(add, variant='a'): add(variant, {})", '', 'a'),
+    ("(add, variant='a'): add(variant, {})", ':b', 'b'),
+    ("(add): add('one', {})", ':any', 'one'),
+  ],
 )
-def test_a_variant_reaches_the_sweep(config, colon, names):
-  file = config("""
-VARIANTS = ('a', 'b')
+def test_a_variant_reaches_a_sweep_that_takes_one(config, sweep, colon, name):
+  file = config(f"""
 plain = get_config
-
-def get_config(variant='a'):
-  return plain()
-
-def sweep(add, variant='a'):
-  add(variant, {})
+get_config = lambda variant='a': plain()
+def sweep{sweep}
 """)
-  assert [p.name for p in points_of(file + colon)] == names
-
-
-def test_a_sweep_may_ignore_the_variant(config):
-  file = config("""
-plain = get_config
-get_config = lambda variant: plain()
-sweep = lambda add: add('one', {})
-""")
-  assert [p.name for p in points_of(f'{file}:any')] == ['one']
+  assert [p.name for p in points_of(file + colon)] == [name]
 
 
 def test_the_plan_can_be_recorded(config, tmp_path):
@@ -144,19 +121,18 @@ sweep = lambda add: add('one', {'model.memory_layers': (0,)}, x=1)
 """)
   points, report = sweep_plan.expand(file, config_file.load(file))
   atomic.write_json(tmp_path / 'a', sweep_plan.record(file, points, report))
+  point = {
+    'index': 0,
+    'name': 'one',
+    'overrides': {'model.memory_layers': [0]},
+    'method': 'sparse_memory',
+    'panels': ['front'],
+    'x': 1.0,
+    'tuned': None,
+  }
   assert json.loads((tmp_path / 'a').read_text()) == {
     'config_file': file,
-    'points': [
-      {
-        'index': 0,
-        'name': 'one',
-        'overrides': {'model.memory_layers': [0]},
-        'method': 'sparse_memory',
-        'panels': ['front'],
-        'x': 1.0,
-        'tuned': None,
-      }
-    ],
+    'points': [point],
     'report': {'title': 'Rates', 'headline': ['full', 'lora']},
   }
 
@@ -169,54 +145,55 @@ sweep = lambda add: add('one', {'model.memory_layers': (0,)}, x=1)
     ('def sweep(add): pass', ['adds no point']),
     ('def sweep(add, variant): pass', ['needs a variant']),
     ('def sweep(add):\n  1 / 0', ['sweep of', 'ZeroDivisionError', '(line']),
-    ("sweep = lambda add: add('a', {}, panel=3)", ['TypeError', "'panel'"]),
     ("sweep = lambda add: [add('a', {}), add('a', {})]", ["named 'a'"]),
-    ("sweep = lambda add: add('a/b', {})", ["'a/b'", 'a folder']),
-    ("sweep = lambda add: add('..', {})", ["'..'", 'a folder']),
-    ("sweep = lambda add: add('', {})", ["''", 'a folder']),
-    ('sweep = lambda add: add(7, {})', ['point 7', 'a folder']),
-    ("sweep = lambda add: add('a' * 201, {})", ['cannot be a folder']),
-    ("sweep = lambda add: add('a', 3)", ["point 'a'", 'a dict such as']),
-    (
-      "sweep = lambda add: add('a', {}, panels='front')",
-      ["point 'a': panels", 'a list'],
-    ),
-    ("sweep = lambda add: add('a', {}, x=[])", ["point 'a': x", 'a number']),
-    (
-      "sweep = lambda add: add('a', {}, tuned=1.5)",
-      ["point 'a': tuned", 'a whole number'],
-    ),
-    (
-      "sweep = lambda add: add('a', {'metod.t': 3})",
-      ["point 'a'", 'config.metod.t', 'did you mean config.method.t?'],
-    ),
-    (
-      "sweep = lambda add: add('a', {'method.name': 'lorra'})",
-      ["point 'a'", 'config.method.name', "did you mean 'lora'?"],
-    ),
-    (
-      "sweep = lambda add: add('a', {'method.name': 'lora', 'method.t': 3})",
-      ["point 'a'", 'unknown key config.method.t'],
-    ),
-    (
-      "sweep = lambda add: add('a', {'method.t': 50})",
-      ["point 'a'", 'config.method.t = 50 is more than the 49 slots'],
-    ),
-    (
-      "sweep = lambda add: add('a', {'method.t': 'many'})",
-      ["point 'a'", 'config.method.t must be a whole number'],
-    ),
-    (
-      "sweep = lambda add: add('a', {'stream': None})",
-      ["point 'a'", 'config.stream is missing'],
-    ),
     ("REPORT = 3\nsweep = lambda add: add('a', {})", ['REPORT', 'a dict']),
   ],
 )
 def test_a_mistake_is_one_line(config, source, parts):
-  said = refusal(config(source))
-  for part in parts:
-    assert part in said
+  with pytest.raises(schema.UserError) as error:
+    points_of(config(source))
+  assert '\n' not in str(error.value)
+  assert [part for part in parts if part not in str(error.value)] == []
+
+
+@pytest.mark.parametrize(
+  ('point', 'parts'),
+  [
+    ("'a', {}, panel=3", ['TypeError', "'panel'"]),
+    ("'a/b', {}", ["'a/b'", 'a folder']),
+    ("'..', {}", ["'..'", 'a folder']),
+    ("'', {}", ["''", 'a folder']),
+    ('7, {}', ['point 7', 'a folder']),
+    ("'a' * 201, {}", ['cannot be a folder']),
+    ("'a', 3", ["point 'a'", 'a dict such as']),
+    ("'a', {}, panels='front'", ["point 'a': panels", 'a list']),
+    ("'a', {}, x=[]", ["point 'a': x", 'a number']),
+    ("'a', {}, tuned=1.5", ["point 'a': tuned", 'a whole number']),
+    (
+      "'a', {'metod.t': 3}",
+      ["point 'a'", 'config.metod.t', 'did you mean config.method.t?'],
+    ),
+    (
+      "'a', {'method.name': 'lorra'}",
+      ["point 'a'", 'config.method.name', "did you mean 'lora'?"],
+    ),
+    (
+      "'a', {'method.name': 'lora', 'method.t': 3}",
+      ["point 'a'", 'unknown key config.method.t'],
+    ),
+    (
+      "'a', {'method.t': 50}",
+      ["point 'a'", 'config.method.t = 50 is more than the 49 slots'],
+    ),
+    (
+      "'a', {'method.t': 'many'}",
+      ["point 'a'", 'config.method.t must be a whole number'],
+    ),
+    ("'a', {'stream': None}", ["point 'a'", 'config.stream is missing']),
+  ],
+)
+def test_a_mistake_in_a_point_is_one_line(config, point, parts):
+  test_a_mistake_is_one_line(config, f'sweep = lambda add: add({point})', parts)
 
 
 @pytest.mark.parametrize(
@@ -249,17 +226,10 @@ def sweep(add):
   add('short', {'seed': 2, 'method.t': 3, 'stream.max_documents': 1})
 """)
   points = points_of(file)
-  assert [p.name for p in sweep_plan.in_order(points)] == [
-    'seed=2,t=3,rate=1',
-    'seed=2,t=3,rate=2',
-    'seed=2,t=5,rate=1',
-    'seed=2,t=5,rate=2',
-    'short',
-    'seed=0,t=3,rate=1',
-    'seed=0,t=3,rate=2',
-    'seed=0,t=5,rate=1',
-    'seed=0,t=5,rate=2',
-  ]
+  seed_2 = [f'seed=2,t={t},rate={rate}' for t in (3, 5) for rate in (1, 2)]
+  seed_0 = [name.replace('seed=2', 'seed=0') for name in seed_2]
+  found = [p.name for p in sweep_plan.in_order(points)]
+  assert found == [*seed_2, 'short', *seed_0]
   tasks = sweep_plan.make_tasks(points)
   assert list(tasks) == [sweep_plan.task_key(points[0])]
 
@@ -270,10 +240,9 @@ def test_states(config, tmp_path):
   folder = sweep_plan.folder_of(tmp_path, point)
   folder.mkdir(parents=True)
   assert sweep_plan.state_of(tmp_path, point) == 'to do'
-  (folder / 'error.txt').touch()
-  assert sweep_plan.state_of(tmp_path, point) == 'failed'
-  (folder / 'results.json').touch()
-  assert sweep_plan.state_of(tmp_path, point) == 'done'
+  for name, state in (('error.txt', 'failed'), ('results.json', 'done')):
+    (folder / name).touch()
+    assert sweep_plan.state_of(tmp_path, point) == state
 
 
 def test_panels_without_points_are_left_out_of_the_report(config):
@@ -309,15 +278,12 @@ def test_settings_come_from_a_grid_on_another_seed():
   def settings(point):
     return dataclasses.replace(point.experiment.method, learning_rate=1.0)
 
-  tried = {}
-  for point in pareto('validation'):
-    tried.setdefault(point.method, []).append(point)
   reported = [p for p in pareto('reported') if 'front' in p.panels]
   seeds = {point.experiment.seed for point in reported}
   for point in reported:
     if point.method == 'in_context':  # has no settings
       continue
-    grid = tried[point.method]
+    grid = [p for p in pareto('validation') if p.method == point.method]
     assert settings(point) in map(settings, grid)
     assert point.tuned == len(grid)
     assert seeds.isdisjoint(p.experiment.seed for p in grid)
