@@ -25,18 +25,14 @@ def sections_of(section):
 
 DATA = [
   {'kind': 'world', 'num_known': 13},
+  {'kind': 'facts', 'data_dir': 'x'},
   *(
     {'kind': kind, 'data_dir': 'x', 'documents_file': 'y'}
     for kind in ('squad', 'jsonl', 'simpleqa')
   ),
-  {'kind': 'facts', 'data_dir': 'x'},
 ]
-SCALING = {
-  'factor': 8,
-  'low_freq_factor': 1,
-  'high_freq_factor': 4,
-  'original_max_position_embeddings': 32,
-}
+SCALING = {'factor': 8, 'low_freq_factor': 1, 'high_freq_factor': 4}
+SCALING['original_max_position_embeddings'] = 32
 
 
 @pytest.mark.parametrize(

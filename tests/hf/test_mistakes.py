@@ -55,40 +55,16 @@ def in_index(folder, name, file):
   path.write_text(json.dumps(index))
 
 
-def truncate(folder):
-  data = (folder / SHARD).read_bytes()
-  (folder / SHARD).write_bytes(data[:-7])
-
-
-def empty(folder):
-  (folder / SHARD).write_bytes(b'')
-
-
-def remove_shard(folder):
-  (folder / SHARD).unlink()
-
-
-def remove_tensor(folder):
-  change_tensors(folder, lambda tensors: tensors.pop(UP))
-
-
 def remove_tensor_everywhere(folder):
-  remove_tensor(folder)
+  change_tensors(folder, lambda tensors: tensors.pop(UP))
   in_index(folder, UP, None)
 
 
-def to(dtype):
-  def change(tensors):
-    tensors[UP] = tensors[UP].astype(dtype)
-
-  return lambda folder: change_tensors(folder, change)
-
-
-def reshape(folder):
-  def change(tensors):
-    tensors[UP] = np.ascontiguousarray(tensors[UP].T)
-
-  change_tensors(folder, change)
+def change_up(change):
+  """Returns a function that replaces UP by what `change` makes of it."""
+  return lambda folder: change_tensors(
+    folder, lambda tensors: tensors.update({UP: change(tensors[UP])})
+  )
 
 
 def add(name, array):
@@ -99,21 +75,13 @@ def add(name, array):
   return change
 
 
-def twice(folder):
+def in_both(folder):
   tensors = safetensors.numpy.load_file(folder / SHARD)
   change_tensors(folder, lambda t: t.update({UP: tensors[UP]}), FIRST)
 
 
-def outside(folder):
-  in_index(folder, UP, '../model.safetensors')
-
-
-def no_index(folder):
-  (folder / hf_files.INDEX).write_text('{"weight_map": []}')
-
-
-def no_weights(folder):
-  (folder / hf_files.INDEX).unlink()
+def cut(folder, size):
+  (folder / SHARD).write_bytes((folder / SHARD).read_bytes()[:size])
 
 
 WHERE = rf'model/{SHARD}'
@@ -122,36 +90,55 @@ WHERE = rf'model/{SHARD}'
 @pytest.mark.parametrize(
   ('damage', 'match'),
   [
-    (truncate, rf'{WHERE} is truncated or damaged: .*; expected a complete'),
-    (empty, rf'{WHERE} is truncated or damaged'),
-    (remove_shard, rf'{WHERE} is missing'),
-    (remove_tensor, rf'{WHERE}: {UP} is missing, but is in .*index.json'),
+    (
+      lambda folder: cut(folder, -7),
+      rf'{WHERE} is truncated or damaged: .*; expected a complete',
+    ),
+    (lambda folder: cut(folder, 0), rf'{WHERE} is truncated or damaged'),
+    (lambda folder: (folder / SHARD).unlink(), rf'{WHERE} is missing'),
+    (
+      lambda folder: change_tensors(folder, lambda tensors: tensors.pop(UP)),
+      rf'{WHERE}: {UP} is missing, but is in .*index.json',
+    ),
     (
       remove_tensor_everywhere,
       rf'{hf_files.INDEX}: {UP} is missing; .* of shape \(23, 16\)',
     ),
-    (to('float64'), rf'{WHERE}: {UP} is F64; expected F32 or BF16 or F16'),
-    (to('int32'), rf'{WHERE}: {UP} is I32; expected F32 or BF16 or F16'),
+    *(
+      (
+        change_up(lambda array, name=name: array.astype(name)),
+        rf'{WHERE}: {UP} is {short}; expected F32 or BF16 or F16',
+      )
+      for name, short in (('float64', 'F64'), ('int32', 'I32'))
+    ),
     (
-      reshape,
+      change_up(lambda array: np.ascontiguousarray(array.T)),
       rf'{WHERE}: {UP} has shape \(16, 23\); expected \(23, 16\)',
     ),
+    *(
+      (
+        add(name, np.ones(shape, np.float32)),
+        rf'{WHERE}: {name} is not in the model',
+      )
+      for name, shape in (
+        ('model.layers.1.self_attn.q_proj.bias', 32),
+        ('model.layers.2.mlp.up_proj.weight', 2),
+        ('lm_head.weight', (29, 16)),
+      )
+    ),
+    (in_both, rf'{WHERE}: {UP} is also in {FIRST}'),
     (
-      add('model.layers.1.self_attn.q_proj.bias', np.ones(32, np.float32)),
-      rf'{WHERE}: model.layers.1.self_attn.q_proj.bias is not in the model',
+      lambda folder: in_index(folder, UP, '../model.safetensors'),
+      r'index.json is damaged; expected a weight_map',
     ),
     (
-      add('model.layers.2.mlp.up_proj.weight', np.ones(2, np.float32)),
-      rf'{WHERE}: model.layers.2.mlp.up_proj.weight is not in the model',
+      lambda folder: (folder / hf_files.INDEX).write_text('{"weight_map": []}'),
+      r'index.json is damaged; expected a weight_map',
     ),
     (
-      add('lm_head.weight', np.ones((29, 16), np.float32)),
-      rf'{WHERE}: lm_head.weight is not in the model',
+      lambda folder: (folder / hf_files.INDEX).unlink(),
+      r'has neither model.safetensors nor .*index.json',
     ),
-    (twice, rf'{WHERE}: {UP} is also in {FIRST}'),
-    (outside, r'index.json is damaged; expected a weight_map'),
-    (no_index, r'index.json is damaged; expected a weight_map'),
-    (no_weights, r'has neither model.safetensors nor .*index.json'),
   ],
 )
 def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
@@ -161,13 +148,8 @@ def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
 
 def test_what_config_and_embeddings_tell_already_may_be_there(folder):
   expected = hf_folders.bits_of(hf.load_model(folder))
-  [file] = {
-    folder / name
-    for tensor, name in json.loads((folder / hf_files.INDEX).read_text())[
-      'weight_map'
-    ].items()
-    if tensor == 'model.embed_tokens.weight'
-  }
+  index = json.loads((folder / hf_files.INDEX).read_text())
+  file = folder / index['weight_map']['model.embed_tokens.weight']
   table = safetensors.numpy.load_file(file)['model.embed_tokens.weight']
   add('lm_head.weight', table)(folder)
   frequencies = np.ones(4, np.float16)
@@ -175,6 +157,7 @@ def test_what_config_and_embeddings_tell_already_may_be_there(folder):
   assert hf_folders.bits_of(hf.load_model(folder)) == expected
 
 
+WINDOW = {'use_sliding_window': True}
 YARN = {'rope_type': 'yarn', 'factor': 4.0, 'rope_theta': 1e4}
 LLAMA_3 = {
   'rope_type': 'llama3',
@@ -206,11 +189,7 @@ LLAMA_3 = {
     ({'mlp_bias': True}, r'mlp_bias = True is not supported; expected False'),
     ({'sliding_window': 32}, r'sliding_window = 32 .* expected none in use'),
     (
-      {
-        'model_type': 'qwen2',
-        'use_sliding_window': True,
-        'max_window_layers': 1,
-      },
+      {'model_type': 'qwen2', 'max_window_layers': 1} | WINDOW,
       r'sliding_window = None is not supported; expected none in use',
     ),
     (
@@ -219,30 +198,29 @@ LLAMA_3 = {
     ),
     ({'quantization_config': {'bits': 4}}, r'quantization_config = .*bits'),
     (
-      {'rope_parameters': YARN},
-      r"rope_parameters.rope_type = 'yarn' .* expected 'default' or 'llama3'",
-    ),
-    (
       {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
       r"rope_scaling.rope_type = 'linear' is not supported",
     ),
-    (
-      {'rope_parameters': {'partial_rotary_factor': 0.5}},
-      r'rope_parameters.partial_rotary_factor = 0.5 .* expected 1.0',
-    ),
-    (
-      {'rope_parameters': {'full_attention': {}}},
-      r"rope_parameters.full_attention is not .* rope_type = 'default'",
-    ),
-    (
-      {'rope_parameters': LLAMA_3},
-      r'rope_parameters.high_freq_factor must be above',
-    ),
-    (
-      {'rope_parameters': {'rope_type': 'llama3', 'factor': 8.0}},
-      r'rope_parameters.low_freq_factor is missing',
-    ),
     ({'rope_parameters': 3}, r'rope_parameters must be a section, not 3'),
+    *(
+      ({'rope_parameters': rope}, rf'rope_parameters.{match}')
+      for rope, match in (
+        (YARN, r"rope_type = 'yarn' .* expected 'default' or 'llama3'"),
+        (
+          {'partial_rotary_factor': 0.5},
+          r'partial_rotary_factor = 0.5 .* expected 1.0',
+        ),
+        (
+          {'full_attention': {}},
+          r"full_attention is not .* rope_type = 'default'",
+        ),
+        (LLAMA_3, r'high_freq_factor must be above'),
+        (
+          {'rope_type': 'llama3', 'factor': 8.0},
+          r'low_freq_factor is missing',
+        ),
+      )
+    ),
     ({'hidden_size': None}, r'hidden_size is missing'),
     ({'hidden_size': 'big'}, r"hidden_size must be a whole number, not 'big'"),
     ({'num_attention_heads': 3}, r'num_kv_heads must divide num_heads = 3'),
@@ -260,8 +238,8 @@ def test_unsupported_settings_are_named(folder, changes, match, monkeypatch):
   'unused',
   [
     {'sliding_window': 32},
-    {'use_sliding_window': True, 'max_window_layers': 2},
-    {'use_sliding_window': True, 'layer_types': ['full_attention'] * 2},
+    {'max_window_layers': 2} | WINDOW,
+    {'layer_types': ['full_attention'] * 2} | WINDOW,
   ],
 )
 def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
@@ -272,15 +250,14 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
 
 
 def test_no_folder_no_config_no_json(folder, monkeypatch):
-  refused(
-    folder.parent / 'modle',
-    r'does not exist; did you mean .*/model\?',
-    monkeypatch,
-  )
-  (folder / 'config.json').write_text('{"model_type": ')
-  refused(folder, r'config.json is no JSON: ', monkeypatch)
-  (folder / 'config.json').write_text('[]')
-  refused(folder, r'config.json must hold an object', monkeypatch)
+  match = r'does not exist; did you mean .*/model\?'
+  refused(folder.parent / 'modle', match, monkeypatch)
+  for text, match in (
+    ('{"model_type": ', 'is no JSON: '),
+    ('[]', 'must hold an object'),
+  ):
+    (folder / 'config.json').write_text(text)
+    refused(folder, f'config.json {match}', monkeypatch)
   (folder / 'config.json').unlink()
   refused(folder, r'config.json is missing, so .* is no Hugging', monkeypatch)
 
@@ -302,14 +279,14 @@ def test_a_memory_that_is_not_described(folder, metadata, match, monkeypatch):
   refused(folder, match, monkeypatch)
 
 
-def files_in(folder):
-  return sorted(p for p in folder.rglob('*') if p.is_file())
+def contents(folder):
+  return {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
 
 
 def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
   model = hf_folders.memory_model('replace')
   hf.save_model(model, tmp_path / 'a')
-  before = {file: file.read_bytes() for file in files_in(tmp_path)}
+  before = contents(tmp_path)
   with pytest.raises(schema.UserError, match=r'a/config.json exists already'):
     hf.save_model(model, tmp_path / 'a')
   save_file = safetensors.numpy.save_file
@@ -324,20 +301,23 @@ def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
     schema.UserError, match=r'b cannot be written: .*No space left'
   ):
     hf.save_model(model, tmp_path / 'b')
-  assert {file: file.read_bytes() for file in files_in(tmp_path)} == before
+  assert contents(tmp_path) == before
 
 
 def test_a_model_that_no_checkpoint_can_hold(tmp_path):
-  both = decoders.make_model(qkv_bias=True, qk_norm=True)
-  with pytest.raises(schema.UserError, match=r'qkv_bias and qk_norm are both'):
-    hf.save_model(both, tmp_path / 'a')
   more = decoders.make_model()
   more.blocks[0].mlp.adapter = nnx.Param(jnp.ones(3))
-  with pytest.raises(
-    schema.UserError, match=r'blocks.0.mlp.adapter has no place in a Hugging'
+  for model, match in (
+    (
+      decoders.make_model(qkv_bias=True, qk_norm=True),
+      'qkv_bias and qk_norm are both',
+    ),
+    (more, r'blocks.0.mlp.adapter has no place in a Hugging'),
+    (
+      decoders.make_model(dtype=jnp.float8_e5m2),
+      r'model of float8_e5m2 cannot',
+    ),
   ):
-    hf.save_model(more, tmp_path / 'a')
-  odd = decoders.make_model(dtype=jnp.float8_e5m2)
-  with pytest.raises(schema.UserError, match=r'model of float8_e5m2 cannot'):
-    hf.save_model(odd, tmp_path / 'a')
+    with pytest.raises(schema.UserError, match=match):
+      hf.save_model(model, tmp_path / 'a')
   assert not (tmp_path / 'a').exists()
