@@ -196,8 +196,13 @@ def tpu(topology: str) -> list[jax.Device]:
   # Do not lock a TPU that other processes use.
   os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   jax.config.update('jax_platforms', 'cpu')
+  # A host has four chips by default, and libtpu refuses fewer.
+  one_chip = topology.endswith(':1x1')
+  bounds = {'chips_per_host_bounds': [1, 1, 1]} if one_chip else {}
   try:
-    found = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+    found = topologies.get_topology_desc(
+      platform='tpu', topology_name=topology, **bounds
+    )
   except jax.errors.JaxRuntimeError as error:
     raise schema.UserError(
       f'--topology={topology} is unknown; v5e:1x1, v5p:2x2x1 and v6e:1x1'
