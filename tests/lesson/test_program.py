@@ -122,12 +122,15 @@ def test_merged_lessons(root, tmp_path, capsys):
   assert checksums(tmp_path / 'back') == checksums(root / 'base')
 
 
-def write_wrong_lessons(root, folder):
-  """Writes `cut`, a damaged file, and `other`, a lesson of another base."""
+@pytest.fixture(scope='module')
+def wrong(root, tmp_path_factory):
+  """A folder with `cut`, a damaged file, and `other`, of another base."""
+  folder = tmp_path_factory.mktemp('wrong')
   whole = (root / 'a.safetensors').read_bytes()
   (folder / 'cut').write_bytes(whole[:-7])
   lesson_a = lesson_file.read(root / 'a.safetensors')
   lesson_file.write(folder / 'other', dataclasses.replace(lesson_a, base='x'))
+  return folder
 
 
 @pytest.mark.parametrize(
@@ -137,23 +140,20 @@ def write_wrong_lessons(root, folder):
     ('show', 'the following arguments are required: files'),
     ('show ROOT/aa.safetensors', 'did you mean ROOT/a.safetensors?'),
     ('show HERE/cut', 'HERE/cut is damaged or not a lesson'),
-    ('merge ROOT/a.safetensors HERE/other --out=HERE/x', 'another base: x'),
+    ('merge A HERE/other --out=HERE/x', 'another base: x'),
     (
       'apply HERE/other --model=ROOT/base --out=HERE/x',
       'HERE/other: the lesson is of another base: x',
     ),
     ('apply HERE/cut --model=ROOT/base --out=HERE/x', 'damaged or not a'),
-    ('apply ROOT/a.safetensors --model=ROOT --out=HERE/x', 'holds no model'),
-    (
-      'merge ROOT/a.safetensors ROOT/a.safetensors --out=HERE/x',
-      'is the same lesson as ROOT/a.safetensors',
-    ),
-    ('merge ROOT/a.safetensors --out=ROOT/b.safetensors', 'exists'),
-    ('merge ROOT/a.safetensors --out=HERE/no/x', 'there is no folder HERE/no'),
+    ('apply A --model=ROOT --out=HERE/x', 'holds no model'),
+    ('merge A A --out=HERE/x', 'is the same lesson as A'),
+    ('merge A --out=ROOT/b.safetensors', 'exists'),
+    ('merge A --out=HERE/no/x', 'there is no folder HERE/no'),
     ('save --workdir=ROOT/rnu --out=HERE/x', 'did you mean ROOT/run?'),
     ('save --out=HERE/x', 'required: --workdir'),
     ('save --wokdir=ROOT/run --out=HERE/x', "did you mean '--workdir'?"),
-    ('show ROOT/a.safetensors --uot=x', "did you mean '--out'?"),
+    ('show A --uot=x', "did you mean '--out'?"),
     (
       'ask --workdir=ROOT/run --lesson=HERE/other x?',
       'other: the lesson is of another base: x',
@@ -162,19 +162,21 @@ def write_wrong_lessons(root, folder):
   ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-  argv, message, root, tmp_path, capsys
+  argv, message, root, wrong, capsys
 ):
-  write_wrong_lessons(root, tmp_path)
-  for name, folder in (('ROOT', str(root)), ('HERE', str(tmp_path))):
-    argv, message = argv.replace(name, folder), message.replace(name, folder)
-  before = train_runs.files(tmp_path)
+  paths = {'A': root / 'a.safetensors', 'ROOT': root, 'HERE': wrong}
+  argv, message = (
+    re.sub(r'\b(A|ROOT|HERE)\b', lambda found: str(paths[found[0]]), text)
+    for text in (argv, message)
+  )
+  before = train_runs.files(wrong)
   if argv.startswith('ask '):
     assert program.run(ask.main, argv.split()[1:]) == 2
   else:
     assert lesson(*argv.split()) == 2
   line = capsys.readouterr().err.splitlines()[-1]  # ask says where its base is
   assert message in line
-  assert train_runs.files(tmp_path) == before
+  assert train_runs.files(wrong) == before
 
 
 @pytest.mark.parametrize(
@@ -220,6 +222,8 @@ def test_questions_are_read_from_the_input(root, capsys, monkeypatch):
   monkeypatch.setattr('sys.stdin', typed)
   monkeypatch.setattr(ask, 'lines', lambda models, text: [f'asked: {text}'])
   argv = [f'--workdir={root}/run', f'--lesson={root}/a.safetensors']
+  assert program.run(ask.main, [argv[0], ' ']) == 2
+  assert 'the question is empty' in capsys.readouterr().err
   assert program.run(ask.main, argv) == 0
   asked = re.findall('asked: (.*)', capsys.readouterr().out)
   assert asked == ['Where is it?', 'It is in']
@@ -231,11 +235,6 @@ def test_shares_sum_the_weights_of_each_slot():
   slots, shares = ask._shares(slot_ids, weights)
   assert slots.tolist() == [3, 5, 9]
   np.testing.assert_allclose(shares, [0.625, 0.25, 0.125])
-
-
-def test_an_empty_question(root, capsys):
-  assert program.run(ask.main, [f'--workdir={root}/run', ' ']) == 2
-  assert 'the question is empty' in capsys.readouterr().err
 
 
 def test_a_run_as_a_hugging_face_folder(root, learned_run, tmp_path, capsys):

@@ -39,11 +39,18 @@ def assert_same(one, other):
     assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def assert_restores(folder, step, tree):
+  like = jax.tree.map(jnp.zeros_like, tree)
+  found, restored = checkpoint.restore_newest(folder, like)
+  assert found == step
+  assert_same(restored, tree)
+
+
 def like():
   return jax.tree.map(jnp.zeros_like, make_tree())
 
 
-def names(folder):
+def names_in(folder):
   """Returns the names in a folder, steps in order."""
   return sorted((p.name for p in folder.iterdir()), key=lambda n: (len(n), n))
 
@@ -67,13 +74,11 @@ def test_bits_come_back_and_the_newest_two_steps_are_kept(
   folder = pathlib.Path('steps')  # Orbax itself wants absolute ones
   for steps in ((2,), (2, 10), (10, 11)):
     checkpoint.save(folder, steps[-1], make_tree(seed=steps[-1]))
-    assert names(folder) == list(map(str, steps))
-  step, tree = checkpoint.restore_newest(folder, like())
-  assert step == 11
-  assert_same(tree, make_tree(seed=11))
+    assert names_in(folder) == list(map(str, steps))
+  assert_restores(folder, 11, make_tree(seed=11))
   # An existing step is complete and stays unchanged.
   checkpoint.save(folder, 11, make_tree(seed=5))
-  assert_same(checkpoint.restore_newest(folder, like())[1], make_tree(seed=11))
+  assert_restores(folder, 11, make_tree(seed=11))
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path):
@@ -84,49 +89,36 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path):
   half = folder / '3.partial' / 'arrays.orbax-checkpoint-tmp'
   (half / 'state').mkdir(parents=True)
   (half / 'state' / 'manifest.ocdbt').write_bytes(b'half')
-  step, tree = checkpoint.restore_newest(folder, like())
-  assert step == 2
-  assert_same(tree, make_tree())
+  assert_restores(folder, 2, make_tree())
   checkpoint.save(folder, 3, make_tree(seed=1))
-  assert names(folder) == ['2', '3']
+  assert names_in(folder) == ['2', '3']
   # Killed after writing, before the older ones were dropped.
   shutil.copytree(tmp_path / '2', folder / '1')
-  step, tree = checkpoint.restore_newest(folder, like())
-  assert step == 3
-  assert_same(tree, make_tree(seed=1))
+  assert_restores(folder, 3, make_tree(seed=1))
 
 
 def test_other_names_shapes_and_dtypes_are_refused_by_name(tmp_path):
   checkpoint.save(tmp_path, 7, make_tree())
-  params, moments, flags = like()
-  more = params | {'gate': jnp.zeros(3)}
-  assert 'it lacks 0.gate' in refusal(tmp_path, (more, moments, flags))
-  fewer = {'table': params['table']}
-  assert 'lacks 0.bias' in refusal(tmp_path, (fewer, moments, flags))
-  other = params | {'table': jnp.zeros((7, 6))}
-  said = refusal(tmp_path, (other, moments, flags))
-  assert '0.table is (7, 5), not (7, 6)' in said
-  other = params | {'bias': jnp.zeros(5, jnp.bfloat16)}
-  said = refusal(tmp_path, (other, moments, flags))
-  assert '0.bias is float32, not bfloat16' in said
+  params, *rest = like()
+  for other, message in (
+    (params | {'gate': jnp.zeros(3)}, 'it lacks 0.gate'),
+    ({'table': params['table']}, 'lacks 0.bias'),
+    (params | {'table': jnp.zeros((7, 6))}, '0.table is (7, 5), not (7, 6)'),
+    (
+      params | {'bias': jnp.zeros(5, jnp.bfloat16)},
+      '0.bias is float32, not bfloat16',
+    ),
+  ):
+    assert message in refusal(tmp_path, (other, *rest))
 
 
 def damage(path, how):
   """Flips a bit in the middle of a file, cuts it short or removes it."""
   content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 8 * (how == 'flipped')
+  path.write_bytes(content[:-5] if how == 'truncated' else content)
   if how == 'missing':
     path.unlink()
-    return
-  if how == 'truncated':
-    content = content[:-5]
-  else:
-    content[len(content) // 2] ^= 8
-  path.write_bytes(content)
-
-
-def largest_file(folder):
-  files = [path for path in folder.rglob('*') if path.is_file()]
-  return max(files, key=lambda path: path.stat().st_size)
 
 
 def messages(caplog):
@@ -167,9 +159,9 @@ def test_any_damaged_file_of_the_newest_step_means_the_one_before(
     if how != 'flipped':
       assert any(str(folder / name) in message for message in logged)
     # It is renamed, so the same step can be saved again.
-    assert sorted(p.name for p in folder.iterdir()) == ['6', '7.damaged']
+    assert names_in(folder) == ['6', '7.damaged']
     checkpoint.save(folder, 7, make_tree(seed=7))
-    assert_same(checkpoint.restore_newest(folder, like())[1], make_tree(seed=7))
+    assert_restores(folder, 7, make_tree(seed=7))
   assert went_back >= (1 if how == 'flipped' else len(names) - 1)
 
 
@@ -178,10 +170,9 @@ def test_a_flipped_bit_names_its_array(tmp_path, caplog):
   tree = {'table': jnp.asarray(numbers), 'bias': jnp.zeros(3)}
   for step in (1, 2):
     checkpoint.save(tmp_path, step, tree)
-  damage(largest_file(tmp_path / '2'), 'flipped')
-  step, found = checkpoint.restore_newest(tmp_path, tree)
-  assert step == 1
-  assert_same(found, tree)
+  files = [path for path in (tmp_path / '2').rglob('*') if path.is_file()]
+  damage(max(files, key=lambda path: path.stat().st_size), 'flipped')
+  assert_restores(tmp_path, 1, tree)
   assert any('array table' in message for message in messages(caplog))
 
 
@@ -192,7 +183,7 @@ def test_only_damaged_steps_are_an_error(tmp_path):
   said = refusal(tmp_path, like())
   assert 'nor is any of 1 older' in said
   assert said.count('\n') == 0
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['6', '7']
+  assert names_in(tmp_path) == ['6', '7']
 
 
 def test_another_owner_is_refused_by_name(tmp_path):
@@ -216,5 +207,5 @@ def test_a_save_that_fails_leaves_the_older_steps(tmp_path, monkeypatch):
     patch.setattr(manifest_lib.atomic, 'write_json', full)
     with pytest.raises(OSError, match='no room to save step 7'):
       checkpoint.save(tmp_path, 7, make_tree())
-  assert [p.name for p in tmp_path.iterdir()] == ['6']
-  assert_same(checkpoint.restore_newest(tmp_path, like())[1], make_tree(seed=6))
+  assert names_in(tmp_path) == ['6']
+  assert_restores(tmp_path, 6, make_tree(seed=6))

@@ -16,17 +16,17 @@ def write_some(folder, count):
       writer.write('pretrain', step=step, loss=jnp.float32(step))
 
 
+def steps_of(folder):
+  return [record['step'] for record in records_lib.read_records(folder)]
+
+
 def test_records_are_written_and_read(tmp_path):
   write_some(tmp_path, 3)
   write_some(tmp_path, 1)
+  assert steps_of(tmp_path) == [0, 1, 2, 0]
   records = records_lib.read_records(tmp_path)
-  assert [record['step'] for record in records] == [0, 1, 2, 0]
-  assert records[1] == {
-    'event': 'pretrain',
-    'time': 5.0,
-    'step': 1,
-    'loss': 1.0,
-  }
+  expected = {'event': 'pretrain', 'time': 5.0, 'step': 1, 'loss': 1.0}
+  assert records[1] == expected
 
 
 def test_a_record_can_be_read_at_once(tmp_path):
@@ -47,7 +47,7 @@ def test_a_partial_write_is_completed(tmp_path):
     writer._file = Slow()
     writer.write('stream', step=3)
     writer._file = file
-  assert records_lib.read_records(tmp_path)[0]['step'] == 3
+  assert steps_of(tmp_path) == [3]
 
 
 def test_a_file_cut_short_anywhere_loses_one_line(tmp_path):
@@ -59,8 +59,7 @@ def test_a_file_cut_short_anywhere_loses_one_line(tmp_path):
     path.write_bytes(whole[:length])
     assert len(records_lib.read_records(tmp_path)) == 2
     write_some(tmp_path, 1)
-    steps = [record['step'] for record in records_lib.read_records(tmp_path)]
-    assert steps == [0, 1, 0]
+    assert steps_of(tmp_path) == [0, 1, 0]
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
@@ -79,5 +78,4 @@ def test_truncate_cuts_from_the_first_match(tmp_path):
   with records_lib.MetricsWriter(tmp_path) as writer:
     writer.truncate(lambda record: record['step'] > 2)
     writer.write('stream', step=7)
-  steps = [record['step'] for record in records_lib.read_records(tmp_path)]
-  assert steps == [0, 1, 2, 7]
+  assert steps_of(tmp_path) == [0, 1, 2, 7]

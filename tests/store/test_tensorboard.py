@@ -17,9 +17,7 @@ from tests.support import tiny_run
 
 def points_of(workdir):
   """The (step, value, time) of every plot, in the order of the file."""
-  event_pb2 = pytest.importorskip(
-    'tensorboardX.proto.event_pb2', reason='tensorboardX is not installed'
-  )
+  event_pb2 = pytest.importorskip('tensorboardX.proto.event_pb2')
   [file] = (workdir / 'tensorboard').iterdir()
   data, points = file.read_bytes(), collections.defaultdict(list)
   while data:  # length, its checksum, the event, its checksum
@@ -34,7 +32,7 @@ def points_of(workdir):
 
 @pytest.fixture
 def write(tmp_path):
-  pytest.importorskip('tensorboardX', reason='tensorboardX is not installed')
+  pytest.importorskip('tensorboardX')
 
   def write(*steps, cut_after=None):
     with records_lib.MetricsWriter(
@@ -73,7 +71,7 @@ def test_a_resumed_run_repeats_no_point(tmp_path, write):
 
 @pytest.mark.parametrize('wanted', [True, False])
 def test_a_run_writes_them_if_asked(wanted, tmp_path, monkeypatch):
-  pytest.importorskip('tensorboardX', reason='tensorboardX is not installed')
+  pytest.importorskip('tensorboardX')
 
   def make_base(experiment, task, writer):
     writer.write('pretrain', step=5, loss=0.5)
