@@ -18,14 +18,15 @@ def question(fact, answer, *, seen=False):
 
 def find_facts(answers, questions):
   """The facts of a document with a text for each answer."""
-  texts = [
+  texts = tuple(
     task.Text(text=f'{i} is {answer}', answer=(5, 5 + len(answer)))
     for i, answer in enumerate(answers)
-  ]
-  one = task.Document(
-    id='Ada', augmentations=tuple(texts), questions=tuple(questions), texts=()
   )
-  return core_sets.find_facts(one)
+  return core_sets.find_facts(
+    task.Document(
+      id='Ada', augmentations=texts, questions=tuple(questions), texts=()
+    )
+  )
 
 
 def reads(text, slot_ids, **spans):
@@ -52,9 +53,7 @@ def test_facts_are_found_by_their_answers():
   assert (home.name, home.texts) == ('home', (0, 2))
   assert (field.name, field.texts) == ('field', (1, 3))
   assert home.question is asked[1]  # the unseen phrasing
-
-
-def test_facts_with_one_answer_cannot_be_told_apart():
+  # Facts with one answer cannot be told apart.
   asked = [question('home', 'Lisbon'), question('work', 'Lisbon')]
   (whole,) = find_facts(['Lisbon', 'Lisbon'], asked)
   assert (whole.name, whole.texts) == ('Ada', (0, 1))

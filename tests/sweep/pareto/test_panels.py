@@ -40,15 +40,14 @@ def test_lines_follow_the_order_and_share_its_reach():
 
 
 def test_a_line_that_was_not_measured_has_no_place():
-  rows = line('a', (0.5, 0.2), panels=['p']) + [
-    row('b', 0, None, None, panels=['p'])
-  ]
+  rows = line('a', (0.5, 0.2), panels=['p'])
+  rows.append(row('b', 0, None, None, panels=['p']))
   panel = {'order': ('a', 'b'), 'line_labels': {'b': 'the other'}}
   found = analyse(rows, panels={'p': panel})['panels']['p']
   assert found['recall'] == 0.5
-  assert found['lines'][1]['label'] == 'the other'
-  assert found['lines'][1]['drop_mean'] is None
-  assert found['lines'][1]['hypervolume']['mean'] is None
+  other = found['lines'][1]
+  assert other['label'] == 'the other'
+  assert other['drop_mean'] is other['hypervolume']['mean'] is None
 
 
 def test_points_of_panels_stay_out_of_the_comparison():
@@ -58,19 +57,13 @@ def test_points_of_panels_stay_out_of_the_comparison():
 
 
 def test_a_sweep_goes_by_x():
+  measured = ((1000, 0.9, 0.03), (10, 0.2, 0.01), (3000, 0.9, 0.33))
   rows = [
     row('sparse_memory', seed, recall, drop, x=t, panels=['t', 'front'])
     for seed in (0, 1)
-    for t, recall, drop in [
-      (1000, 0.9, 0.03),
-      (10, 0.2, 0.01),
-      (3000, 0.9, 0.33),
-      (None, 0.5, 0.5),
-    ]
+    for t, recall, drop in (*measured, (None, 0.5, 0.5))
   ]
-  found = analyse(rows)
-  panel = found['panels']['t']
-  assert panel['kind'] == 'front'  # one has no x
+  assert analyse(rows)['panels']['t']['kind'] == 'front'  # one has no x
   found = analyse(rows, panels={'t': {'kind': 'sweep', 'x_label': 't'}})
   (line_,) = found['panels']['t']['lines']
   assert [point['x'] for point in line_['points']] == [10, 1000, 3000]
@@ -88,9 +81,8 @@ def test_lines_of_a_single_method_are_told_apart_by_x():
 
 
 def test_a_setting_can_place_the_points_of_a_panel():
-  rows = line('sparse_memory', (0.4, 0.1), (0.6, 0.2), (0.8, 0.3))
-  for entry in rows:
-    entry['panels'] = ['rate']
+  places = (0.4, 0.1), (0.6, 0.2), (0.8, 0.3)
+  rows = line('sparse_memory', *places, panels=['rate'])
   panel = {'x': 'method.learning_rate'}
   found = analyse(rows, panels={'rate': panel})['panels']['rate']
   assert found['kind'] == 'sweep'
@@ -99,12 +91,14 @@ def test_a_setting_can_place_the_points_of_a_panel():
   assert [point['x'] for point in points] == [1, 2, 3]
 
 
-def test_a_kind_of_panel_that_does_not_exist():
-  with pytest.raises(ValueError, match='kinds are front, sweep'):
-    analyse(pareto_rows.headline(), panels={'p': {'kind': 'pie'}})
-
-
-def test_a_sweep_is_over_numbers():
+@pytest.mark.parametrize(
+  ('kind', 'message'),
+  [
+    ('pie', 'kinds are front, sweep'),
+    ('sweep', "'b' is a sweep, so its x must be"),
+  ],
+)
+def test_a_panel_that_cannot_be_drawn(kind, message):
   rows = line('sparse_memory', (0.8, 0.1), panels=['b'], x='pretraining')
-  with pytest.raises(ValueError, match="'b' is a sweep, so its x must be"):
-    analyse(rows, panels={'b': {'kind': 'sweep'}})
+  with pytest.raises(ValueError, match=message):
+    analyse(rows, panels={'b': {'kind': kind}})
