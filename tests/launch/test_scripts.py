@@ -9,6 +9,10 @@ import pytest
 
 from tests.support import launch_scripts
 
+SLURM = 'slurm.sh', '--nodes=2', '--gpus=1', '--', '--config=x'
+GKE = 'gke.sh', *launch_scripts.GKE
+TRAIN = ['-m', 'smft_jax.train', *launch_scripts.PROGRAM]
+
 # Records its arguments and standard input as a dry run prints them.
 FAKE = """#!/usr/bin/env bash
 {
@@ -47,12 +51,7 @@ def test_the_batch_script_names_the_gpus_and_comes_back():
   assert 'export SRUN_CPUS_PER_TASK=32\n' in script
   assert 'JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7\n' in script
   command = re.search(r'^srun (.*)$', script, re.MULTILINE)[1]
-  assert launch_scripts.unquoted(command)[2:] == [
-    'python',
-    '-m',
-    'smft_jax.train',
-    *launch_scripts.PROGRAM,
-  ]
+  assert launch_scripts.unquoted(command)[2:] == ['python', *TRAIN]
   # It is valid bash, and requeues itself until it is done.
   subprocess.run(['bash', '-n'], input=script, text=True, check=True)
   assert '[ -e /shared/run/results.json ] || scontrol requeue' in script
@@ -88,22 +87,14 @@ def test_the_manifest_is_yaml():
   assert pod['terminationGracePeriodSeconds'] == 300
   assert pod['containers'][0]['args'][1:] == list(launch_scripts.PROGRAM)
   # What other tests cut out of the text is what a pod gets.
-  assert pod['containers'][0]['command'] == [
-    'bash',
-    '-c',
-    launch_scripts.pod_script(),
-  ]
+  command = ['bash', '-c', launch_scripts.pod_script()]
+  assert pod['containers'][0]['command'] == command
 
 
 def test_kubernetes_and_yaml_leave_arguments_as_they_are():
   odd = '--config.odd=$(HOME) \\ "x"\ny'
   done = launch_scripts.launch(
-    'gke.sh',
-    *launch_scripts.GKE,
-    '--dry-run',
-    '--',
-    *launch_scripts.PROGRAM,
-    odd,
+    *GKE, '--dry-run', '--', *launch_scripts.PROGRAM, odd
   )
   arguments = re.search(r'args: (\[.*\])$', done.stdout, re.MULTILINE)[1]
   # Kubernetes reads $$( as $(, and $(HOME) as the variable.
@@ -114,12 +105,7 @@ def test_what_runs_on_a_tpu_vm_is_python_itself():
   inner = launch_scripts.start_command()
   assert inner.endswith('& echo $! >smft_jax.pid')
   run = re.search(r'nohup (.*) >>smft_jax.log', inner)[1]
-  assert launch_scripts.unquoted(run) == [
-    '.venv/bin/python',
-    '-m',
-    'smft_jax.train',
-    *launch_scripts.PROGRAM,
-  ]
+  assert launch_scripts.unquoted(run) == ['.venv/bin/python', *TRAIN]
 
 
 @pytest.mark.parametrize(
@@ -131,47 +117,22 @@ def test_what_runs_on_a_tpu_vm_is_python_itself():
     (['slurm.sh', '--nods=2'], 'unknown flag --nods; known are --nodes --gpus'),
     (['slurm.sh', 'nodes=2'], 'nodes=2 is not a flag'),
     (['slurm.sh', '--nodes=two', '--gpus=1'], '--nodes=two is not a number'),
+    (SLURM, 'after --, --workdir=... is missing'),
+    ([*SLURM, '--workdir=y'], '--workdir=y is not absolute'),
+    ([*SLURM, '--workdir=/tmp/y'], '--workdir=/tmp/y is a folder of one host'),
     (
-      ['slurm.sh', '--nodes=2', '--gpus=1', '--', '--config=x'],
-      'after --, --workdir=... is missing',
-    ),
-    (
-      ['slurm.sh', '--nodes=2', '--gpus=1', '--', '--config=x', '--workdir=y'],
-      '--workdir=y is not absolute',
-    ),
-    (
-      [
-        'gke.sh',
-        *launch_scripts.GKE,
-        '--',
-        '--config=x',
-        '--workdir=gs://b/run',
-      ],
+      [*GKE, '--', '--config=x', '--workdir=gs://b/run'],
       '--workdir=gs://b/run is not a folder; mount the bucket',
     ),
     (
-      [
-        'slurm.sh',
-        '--nodes=2',
-        '--gpus=1',
-        '--',
-        '--config=x',
-        '--workdir=/tmp/y',
-      ],
-      '--workdir=/tmp/y is a folder of one host',
-    ),
-    (
-      ['gke.sh', *launch_scripts.GKE, '--', '--config=x', '--workdir=/mnt/run'],
+      [*GKE, '--', '--config=x', '--workdir=/mnt/run'],
       '--workdir=/mnt/run is not below /shared',
     ),
     (
-      ['gke.sh', *launch_scripts.GKE, '--', *launch_scripts.PROGRAM[:2]],
+      [*GKE, '--', *launch_scripts.PROGRAM[:2]],
       '--config.base.cache_dir=... is missing',
     ),
-    (
-      ['gke.sh', *launch_scripts.GKE, '--name=My_run'],
-      '--name=My_run: Kubernetes takes',
-    ),
+    ([*GKE, '--name=My_run'], '--name=My_run: Kubernetes takes'),
   ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, recorded):
@@ -185,12 +146,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, recorded):
 
 def test_the_image_copies_what_is_there():
   lines = (launch_scripts.LAUNCH / 'Dockerfile').read_text().splitlines()
-  copied = [
-    name
-    for line in lines
-    if line.startswith('COPY ')
-    for name in line.split()[1:-1]
-  ]
-  assert {'smft_jax', 'configs'} <= set(copied)
+  copies = (line.split()[1:-1] for line in lines if line.startswith('COPY '))
+  copied = set().union(*copies)
+  assert {'smft_jax', 'configs'} <= copied
   assert all((launch_scripts.LAUNCH.parent / name).exists() for name in copied)
   assert lines[-1] == 'ENTRYPOINT ["python", "-m", "smft_jax.train"]'
