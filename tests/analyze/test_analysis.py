@@ -126,22 +126,20 @@ def test_beginning_and_end_tokens_do_not_count():
   slot_ids = [[1, 1], [0, 0], [0, 1], [1, 1]]
   text = reads('Ada Keller', slot_ids, entities=((0, 10),))
   found = alignment.align_reads([text], [np.array([1])])
-  assert found['last']['share'] == 1
-  assert found['last']['chance'] == 0.5
+  assert (found['last']['share'], found['last']['chance']) == (1, 0.5)
   assert found['before'] is None  # no word is before it
   assert found['inside']['ratio'] == 1
 
 
 def test_lessons_that_share_rows():
   lessons = [np.array([1, 2, 3, 4]), np.array([9]), np.array([2, 3, 9, 7])]
-  found = stream_health.lesson_overlap(lessons)
-  assert found == {
-    'rows': [4, 1, 4],
-    'seen_before': [0, 0, 0.75],
-    'rewritten': [0.5, 1, 0],
-    'all_rows': 6,
-    'by_lessons': [3, 3],
-  }
+  assert stream_health.lesson_overlap(lessons) == dict(
+    rows=[4, 1, 4],
+    seen_before=[0, 0, 0.75],
+    rewritten=[0.5, 1, 0],
+    all_rows=6,
+    by_lessons=[3, 3],
+  )
   curve = stream_health.score_curve(np.array([[3.0, 0.0, 1.0]]), t=1)
   assert (curve['scores'], curve['kept']) == ([3.0, 1.0, 0.0], 0.75)
 

@@ -143,7 +143,6 @@ def test_flags_of_a_program():
     (['--config.method.tt=3'], ['did you mean config.method.t?']),
     (['--config.method.t=many'], ['config.method.t', "'many'"]),
     (['--config.method.t=1.5'], ['config.method.t', '1.5']),
-    (['--config.method.t=1000'], ['config.method.t = 1000', '169']),
     (['--config.model.qkv_bias=maybe'], ['True or False', "'maybe'"]),
     (['--config.seed=[1'], ['config.seed', '[1']),
     (['--config.data.kind=jsonll'], ["did you mean 'jsonl'?"]),

@@ -31,29 +31,23 @@ def points_of(workdir):
 
 
 @pytest.fixture
-def write(tmp_path):
+def writer(tmp_path):
+  """Returns a function that opens a writer at a time."""
   pytest.importorskip('tensorboardX')
-
-  def write(*steps, cut_after=None):
-    with records_lib.MetricsWriter(
-      tmp_path, clock=lambda: 5.0, tensorboard=True
-    ) as writer:
-      if cut_after is not None:
-        writer.truncate(lambda record: record['step'] > cut_after)
-      for step in steps:
-        writer.write('pretrain', step=step, loss=step / 2)
-
-  return write
+  return lambda time: records_lib.MetricsWriter(
+    tmp_path, clock=lambda: time, tensorboard=True
+  )
 
 
-def test_every_number_is_a_point(tmp_path, write):
-  write(3)
-  with records_lib.MetricsWriter(
-    tmp_path, clock=lambda: 7.0, tensorboard=True
-  ) as writer:
-    writer.write('stream', documents=2, document='d', loss=1.5, slots_updated=9)
-    metrics = {'target': {'recall': 0.25, 'nll': float('nan')}}
-    writer.write('evaluation', documents=2, metrics=metrics)
+def test_every_number_is_a_point(tmp_path, writer):
+  with writer(5.0) as records:
+    records.write('pretrain', step=3, loss=1.5)
+  metrics = {'target': {'recall': 0.25, 'nll': float('nan')}}
+  with writer(7.0) as records:
+    records.write(
+      'stream', documents=2, document='d', loss=1.5, slots_updated=9
+    )
+    records.write('evaluation', documents=2, metrics=metrics)
   assert points_of(tmp_path) == {
     'pretrain/loss': [(3, 1.5, 5.0)],
     'stream/loss': [(2, 1.5, 7.0)],
@@ -62,11 +56,14 @@ def test_every_number_is_a_point(tmp_path, write):
   }
 
 
-def test_a_resumed_run_repeats_no_point(tmp_path, write):
-  write(1, 2, 3, 4)
-  write(3, 4, 5, cut_after=2)
-  steps = [step for step, _, _ in points_of(tmp_path)['pretrain/loss']]
-  assert steps == [1, 2, 3, 4, 5]
+def test_a_resumed_run_repeats_no_point(tmp_path, writer):
+  for steps in ((1, 2, 3, 4), (3, 4, 5)):
+    with writer(5.0) as records:
+      records.truncate(lambda record: record['step'] > 2)
+      for step in steps:
+        records.write('pretrain', step=step, loss=step / 2)
+  found = [step for step, _, _ in points_of(tmp_path)['pretrain/loss']]
+  assert found == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize('wanted', [True, False])

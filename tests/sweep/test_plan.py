@@ -116,8 +116,10 @@ def sweep{sweep}
 
 def test_the_plan_can_be_recorded(config, tmp_path):
   file = config("""
-REPORT = dict(title='Rates', headline=('full', 'lora'))
-sweep = lambda add: add('one', {'model.memory_layers': (0,)}, x=1)
+REPORT = dict(title='Rates', headline=('full', 'lora'),
+              panels=dict(t=dict(title='T'), corpus=dict(title='Corpus')))
+sweep = lambda add: add('one', {'model.memory_layers': (0,)}, x=1,
+                        panels=('front', 't'))
 """)
   points, report = sweep_plan.expand(file, config_file.load(file))
   atomic.write_json(tmp_path / 'a', sweep_plan.record(file, points, report))
@@ -126,15 +128,19 @@ sweep = lambda add: add('one', {'model.memory_layers': (0,)}, x=1)
     'name': 'one',
     'overrides': {'model.memory_layers': [0]},
     'method': 'sparse_memory',
-    'panels': ['front'],
+    'panels': ['front', 't'],
     'x': 1.0,
     'tuned': None,
   }
+  # A panel without points is left out.
+  panels = {'t': {'title': 'T'}}
   assert json.loads((tmp_path / 'a').read_text()) == {
     'config_file': file,
     'points': [point],
-    'report': {'title': 'Rates', 'headline': ['full', 'lora']},
-  }
+    'report': {
+      'title': 'Rates', 'headline': ['full', 'lora'], 'panels': panels,
+    },
+  }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -243,15 +249,6 @@ def test_states(config, tmp_path):
   for name, state in (('error.txt', 'failed'), ('results.json', 'done')):
     (folder / name).touch()
     assert sweep_plan.state_of(tmp_path, point) == state
-
-
-def test_panels_without_points_are_left_out_of_the_report(config):
-  file = config("""
-REPORT = dict(panels=dict(t=dict(title='T'), corpus=dict(title='Corpus')))
-sweep = lambda add: add('one', {}, panels=('front', 't'))
-""")
-  _, report = sweep_plan.expand(file, config_file.load(file))
-  assert report == {'panels': {'t': {'title': 'T'}}}
 
 
 @functools.cache
