@@ -92,13 +92,13 @@ def test_a_setting_can_place_the_points_of_a_panel():
 
 
 @pytest.mark.parametrize(
-  ('kind', 'message'),
+  ('panel', 'kind', 'message'),
   [
-    ('pie', 'kinds are front, sweep'),
-    ('sweep', "'b' is a sweep, so its x must be"),
+    ('empty', 'pie', 'kinds are front, sweep'),
+    ('b', 'sweep', "'b' is a sweep, so its x must be"),
   ],
 )
-def test_a_panel_that_cannot_be_drawn(kind, message):
+def test_a_panel_that_cannot_be_drawn(panel, kind, message):
   rows = line('sparse_memory', (0.8, 0.1), panels=['b'], x='pretraining')
   with pytest.raises(ValueError, match=message):
-    analyse(rows, panels={'b': {'kind': kind}})
+    analyse(rows, panels={panel: {'kind': kind}})
