@@ -206,9 +206,7 @@ def test_a_document_stays_if_its_question_is_skipped(write):
   (document,) = reader.documents(path)
   assert [q.id for q in document.questions] == ['a/1']
   assert reader.problems.counts == {'no_answer': 1}
-
-
-def test_a_paragraph_stays_if_its_question_is_skipped(write):
+  # A paragraph of SQuAD stays too.
   row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': {'text': []}}
   reader = _skipping()
   (document,) = reader.documents(write(row))
