@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import pytest
 
 from smft_jax import methods
@@ -26,17 +28,15 @@ from smft_jax.runs import model as model_lib
 from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.training import step as step_lib
-from tests.support import compilation
 from tests.support import many_processes
 from tests.support import tiny_run
 
 MESH = {'data': 2, 'fsdp': 2, 'memory': 2}
 
 
-@pytest.fixture(autouse=True)
-def quickly():
-  with compilation.quick():
-    yield
+@pytest.fixture(autouse=True, scope='module')
+def quickly(quick_compilation):
+  """Compiles quickly: nothing runs often."""
 
 
 def make(**changes):
@@ -50,19 +50,32 @@ def report(**changes):
   return estimate_lib.estimate(make(**changes), jax.devices())
 
 
-def test_the_kinds_of_bytes_are_those_of_the_arrays_and_of_the_program():
-  experiment = make()
-  found = estimate_lib.estimate(experiment, jax.devices())
+@pytest.fixture(scope='module')
+def found():
+  """The estimate of `make()`, and the program that it compiled."""
+  compile, programs = jax.stages.Lowered.compile, []
+
+  def recorded(lowered):
+    programs.append(compile(lowered))
+    return programs[-1]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax.stages.Lowered, 'compile', recorded)
+    patch.setattr(compiled, 'free_memory', lambda device: 1e9)
+    return report(), *programs
+
+
+def test_the_kinds_of_bytes_are_those_of_the_arrays_and_of_the_program(found):
+  found, program = found
   kinds = found.memory
   assert kinds['value table'] == 64 * 12 * 4 / 2
   assert kinds['sub-keys'] == 2 * 2 * 8 * 3 * 4 / 2
   assert kinds['document frequencies'] == 64 * 4 / 2 + 4
   # int32 tokens, a boolean and a float32 weight, over four replicas.
-  _, length = shapes.vocab_size_and_length(experiment)
+  _, length = shapes.vocab_size_and_length(make())
   assert kinds['batch'] == 8 * length * (4 + 1 + 4) / 4
   assert kinds['padding of these'] == 0
   assert kinds['results not in place'] < 512  # numbers, and a tuple of all
-  program = step_lib.train_step.lower(*shapes.step(experiment)).compile()
   sizes = program.memory_analysis()
   assert found.total == (
     sizes.argument_size_in_bytes
@@ -71,30 +84,30 @@ def test_the_kinds_of_bytes_are_those_of_the_arrays_and_of_the_program():
     + sizes.temp_size_in_bytes
     + sizes.generated_code_size_in_bytes
   )
+  assert found.capacity == 1e9
   assert found.fits
   assert found.mesh == MESH
 
 
-def sent(found):
-  return sorted((str(c), c.devices, c.times) for c in found.sent)
-
-
-def test_nothing_that_is_sent_grows_with_the_table():
+def test_nothing_that_is_sent_grows_with_the_table(found):
   # So few slots of a device that all are scored, and so many that only those
   # accessed are. Sub-keys are as many as the square root.
-  few, many = (report(memory__num_slots=n * n) for n in (16, 176))
-  assert many.memory['value table'] == 121 * few.memory['value table']
+  few, many = found[0], report(memory__num_slots=176**2)
+  assert many.memory['value table'] == 22**2 * few.memory['value table']
   assert few.sent_bytes > 0
-  assert sent(few) == sent(many)
+  few, many = (
+    sorted((str(c), c.devices, c.times) for c in one.sent)
+    for one in (few, many)
+  )
+  assert few == many
 
 
-def test_devices_along_memory_repeat_what_replicas_split():
+def test_devices_along_memory_repeat_what_replicas_split(found):
   whole = report(mesh={'memory': 8})
-  split = report(mesh={'data': 8})
   # All but the search: tokens x heads x sub-keys x key dims.
   tokens = 8 * shapes.vocab_size_and_length(make())[1]
   search = 2 * tokens * 2 * 8 * 6
-  assert whole.flops - search / 8 == 8 * (split.flops - search / 8)
+  assert whole.flops - search / 8 == 4 * (found[0].flops - search / 8)
 
 
 @pytest.fixture(scope='module')
@@ -103,15 +116,18 @@ def base(tmp_path_factory):
   experiment = make(mesh=None, model__memory_placement='beside')
   task = base_lib.make_task(experiment)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
-  graphdef, params = transformer.make(
-    model_lib.config_of(experiment, tokenizer.vocab_size), seed=0
+  config = model_lib.config_of(experiment, tokenizer.vocab_size)
+  graphdef, shapes_of_params = nnx.split(
+    nnx.eval_shape(lambda: transformer.Transformer(config, rngs=nnx.Rngs(0)))
   )
   return base_lib.Base(
     folder=tmp_path_factory.mktemp('base'),
     task=task,
     tokenizer=tokenizer,
     graphdef=graphdef,
-    params=params,
+    params=jax.tree.map(
+      lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes_of_params
+    ),
     fingerprint='untrained',
   )
 
@@ -145,16 +161,16 @@ def test_the_step_is_that_of_a_run(method, base):
     if begin_document is not None:
       state.extras.update(begin_document(0, 3))
     batch, *_ = finetune.make_learner(experiment, base).batch(0, 0)
-    got = shapes.step(experiment)
-    assert described(got) == described((state, batch))
+    assert described(shapes.step(experiment)) == described((state, batch))
     # On a mesh it can be traced too.
-    on_mesh = shapes.step(make(**changes))
-    _, values = jax.eval_shape(step_lib.train_step, *on_mesh)
+    _, values = jax.eval_shape(
+      step_lib.train_step, *shapes.step(make(**changes))
+    )
   assert values['loss'].shape == ()
 
 
 def test_without_a_stream_it_is_that_of_pretraining():
-  experiment = make(stream=None, method=None, background=None)
+  experiment = make(stream=None, method=None, background=None, mesh=None)
   with jax.numpy_dtype_promotion('standard'):
     state, batch = shapes.step(experiment)
     found = estimate_lib.estimate(experiment, jax.devices())
@@ -189,26 +205,35 @@ def test_a_config_compiles_without_the_data_it_would_read(
   assert shapes.vocab_size_and_length(experiment) == (32768, length)
 
 
-def test_the_program_says_whether_it_fits(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize('fits', [True, False])
+def test_the_program_says_whether_it_fits(
+  fits, found, tmp_path, capsys, monkeypatch
+):
+  capacity = 1e9 if fits else 1000
+  monkeypatch.setattr(
+    estimate_lib,
+    'estimate',
+    lambda *_: dataclasses.replace(found[0], capacity=capacity),
+  )
   config = many_processes.write_config(tmp_path, mesh=MESH)
-  arguments = [f'--config={config}']
-  assert program.run(compile_lib.main, arguments) == 0
+  code = program.run(compile_lib.main, [f'--config={config}'])
+  assert code == (0 if fits else 1)
   said = capsys.readouterr().out
-  assert re.search(r'it fits: \d+% of the memory', said)
   assert 'data 2 x fsdp 2 x memory 2' in said
   assert 'all-reduce' in said
-  monkeypatch.setattr(compiled, 'free_memory', lambda device: 1000)
-  assert program.run(compile_lib.main, arguments) == 1
-  assert 'it does not fit' in capsys.readouterr().out
+  assert bool(re.search(r'it fits: \d+% of the memory', said)) == fits
+  assert ('it does not fit' in said) != fits
 
 
-def test_a_chip_that_is_known_bounds_the_step():
-  found = report()
+def test_a_chip_that_is_known_bounds_the_step(found):
+  found, _ = found
   assert found.seconds() == {}  # the peak rates of a CPU are unknown
-  peak = compiled.Device(
-    memory=1e9, bandwidth=1e6, flops=1e15, links=1e15, source=''
+  known = dataclasses.replace(
+    found,
+    peak=compiled.Device(
+      memory=1e9, bandwidth=1e6, flops=1e15, links=1e15, source=''
+    ),
   )
-  known = dataclasses.replace(found, peak=peak)
   seconds = known.seconds()
   assert max(seconds, key=seconds.get) == 'memory'
   assert seconds['links'] == found.sent_bytes / 1e15
@@ -267,6 +292,7 @@ def test_a_mesh_that_leaves_chips_out_is_refused_with_another(
   if 'for one' in hint:
     arguments += re.findall(r'--config\.mesh\.\w+=\d+', said)
     assert program.run(compile_lib.main, arguments) == 0
+    assert 'data 4 x fsdp 1 x memory 2' in capsys.readouterr().out
 
 
 NO_TPU = importlib.util.find_spec('libtpu') is None
@@ -293,19 +319,18 @@ def compile_for(config, *flags):
 @pytest.mark.slow
 @pytest.mark.skipif(NO_TPU, reason='needs libtpu: pip install "smft-jax[tpu]"')
 @pytest.mark.parametrize(
-  ('topology', 'kind', 'mesh'),
+  ('topology', 'kind', 'data', 'memory'),
   [
-    ('v5e:2x4', 'TPU v5 lite', {'data': 4, 'memory': 2}),
-    # Eight parts are no whole axis of its torus.
-    ('v5p:4x4x4', 'TPU v5', {'data': 8, 'memory': 8}),
+    ('v5e:2x4', 'TPU v5 lite', 4, 2),
+    ('v5p:4x4x4', 'TPU v5', 8, 8),  # eight: no whole axis of its torus
   ],
 )
-def test_a_step_compiles_for_a_pod(topology, kind, mesh, tmp_path):
+def test_a_step_compiles_for_a_pod(topology, kind, data, memory, tmp_path):
   config = many_processes.write_config(tmp_path)
-  flags = [f'--config.mesh.{axis}={size}' for axis, size in mesh.items()]
+  flags = f'--config.mesh.data={data}', f'--config.mesh.memory={memory}'
   done = compile_for(config, f'--topology={topology}', *flags)
   assert done.returncode == 0, done.stderr
-  assert f'on {kind}: data {mesh["data"]} x fsdp 1' in done.stdout
+  assert f'on {kind}: data {data} x fsdp 1' in done.stdout
   assert re.search(r'estimated \S+ ms at least, bound by \w+', done.stdout)
   assert not done.stderr
   if topology == 'v5e:2x4':

@@ -6,7 +6,6 @@ import itertools
 import math
 
 from flax import nnx
-import jax
 import numpy as np
 import pytest
 
@@ -40,39 +39,36 @@ def tokenizer():
   return tokenizers.train_word_level(TEXTS)
 
 
-def make_model(tokenizer):
-  return decoders.make_model(
+@pytest.fixture(scope='module')
+def split(tokenizer):
+  """Graph and parameters of a model."""
+  model = decoders.make_model(
     seed=4,  # its answers are of different lengths
     vocab_size=tokenizer.vocab_size,
     num_layers=2,
     **decoders.WITH_MEMORY,
   )
+  return nnx.split(model)
 
 
 @pytest.fixture(scope='module')
-def params(tokenizer):
-  return nnx.split(make_model(tokenizer))[1]
+def params(split):
+  return split[1]
 
 
 @pytest.fixture(scope='module')
-def evaluator(tokenizer):
+def evaluator(tokenizer, split):
   return functools.partial(
     evaluate.Evaluator,
-    graphdef=nnx.split(make_model(tokenizer))[0],
+    graphdef=split[0],
     tokenizer=tokenizer,
     max_length=11,
     max_answer_tokens=5,
   )
 
 
-def make_question(prompt, *answers):
-  return task.Question(
-    prompt=prompt, answers=answers, phrasing='', seen=True, fact=''
-  )
-
-
 QUESTIONS = tuple(
-  make_question(prompt, *answers)
+  task.Question(prompt=prompt, answers=answers, phrasing='', seen=True, fact='')
   for prompt, *answers in (
     ('Question: Where was Ada Keller born? Answer:', 'Lisbon', 'in Lisbon'),
     ('Where was Boris?', 'San Remo'),
@@ -96,23 +92,19 @@ CHOICES = tuple(
 )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(graphdef, params, tokens, mask):
-  return nnx.merge(graphdef, params)(tokens, mask)
-
-
 def logits_of(evaluator, params, tokens):
   """Logits [L, T] in float64 of one row, without cache or batch."""
   length = len(tokens)
   row = np.zeros((1, 29), np.int32)
   row[0, :length] = tokens
-  mask = np.arange(29)[None] < length
-  logits = _logits(evaluator.graphdef, params, row, mask)
+  model = nnx.merge(evaluator.graphdef, params)
+  logits = decoders.logits_of(model, row, np.arange(29)[None] < length)
   return np.asarray(logits[0, :length], np.float64)
 
 
 def test_answers_are_those_of_a_loop_without_a_cache(evaluator, params):
   made = evaluator(batch_size=3)
+  assert len(QUESTIONS) % 3  # the last batch is not full
   tokenizer = made.tokenizer
   expected, lengths = [], set()
   for question in QUESTIONS:
@@ -173,35 +165,25 @@ def test_answers_of_short_rows_are_measured_as_texts_are(evaluator, params):
   assert made.answer_nll(params, QUESTIONS) == nats / tokens
 
 
-def likelihood_by_hand(evaluator, params, prompt, ending):
-  tokenizer = evaluator.tokenizer
-  ids = tokenizer.encode(ending)
-  kept = (tokenizer.encode(prompt) + ids)[-(evaluator.max_length - 1) :]
-  weights = [0.0] * (len(kept) - len(ids)) + [1.0] * len(ids)
-  row = [tokenizer.bos_id, *kept]
-  return -nll_by_hand(evaluator, params, row, weights)[0]
-
-
-def test_log_likelihoods_are_sums_over_the_endings(evaluator, params):
+def test_log_likelihoods_are_sums_over_the_endings_and_choose(
+  evaluator, params
+):
   made = evaluator(batch_size=3)
-  found = made.log_likelihoods(params, CHOICES)
-  for sums, choice in zip(found, CHOICES, strict=True):
-    expected = [
-      likelihood_by_hand(made, params, choice.prompt, ending)
-      for ending in choice.endings
-    ]
-    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+  encode = made.tokenizer.encode
+  sums = made.log_likelihoods(params, CHOICES)
+  for one, choice in zip(sums, CHOICES, strict=True):
+    expected = []
+    for ending in map(encode, choice.endings):
+      kept = (encode(choice.prompt) + ending)[-(made.max_length - 1) :]
+      weights = [0.0] * (len(kept) - len(ending)) + [1.0] * len(ending)
+      row = [made.tokenizer.bos_id, *kept]
+      expected.append(-nll_by_hand(made, params, row, weights)[0])
+    np.testing.assert_allclose(one, expected, rtol=1e-5)
   longer = evaluator(batch_size=3, max_length=29)
   uncut = longer.log_likelihoods(params, CHOICES)
-  cut = [i for i in range(len(CHOICES)) if not np.allclose(uncut[i], found[i])]
+  cut = [i for i in range(len(CHOICES)) if not np.allclose(uncut[i], sums[i])]
   assert cut == [3]
-
-
-def test_choices_are_made_by_likelihood(evaluator, params):
-  made = evaluator(batch_size=3)
-  sums = made.log_likelihoods(params, CHOICES)
-  found = made.choices(params, CHOICES)
-  assert found == scores.accuracy(sums, CHOICES)
+  assert made.choices(params, CHOICES) == scores.accuracy(sums, CHOICES)
   preferred = [
     dataclasses.replace(choice, label=int(np.argmax(one)))
     for choice, one in zip(CHOICES, sums, strict=True)
@@ -256,6 +238,7 @@ def test_text_nll_counts_every_token_of_a_split_text_once(evaluator, params):
       row = [tokenizer.bos_id, *ids[start:end]]
       total += nll_by_hand(made, params, row, [1.0] * (end - start))
   assert rows > len(TEXTS)
+  assert rows % 3  # the last batch is not full
   texts = [task.Text(text=text, answer=(0, 3)) for text in TEXTS]
   assert made.text_nll(params, texts) == pytest.approx(
     total[0] / total[1], rel=1e-5
@@ -309,15 +292,3 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
   # Without questions nothing is read in context.
   known = sets.measure(params)
   assert sets.measure_in_context(params, known).metrics == known.metrics
-
-
-def test_a_last_batch_that_is_not_full_counts_as_it_is(evaluator, params):
-  one, three = evaluator(batch_size=1), evaluator(batch_size=3)
-  texts = [task.Text(text=text) for text in TEXTS]
-  assert len(QUESTIONS) % 3
-  assert len(TEXTS) % 3
-  assert one.answers(params, QUESTIONS) == three.answers(params, QUESTIONS)
-  for measure, entries in (('answer_nll', QUESTIONS), ('text_nll', texts)):
-    alone = getattr(one, measure)(params, entries)
-    together = getattr(three, measure)(params, entries)
-    assert together == pytest.approx(alone, rel=1e-6)

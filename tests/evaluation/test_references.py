@@ -1,8 +1,7 @@
 """Every measure against a reference, on a thousand or more real examples.
 
-Another library scores the answers. Likelihoods come from a decoder in float64
-that reads one row at a time, without padding or batches; scores are computed
-from them by their definitions.
+Another library scores the answers. Likelihoods come from a float64 decoder that
+reads one row at a time; scores are computed from them by their definitions.
 """
 
 import dataclasses
@@ -74,20 +73,14 @@ def test_recall_and_f1_are_those_of_torchmetrics(data_dir):
   questions = squad_questions(data_dir)
   said = [perturbed(i, questions) for i in range(len(questions))]
   recalls, f1s = [], []
-  reference, whole = text.SQuAD(), text.SQuAD()
+  reference = text.SQuAD()
   for answer, question in zip(said, questions, strict=True):
-    pair = (
+    accepted = list(question.answers)
+    gold = {'text': accepted, 'answer_start': [0] * len(accepted)}
+    one = reference(
       {'prediction_text': answer, 'id': question.fact},
-      {
-        'answers': {
-          'text': list(question.answers),
-          'answer_start': [0] * len(question.answers),
-        },
-        'id': question.fact,
-      },
+      {'answers': gold, 'id': question.fact},
     )
-    whole.update(*pair)
-    one = reference(*pair)
     recalls.append(float(one['exact_match']) / 100)
     f1s.append(float(one['f1']) / 100)
     own = scores.score([answer], [question])
@@ -99,10 +92,9 @@ def test_recall_and_f1_are_those_of_torchmetrics(data_dir):
   own = scores.score(said, questions)
   assert own['recall'] == pytest.approx(np.mean(recalls), rel=REL)
   assert own['f1'] == pytest.approx(np.mean(f1s), rel=REL)
-  assert 100 * own['recall'] == pytest.approx(
-    float(whole.compute()['exact_match']), rel=REL
-  )
-  assert 100 * own['f1'] == pytest.approx(float(whole.compute()['f1']), rel=REL)
+  whole = {name: float(value) for name, value in reference.compute().items()}
+  assert 100 * own['recall'] == pytest.approx(whole['exact_match'], rel=REL)
+  assert 100 * own['f1'] == pytest.approx(whole['f1'], rel=REL)
 
 
 def choices_of(data_dir, count=COUNT):
@@ -119,17 +111,15 @@ def choices_of(data_dir, count=COUNT):
 
 def accuracy_by_hand(sums, choices):
   """Shares in which the ending preferred by character, and at all, is right."""
-  right = right_at_all = 0
+  right = np.zeros(2)
   for one, choice in zip(sums, choices, strict=True):
     by_character = [
       float(s) / float(len(e)) for s, e in zip(one, choice.endings, strict=True)
     ]
-    right += by_character.index(max(by_character)) == choice.label
-    right_at_all += list(one).index(max(one)) == choice.label
-  return {
-    'accuracy': right / len(choices),
-    'accuracy_unnormalized': right_at_all / len(choices),
-  }
+    for index, values in enumerate((by_character, list(one))):
+      right[index] += values.index(max(values)) == choice.label
+  by_character, at_all = right / len(choices)
+  return {'accuracy': by_character, 'accuracy_unnormalized': at_all}
 
 
 def test_accuracy_of_random_likelihoods(data_dir):
@@ -171,7 +161,7 @@ def nats_by_hand(logits_of, row, count):
 
 
 def nats_of(made, logits_of, ids, count):
-  """Of the last tokens of a row that may have lost its start."""
+  """The same for a row that may lose its start, and whether it does."""
   row = [made.tokenizer.bos_id, *ids[-(made.max_length - 1) :]]
   return nats_by_hand(logits_of, row, count), len(ids) + 1 > made.max_length
 

@@ -8,21 +8,6 @@ import pytest
 from smft_jax.data import task
 from smft_jax.evaluation import scores
 
-QUESTIONS = tuple(
-  task.Question(
-    prompt='Where?', answers=answers, phrasing='', seen=True, fact=''
-  )
-  for answers in (
-    ('Lisbon', 'in Lisbon'),
-    ('San Remo',),
-    ('marine biology',),
-    ('cold',),
-    ('The river',),
-    ('Oslo',),
-    ('Keller',),
-  )
-)
-
 
 @pytest.mark.parametrize(
   ('answer', 'normal'),
@@ -58,8 +43,22 @@ def test_exact_match_and_f1_by_hand(answer, accepted, exact, f1):
 
 
 def test_scores_are_means():
-  said = ['in Lisbon', 'Remo', 'biology', 'warm', 'river', 'Oslo', '']
-  found = scores.score(said, QUESTIONS)
+  said = {
+    'in Lisbon': ('Lisbon', 'in Lisbon'),
+    'Remo': ('San Remo',),
+    'biology': ('marine biology',),
+    'warm': ('cold',),
+    'river': ('The river',),
+    'Oslo': ('Oslo',),
+    '': ('Keller',),
+  }
+  questions = [
+    task.Question(
+      prompt='Where?', answers=answers, phrasing='', seen=True, fact=''
+    )
+    for answers in said.values()
+  ]
+  found = scores.score(list(said), questions)
   assert found['recall'] == pytest.approx(3 / 7)
   assert found['f1'] == pytest.approx((3 + 2 / 3 + 2 / 3) / 7)
 
@@ -133,20 +132,20 @@ def test_text_scores_by_hand():
     ('nll', 2.0, 2.5, 0.25),
     ('answer_nll', 2.0, 1.0, -0.5),
     ('perplexity', 10.0, 11.0, 0.1),
+    ('recall', 0.0, 0.0, math.nan),
+    ('recall', 0.0, 0.1, math.nan),
   ],
 )
 def test_relative_drop_is_the_share_lost(metric, before, after, drop):
-  assert scores.relative_drop(metric, before, after) == pytest.approx(drop)
+  found = scores.relative_drop(metric, before, after)
+  assert found == pytest.approx(drop, nan_ok=True)
 
 
-@pytest.mark.parametrize('after', [0.0, 0.1])
-def test_relative_drop_from_zero_is_nan(after):
-  assert math.isnan(scores.relative_drop('recall', 0.0, after))
-
-
-def test_relative_drop_of_an_unknown_metric():
-  with pytest.raises(ValueError, match="did you mean 'recall'"):
-    scores.relative_drop('recal', 1.0, 1.0)
-  # A name that only begins like a loss has no known direction.
-  with pytest.raises(ValueError, match='nll_ratio'):
-    scores.relative_drop('nll_ratio', 1.0, 1.0)
+# A name that only begins like a loss has no known direction.
+@pytest.mark.parametrize(
+  ('metric', 'message'),
+  [('recal', "did you mean 'recall'"), ('nll_ratio', 'nll_ratio')],
+)
+def test_relative_drop_of_an_unknown_metric(metric, message):
+  with pytest.raises(ValueError, match=message):
+    scores.relative_drop(metric, 1.0, 1.0)
