@@ -60,12 +60,21 @@ def start(
       `module`.
     more: Flags of some processes, which override those of all.
   """
-  env = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',  # as `compilation.quick`
-    'JAX_NUM_CPU_DEVICES': str(devices // processes),
-    'XLA_FLAGS': '',
+  compiled = {
+    'JAX_COMPILATION_CACHE_DIR': str(config.parent / 'compiled'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   }
+  env = (
+    compiled
+    | os.environ
+    | {
+      'JAX_PLATFORMS': 'cpu',
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',  # as `compilation.quick`
+      'JAX_NUM_CPU_DEVICES': str(devices // processes),
+      'XLA_FLAGS': '',
+    }
+  )
   port = free_port()
   flags = (
     f'--config={config}',
