@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import math
 
 from flax import nnx
 import numpy as np
@@ -126,9 +125,8 @@ def test_answers_are_those_of_a_loop_without_a_cache(evaluator, params):
 
 def nll_by_hand(evaluator, params, row, weights):
   logits = logits_of(evaluator, params, row)
-  nll = np.log(np.exp(logits[:-1]).sum(-1)) - np.take_along_axis(
-    logits[:-1], np.array(row)[1:, None], axis=-1
-  ).squeeze(-1)
+  chosen = logits[np.arange(len(row) - 1), row[1:]]
+  nll = np.log(np.exp(logits[:-1]).sum(-1)) - chosen
   return np.array([nll @ weights, sum(weights)])
 
 
@@ -240,22 +238,12 @@ def test_text_nll_counts_every_token_of_a_split_text_once(evaluator, params):
   assert rows > len(TEXTS)
   assert rows % 3  # the last batch is not full
   texts = [task.Text(text=text, answer=(0, 3)) for text in TEXTS]
-  assert made.text_nll(params, texts) == pytest.approx(
-    total[0] / total[1], rel=1e-5
-  )
-
-
-def test_text_scores_are_of_all_tokens_words_and_bytes(evaluator, params):
-  made = evaluator(batch_size=3)
-  texts = [task.Text(text=text) for text in TEXTS]
+  nll = made.text_nll(params, texts)
+  assert nll == pytest.approx(total[0] / total[1], rel=1e-5)
   found = made.text_scores(params, texts)
-  assert found['nll'] == made.text_nll(params, texts)
-  tokens = sum(len(made.tokenizer.encode(text)) + 1 for text in TEXTS)
-  nats = found['nll'] * tokens
-  words, size = len(' '.join(TEXTS).split()), len(''.join(TEXTS))
-  assert found['perplexity'] == pytest.approx(math.exp(nats / tokens))
-  assert found['word_perplexity'] == pytest.approx(math.exp(nats / words))
-  assert found['bits_per_byte'] == pytest.approx(nats / size / math.log(2))
+  assert found['nll'] == nll
+  expected = scores.text_scores(nll * total[1], int(total[1]), texts)
+  assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('metric', ['nll', 'perplexity'])
@@ -283,12 +271,8 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
   assert found['target']['metric'] == metric
   assert found['target']['before'] == before['target'][metric]
   assert found['held_out']['held']['relative_drop'] == pytest.approx(2)
-  assert found['held_out']['endings'] == {
-    'metric': 'accuracy',
-    'before': 0.25,
-    'after': 0.25,
-    'relative_drop': 0.0,
-  }
+  same = {'before': 0.25, 'after': 0.25, 'relative_drop': 0.0}
+  assert found['held_out']['endings'] == {'metric': 'accuracy'} | same
   # Without questions nothing is read in context.
   known = sets.measure(params)
   assert sets.measure_in_context(params, known).metrics == known.metrics

@@ -1,5 +1,6 @@
 """What progress shows."""
 
+import contextlib
 import io
 
 import jax.numpy as jnp
@@ -42,26 +43,16 @@ def test_the_share_of_time_that_input_took_is_shown_at_the_end():
   out, clock = io.StringIO(), Clock()
   with progress.Progress('pretrain', 4, stream=out, clock=clock) as bar:
     for step in range(1, 5):
-      with bar.waiting():
+      # A read that fails counts too.
+      with contextlib.suppress(OSError), bar.waiting():
         clock.now += 0.25
+        if step == 3:
+          raise OSError
       clock.now += 49.75
       bar.update(step)
   assert bar.waited_s == 1.0
   last = out.getvalue().splitlines()[-1]
   assert last == 'pretrain took 3m20s, 0.5% of it waiting for input'
-
-
-def test_time_of_input_that_fails_counts_too():
-  clock = Clock()
-  bar = progress.Progress('x', 4, stream=io.StringIO(), clock=clock)
-
-  def read():
-    clock.now += 2.0
-    raise OSError('gone')
-
-  with pytest.raises(OSError, match='gone'), bar.waiting():
-    read()
-  assert bar.waited_s == 2.0
 
 
 def test_progress_of_a_resumed_phase_counts_only_its_own_steps():

@@ -1,8 +1,10 @@
 """Missing, doubled and slow processes are named."""
 
+from concurrent import futures
 import socket
-import threading
 import time
+
+import pytest
 
 from smft_jax import schema
 from smft_jax.runtime import roll_call
@@ -12,15 +14,6 @@ from tests.support import many_processes
 
 def test_a_process_that_was_restarted_may_report_again():
   port = many_processes.free_port()
-  returned = []
-
-  def call():
-    returned.append(
-      roll_call.roll_call(f'localhost:{port}', 3, 0, limit_s=20.0)
-    )
-
-  first = threading.Thread(target=call)
-  first.start()
 
   def report(process):
     while True:
@@ -32,32 +25,29 @@ def test_a_process_that_was_restarted_may_report_again():
       connection.sendall(f'{process} 3'.encode())
       return connection
 
-  with report(1):
-    time.sleep(0.5)
-  with report(1) as one, report(2) as two:
-    assert [x.recv(64) for x in (one, two)] == [b'go', b'go']
-  first.join()
-  assert returned == [None]
+  with futures.ThreadPoolExecutor() as pool:
+    first = pool.submit(
+      roll_call.roll_call, f'localhost:{port}', 3, 0, limit_s=20.0
+    )
+    with report(1):
+      time.sleep(0.5)
+    with report(1) as one, report(2) as two:
+      assert [x.recv(64) for x in (one, two)] == [b'go', b'go']
+    assert first.result() is None
 
 
 def test_two_processes_with_the_same_index_are_refused():
   port = many_processes.free_port()
-  errors = []
 
   def report(process):
-    try:
+    with pytest.raises((schema.UserError, watchdog.Lost)) as caught:
       roll_call.roll_call(f'localhost:{port}', 3, process, limit_s=5.0)
-    except (schema.UserError, watchdog.Lost) as error:
-      errors.append(str(error))
+    return str(caught.value)
 
-  threads = [threading.Thread(target=report, args=(p,)) for p in (0, 1, 1)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
+  with futures.ThreadPoolExecutor() as pool:
+    errors = list(pool.map(report, (0, 1, 1)))
   # The first one and process 0 learn of it; the other is turned away.
   assert errors.count('two processes have --process_id=1') == 2
-  assert len(errors) == 3
 
 
 def test_stragglers_are_behind_or_silent():
