@@ -73,12 +73,6 @@ def test_experts_add_gated_networks_of_the_output():
   )
 
 
-def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
-  method_steps.check_learning(
-    METHOD, steps.make_model(), lambda name: 'expert_' in name, FIRST
-  )
-
-
 def test_only_the_given_expert_trains_whatever_trained_before():
   """Momentum and decay must not move an expert whose turn is over."""
   state = method_steps.init(make_mixed(), METHOD, FIRST)
@@ -154,14 +148,6 @@ def test_decoding_reads_the_experts_too():
   method_steps.check_decoding(METHOD, steps.make_model(), FIRST)
 
 
-def test_rates_are_data_and_sizes_are_structure():
-  method_steps.check_structure(
-    experts,
-    [{'learning_rate': 0.5}],
-    [{'width': 7}, {'num_experts': 2}, {'weight_decay': 0.0}],
-  )
-
-
 def test_a_model_without_ffns_is_refused():
   config = layers.TransformerConfig(
     **(decoders.SIZES | {'num_layers': 1}),
@@ -171,16 +157,3 @@ def test_a_model_without_ffns_is_refused():
   model = transformer.Transformer(config, rngs=nnx.Rngs(0))
   with pytest.raises(ValueError, match='matches no projection; there are'):
     METHOD.add_modules(model, nnx.Rngs(7))
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'learning_rate': -1.0}, 'learning_rate must be above 0'),
-    ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
-    ({'width': 0}, 'width must be at least 1, not 0'),
-    ({'num_experts': 0}, 'num_experts must be at least 1, not 0'),
-  ],
-)
-def test_bad_settings_are_named(changes, message):
-  method_steps.check_refusal(experts.Config, changes, message)

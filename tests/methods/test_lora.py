@@ -60,12 +60,6 @@ def test_an_adapter_adds_the_product_of_its_matrices(name):
   )
 
 
-def test_it_learns_and_keeps_every_bit_of_what_is_frozen():
-  method_steps.check_learning(
-    METHOD, steps.make_model(), lambda name: 'lora' in name
-  )
-
-
 def test_decoding_reads_the_adapters_too():
   method_steps.check_decoding(METHOD, steps.make_model())
 
@@ -85,14 +79,6 @@ def test_targets_and_patterns_choose_projections(changes, adapted):
   assert sorted({name.split('/')[2] for name in names}) == adapted
   if 'pattern' in changes:
     assert {name.split('/')[3] for name in names} == {'up', 'down'}
-
-
-def test_rates_are_data_and_ranks_are_structure():
-  method_steps.check_structure(
-    lora,
-    [{'learning_rate': 0.5}, {'replay_fraction': 0.5}],
-    [{'rank': 7}, {'alpha': 3.0}, {'targets': 'attention'}, {'pattern': 'up'}],
-  )
 
 
 def products(method, model):
@@ -138,29 +124,9 @@ def test_only_projections_without_adapters_are_adapted():
     )
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
-    ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
-    ({'replay_fraction': 1.0}, 'replay_fraction must be at least 0 and below'),
-    ({'rank': 0}, 'rank must be at least 1, not 0'),
-    ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
-    ({'pattern': '['}, r"pattern '\[' is not a regular expression: untermin"),
-  ],
-)
-def test_bad_settings_are_named(changes, message):
-  method_steps.check_refusal(lora.Config, changes, message)
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'rank': 0}, 'rank must be at least 1, not 0'),
-    ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
-  ],
-)
-def test_bad_arguments_are_named(changes, message):
-  arguments = {'rank': 3, 'alpha': 6.0, 'rngs': nnx.Rngs(0)} | changes
-  with pytest.raises(ValueError, match=f'^{message}'):
-    lora.add_adapters(steps.make_model(), **arguments)
+def test_bad_arguments_are_named():
+  model = steps.make_model()
+  with pytest.raises(ValueError, match=r'^rank must be at least 1, not 0'):
+    lora.add_adapters(model, rank=0, alpha=6.0, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match=r'^alpha must be above 0 and .* 0\.0'):
+    lora.add_adapters(model, rank=3, alpha=0.0, rngs=nnx.Rngs(0))

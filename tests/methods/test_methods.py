@@ -4,24 +4,21 @@ What is particular to one method is in its own test file.
 """
 
 import dataclasses
-import json
 
-from flax import nnx
 import jax
-import numpy as np
 import pytest
 
 from smft_jax import memory
 from smft_jax import methods
-from smft_jax import train
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import measurements
 from smft_jax.runs import states
-from smft_jax.runtime import program
 from smft_jax.store import records as records_lib
+from tests.support import method_steps
 from tests.support import tiny_run
+from tests.support import train_runs
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -78,14 +75,6 @@ def base(root):
     return base_lib.find_or_make(experiment, task, writer)
 
 
-def variables(state):
-  """Arrays by path."""
-  return {
-    jax.tree_util.keystr(path): np.array(leaf)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-  }
-
-
 @pytest.mark.parametrize('name', methods.METHODS)
 def test_a_method_is_what_its_config_declares(name):
   config = methods.METHODS[name].Config()
@@ -95,6 +84,16 @@ def test_a_method_is_what_its_config_declares(name):
   assert config.adds_parameters == (method.add_modules is not None)
   assert config.ranks_slots == (method.score is not None)
   assert not config.needs_background or config.ranks_slots
+
+
+# What trains, by its path; everything by other methods.
+TRAINS = {
+  'sparse_memory': 'pool',
+  'values_only': 'pool',
+  'lora': 'lora_',
+  'adapter': 'adapter_',
+  'experts': 'expert_',
+}
 
 
 @pytest.mark.parametrize('name', TRAINED)
@@ -108,7 +107,7 @@ def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
     max_length=experiment.base.max_length,
     seed=experiment.seed,
   )
-  first = variables(state.params)
+  first = method_steps.variables(state.params)
   student = finetune.make_learner(experiment, base)
   for index in range(len(sets.documents)):
     state, _ = student.learn(state, index)
@@ -117,65 +116,35 @@ def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
   before = sets.evaluator.text_nll(base.params, texts)
   # Rounding moves it by some 1e-7 of a nat.
   assert learned.text_nll(state.params, texts) < before - 5e-5
-  trained, frozen = nnx.split_state(state.params, state.method.trainable, ...)
-  for path, array in variables(frozen).items():
-    assert array.tobytes() == first[path].tobytes(), path
-  changed = [
-    path
-    for path, array in variables(trained).items()
-    if np.any(array != first[path])
-  ]
-  assert changed
-  # What the base had keeps its place, and its bits where it is frozen.
-  originals = variables(base.params)
-  assert originals.keys() <= first.keys()
-  for path, array in originals.items():
+  last = method_steps.variables(state.params)
+  changed = {p for p in first if first[p].tobytes() != last[p].tobytes()}
+  assert changed == {p for p in last if TRAINS.get(name, '') in p}
+  # What the base had keeps its place, and its bits until it trains.
+  for path, array in method_steps.variables(base.params).items():
     assert array.tobytes() == first[path].tobytes(), path
 
 
-# The others' runs take the paths of these.
-PLAIN = ('full', 'replay', 'values_only', 'adapter')
-
-
+# Those of sparse memory finetuning are tested in `runs/test_train.py`; the
+# slow ones take the paths of others.
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=pytest.mark.slow) if name in PLAIN else name
-    for name in methods.METHODS
+    *('lora', 'ewc', 'experts', 'in_context'),
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ('full', 'replay', 'values_only', 'adapter')
+    ),
   ],
 )
-def test_its_results_have_the_keys_that_others_rely_on(root, name, capsys):
-  flags = {f'--config.method.{k}={v}' for k, v in settings(name).items()}
-  if name == 'in_context':
-    flags = {'--config.method.name=in_context'}
-  workdir = root / name
-  argv = [f'--config={root}/tiny.py', f'--workdir={workdir}', *flags]
-  assert program.run(train.main, argv) == 0, capsys.readouterr().err
-  results = json.loads((workdir / 'results.json').read_text())
+def test_its_results_have_the_keys_that_others_rely_on(root, base, name):
   trains = name != 'in_context'
-  assert results['method'] == name
-  assert results['steps'] == (3 * 2 if trains else 0)
-  assert results['seed'] == 3
-  for key in ('wall_s', 'tokens', 'slots_updated', 'params_changed_fraction'):
-    assert results[key] >= 0, key
-  for key in ('target', 'target_unseen_phrasing'):
-    assert results[key].keys() == {'metric', 'before', 'after'}
-  for measure in results['held_out'].values():
-    assert measure.keys() == {'metric', 'before', 'after', 'relative_drop'}
-  done = [point['documents'] for point in results['retention_curve']]
-  assert done == ([0, 1, 2, 3] if trains else [0, 3])
-  assert np.shape(results['accuracy_matrix']) == (len(done), len(done) - 1)
-  assert results['locality'].keys() == {'known', 'never_seen'}
-  assert (results['params_changed'] > 0) == trains
-  assert results['bytes_changed'] == 4 * results['params_changed']
-  assert (results['lesson']['flops'] > 0) == trains
-  assert (results['lesson']['wall_s'] is not None) == trains
-  outputs = json.loads((workdir / 'outputs_before.json').read_text())
-  assert len(outputs['known']) == 13
-
-
-def test_reading_in_context_forgets_nothing(root):
-  results = json.loads((root / 'in_context' / 'results.json').read_text())
+  changes = settings(name) if trains else {'name': name}
+  flags = {f'--config.method.{k}={v}' for k, v in changes.items()}
+  assert train_runs.run(root, name, *flags) == 0
+  results = train_runs.check_results(root / name, name, trains)
+  if trains:
+    return
+  # It forgets nothing.
   assert results['params_changed'] == 0
   assert set(results['locality'].values()) == {1.0}
   for measure in results['held_out'].values():
@@ -184,3 +153,87 @@ def test_reading_in_context_forgets_nothing(root):
   before, after = results['metrics_before'], results['metrics_after']
   assert before['target']['nll'] != after['target']['nll']
   assert before['known'] == after['known']
+
+
+# Changes of numbers, which share a program with the default; of structure,
+# which do not; and settings that are refused.
+SETTINGS_OF = {
+  'adapter': (
+    [{'learning_rate': 0.5}],
+    [{'width': 7}, {'weight_decay': 0.0}],
+    [
+      ({'learning_rate': float('nan')}, 'learning_rate must be above 0'),
+      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+      ({'width': 0}, 'width must be at least 1, not 0'),
+    ],
+  ),
+  'ewc': (
+    [{'learning_rate': 0.5}, {'strength': 7.0}],
+    [{'weight_decay': 0.1}, {'num_sequences': 7}],
+    [
+      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+      ({'strength': -1.0}, 'strength must be at least 0, not -1.0'),
+      ({'strength': float('nan')}, 'strength must be at least 0, not nan'),
+      ({'num_sequences': 0}, 'num_sequences must be at least 1, not 0'),
+    ],
+  ),
+  'experts': (
+    [{'learning_rate': 0.5}],
+    [{'width': 7}, {'num_experts': 2}, {'weight_decay': 0.0}],
+    [
+      ({'learning_rate': -1.0}, 'learning_rate must be above 0'),
+      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+      ({'width': 0}, 'width must be at least 1, not 0'),
+      ({'num_experts': 0}, 'num_experts must be at least 1, not 0'),
+    ],
+  ),
+  'lora': (
+    [{'learning_rate': 0.5}, {'replay_fraction': 0.5}],
+    [{'rank': 7}, {'alpha': 3.0}, {'targets': 'attention'}, {'pattern': 'up'}],
+    [
+      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+      (
+        {'replay_fraction': 1.0},
+        'replay_fraction must be at least 0 and below',
+      ),
+      ({'rank': 0}, 'rank must be at least 1, not 0'),
+      ({'alpha': 0.0}, 'alpha must be above 0 and finite, not 0.0'),
+      ({'pattern': '['}, r"pattern '\[' is not a regular expression: untermin"),
+    ],
+  ),
+  'values_only': (
+    [{'learning_rate': 0.5}],
+    [{'optimizer': 'sgd'}, {'weight_decay': 0.1}],
+    [
+      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
+      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+      (
+        {'optimizer': 'adam'},
+        "optimizer must be one of sgd, adamw, not 'adam'",
+      ),
+    ],
+  ),
+}
+
+
+@pytest.mark.parametrize('name', SETTINGS_OF)
+def test_numbers_share_a_program_and_bad_settings_are_named(name):
+  numbers, structures, refused = SETTINGS_OF[name]
+  config = methods.METHODS[name].Config
+  default = methods.make(config())
+  for changes in numbers:
+    method = methods.make(config(**changes))
+    assert method == default, changes
+    assert hash(method) == hash(default), changes
+    [(key, value)] = changes.items()
+    held = method.hyperparameters | {'replay_fraction': method.replay_fraction}
+    assert held[key] == value
+  for changes in structures:
+    method = methods.make(config(**changes))
+    assert method != default, changes
+    assert method == methods.make(config(**changes))
+  for changes, message in refused:
+    with pytest.raises(ValueError, match=f'^{message}'):
+      config(**changes)

@@ -1,12 +1,9 @@
 """What tests of methods share: steps, and what every method must keep to."""
 
-import dataclasses
-
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -42,30 +39,6 @@ def take_steps(model, method, batch, count, extras=None):
       state, metrics = step_lib.train_step(state, batch)
       losses.append(float(metrics['loss']))
   return state, losses
-
-
-def check_learning(method, model, trains, extras=None):
-  """Losses fall, and what does not train stays bit for bit.
-
-  Args:
-    method: The method; its rate must suit five steps.
-    model: Without what the method adds.
-    trains: Whether a variable of this name is to train.
-    extras: As of `state_lib.init`.
-  """
-  if method.add_modules is not None:
-    model = method.add_modules(model, nnx.Rngs(7))
-  old = variables(nnx.state(model))
-  state, losses = take_steps(model, method, steps.make_batch(), 5, extras)
-  assert np.all(np.diff(losses) < 0), losses
-  new = variables(state.params)
-  assert new.keys() == old.keys()
-  assert any(map(trains, old))
-  for name, array in old.items():
-    if trains(name):
-      assert np.any(array != new[name]), name
-    else:
-      assert array.tobytes() == new[name].tobytes(), name
 
 
 def check_nothing_else_changes(method, model, shapes):
@@ -117,31 +90,3 @@ def check_decoding(method, model, extras=None):
     logits = decoders.logits_of(trained, tokens)[:, -1]
     tokens = jnp.concatenate([tokens, jnp.argmax(logits, -1)[:, None]], axis=1)
   np.testing.assert_array_equal(new, tokens[:, -new.shape[1] :])
-
-
-def check_structure(module, numbers, structures):
-  """Settings that are numbers give equal methods; others do not.
-
-  Args:
-    module: Of a method, with `Config` and `make`.
-    numbers: Changes of the default config that share a program with it.
-    structures: Changes that do not.
-  """
-  default = module.make(module.Config())
-  for changes in numbers:
-    method = module.make(module.Config(**changes))
-    assert method == default, changes
-    assert hash(method) == hash(default), changes
-    [(name, value)] = changes.items()
-    held = method.hyperparameters | {'replay_fraction': method.replay_fraction}
-    assert held[name] == value
-  for changes in structures:
-    assert module.make(module.Config(**changes)) != default, changes
-    again = dataclasses.replace(module.Config(), **changes)
-    assert module.make(again) == module.make(module.Config(**changes))
-
-
-def check_refusal(config, changes, message):
-  """A config that cannot be is refused with a line that begins so."""
-  with pytest.raises(ValueError, match=f'^{message}'):
-    config(**changes)

@@ -38,3 +38,29 @@ def interrupt_save(patch, folder_name, at_step):
     save(folder, step, *arguments, **named)
 
   patch.setattr(checkpoint, 'save', interrupted)
+
+
+def check_results(workdir, method, trains=True):
+  """Checks what the programs that read results.json rely on; returns it."""
+  results = json.loads((workdir / 'results.json').read_text())
+  assert results['method'] == method
+  assert results['steps'] == (3 * 2 if trains else 0)
+  assert results['seed'] == 3
+  for key in ('wall_s', 'tokens', 'slots_updated', 'params_changed_fraction'):
+    assert results[key] >= 0, key
+  for key in ('target', 'target_unseen_phrasing'):
+    assert results[key].keys() == {'metric', 'before', 'after'}
+  for measure in results['held_out'].values():
+    assert measure.keys() == {'metric', 'before', 'after', 'relative_drop'}
+  done = [point['documents'] for point in results['retention_curve']]
+  assert done == ([0, 1, 2, 3] if trains else [0, 3])
+  matrix = results['accuracy_matrix']
+  assert [len(row) for row in matrix] == [len(done) - 1] * len(done)
+  assert results['locality'].keys() == {'known', 'never_seen'}
+  assert (results['params_changed'] > 0) == trains
+  assert results['bytes_changed'] == 4 * results['params_changed']
+  assert (results['lesson']['flops'] > 0) == trains
+  assert (results['lesson']['wall_s'] is not None) == trains
+  outputs = json.loads((workdir / 'outputs_before.json').read_text())
+  assert len(outputs['known']) == 13
+  return results
