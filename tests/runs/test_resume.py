@@ -12,6 +12,7 @@ from smft_jax.store import checksum
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import steps
+from tests.support import train_runs
 
 OWNER = {'base model': 'ab', 'background': 'cd'}
 
@@ -47,7 +48,7 @@ def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
   values = state_lib.value_table(state.params)
   changed = int(jnp.sum(jnp.any(values != table, axis=1)))
   resume.save(tmp_path, state, OWNER, {'tokens': 7}, table)
-  found = checkpoint.read_newest(tmp_path, stored_shapes)
+  found = checkpoint.read_newest(tmp_path, train_runs.stored_shapes)
   assert found[0] == 2
   assert not any(name.startswith('params') for name in found[1])
   slots = np.unique(found[1]['changed_slots'])
@@ -59,16 +60,6 @@ def test_only_changed_rows_are_stored_and_the_rest_is_the_base(tmp_path):
     resume.restore(tmp_path, first_state(), OWNER | {'base model': 'ef'}, table)
   with pytest.raises(schema.UserError, match='another background, cd, not gh'):
     resume.restore(tmp_path, first_state(), OWNER | {'background': 'gh'}, table)
-
-
-def stored_shapes(stored):
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return {
-    name: jax.ShapeDtypeStruct(
-      tuple(leaf['shape']), leaf['dtype'], sharding=place
-    )
-    for name, leaf in stored.items()
-  }
 
 
 def test_a_whole_state_comes_back(tmp_path):

@@ -4,11 +4,8 @@ A run that is killed is a process of its own (`tests.support.stopped_run`); the
 others are the program called in this one.
 """
 
-import errno
-import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,16 +16,13 @@ import jax
 import numpy as np
 import pytest
 
-from smft_jax import train
 from smft_jax.data import stream as stream_lib
 from smft_jax.runs import learner
-from smft_jax.runtime import program
 from smft_jax.store import checkpoint
 from tests.support import repository
 from tests.support import stopped_run
 from tests.support import tiny_run
-
-ROOT = repository.ROOT
+from tests.support import train_runs
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -36,10 +30,6 @@ def quickly(quick_compilation):
   """Compiles quickly; Adam of optax mixes dtypes."""
   with jax.numpy_dtype_promotion('standard'):
     yield
-
-
-def command(folder, workdir, *more):
-  return [f'--config={folder}/tiny.py', f'--workdir={folder}/{workdir}', *more]
 
 
 NEVER = ('SIGTERM', 'smft_jax.train.run', 0)
@@ -51,9 +41,9 @@ def start(folder, workdir, stop=NEVER, *more):
     [
       sys.executable,
       *('-m', 'tests.support.stopped_run', *map(str, stop)),
-      *command(folder, workdir, *more),
+      *(f'--config={folder}/tiny.py', f'--workdir={folder}/{workdir}', *more),
     ],
-    cwd=ROOT,
+    cwd=repository.ROOT,
     env=os.environ
     | {
       'JAX_PLATFORMS': 'cpu',
@@ -72,26 +62,7 @@ def start(folder, workdir, stop=NEVER, *more):
 
 def ended(process):
   """What a process said, and its exit code."""
-  said, _ = process.communicate(timeout=300)
-  return said, process.returncode
-
-
-def results_of(workdir):
-  """results.json, without what differs from run to run."""
-  values = json.loads((workdir / 'results.json').read_text())
-  values['lesson'].pop('wall_s')
-  times = ('wall_s', 'total_s', 'input_wait_s')
-  return {k: v for k, v in values.items() if k not in times}
-
-
-def records_of(workdir, *events):
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
-  return [
-    {k: v for k, v in record.items() if k not in times}
-    for record in map(json.loads, lines)
-    if record['event'] in events
-  ]
+  return process.communicate(timeout=300)[0], process.returncode
 
 
 def steps(folder, damaged=None):
@@ -100,23 +71,6 @@ def steps(folder, damaged=None):
   if damaged is not None:
     names.remove(f'{damaged}.damaged')
   return sorted(map(int, names))
-
-
-def copied(folder, step, to):
-  """A folder with one of the steps."""
-  shutil.copytree(folder / str(step), to / str(step))
-  return to
-
-
-def anything(stored):
-  """Reads whatever a step holds."""
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return {
-    name: jax.ShapeDtypeStruct(
-      tuple(leaf['shape']), leaf['dtype'], sharding=place
-    )
-    for name, leaf in stored.items()
-  }
 
 
 def flip_largest(folder):
@@ -128,23 +82,13 @@ def flip_largest(folder):
   largest.write_bytes(content)
 
 
-def decodes_of_an_evaluation(workdir):
-  """Batches that are answered; each set of questions fits one."""
-  measured = records_of(workdir, 'evaluation')[0]['metrics']
-  return sum('recall' in metrics for metrics in measured.values())
-
-
 @pytest.fixture(scope='module')
 def root(tmp_path_factory, quickly):
   """A folder with tiny.py and the finished, uninterrupted run `whole`."""
   folder = tmp_path_factory.mktemp('root')
   tiny_run.write_config(folder, stream__steps_per_document=3)
-  assert run(folder, 'whole') == 0
+  assert train_runs.run(folder, 'whole') == 0
   return folder
-
-
-def run(folder, workdir, *more):
-  return program.run(train.main, command(folder, workdir, *more))
 
 
 def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
@@ -163,7 +107,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
       capsys.readouterr()
       with pytest.MonkeyPatch.context() as patch:
         stopped_run.stop_at(signal.Signals[number], *at, patch.setattr)
-        code = run(root, 'stopped', *more)
+        code = train_runs.run(root, 'stopped', *more)
       said = capsys.readouterr().err
       assert code == 0, said
       assert 'stopped by SIGTERM and saved; the same command resumes' in said
@@ -184,7 +128,8 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   stopped('SIGTERM', 'smft_jax.training.background.count', 2)
   assert len(list(made.glob('background-*.2.npz'))) == 1
   # Measuring the base: nothing to save.
-  said = stopped('SIGTERM', 'smft_jax.evaluation.evaluate._decode', 2)
+  decode = 'smft_jax.evaluation.evaluate._decode'
+  said = stopped('SIGTERM', decode, 2)
   assert 'background: batch 3/3' in said
   assert not list(made.glob('background-*.2.npz'))
   assert not saved.exists()
@@ -194,21 +139,25 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   # A byte of that step is damaged, so the one before it is taken; and the run
   # is stopped while it measures: the base first, then what it learned.
   flip_largest(saved / '5')
-  decodes = 'smft_jax.evaluation.evaluate._decode'
-  said = stopped('SIGTERM', decodes, decodes_of_an_evaluation(workdir) + 2)
+  measured = train_runs.records(workdir, 'evaluation')[0]['metrics']
+  answered = sum('recall' in metrics for metrics in measured.values())
+  said = stopped('SIGTERM', decode, answered + 2)
   assert f'checkpoint {saved / "5"} is damaged: ' in said
   assert f'resumes after step 3, from {saved}' in said
   assert steps(saved, damaged='5') == [3, 6]
-  assert len(records_of(workdir, 'evaluation')) == 2
+  assert len(train_runs.records(workdir, 'evaluation')) == 2
   # While the last document is saved, after what was read back.
   stopped('SIGKILL', 'smft_jax.store.manifest.digest', 3)
   assert (saved / '9.partial').is_dir()
-  assert run(root, 'stopped', *more) == 0
+  assert train_runs.run(root, 'stopped', *more) == 0
   assert steps(saved, damaged='5') == [6, 9]
+  assert not (made / 'pretraining').exists()
   whole = root / 'whole'
-  assert results_of(workdir) == results_of(whole)
+  assert train_runs.results_of(workdir) == train_runs.results_of(whole)
   events = ('pretrain', 'stream', 'evaluation')
-  assert records_of(workdir, *events) == records_of(whole, *events)
+  assert train_runs.records(workdir, *events) == train_runs.records(
+    whole, *events
+  )
 
 
 @pytest.mark.slow
@@ -230,12 +179,16 @@ def test_ten_kills_at_random_moments_end_in_the_same_bits(root):
     said, code = ended(process)
     assert code in (0, -signal.SIGKILL), said
     if code == 0:  # sooner than the draw: what is left is killed anew
-      assert results_of(root / 'killed') == results_of(root / 'whole')
+      assert train_runs.results_of(root / 'killed') == train_runs.results_of(
+        root / 'whole'
+      )
       shutil.rmtree(root / 'killed')
       shutil.rmtree(root / 'killed_cache')
   said, code = ended(start(root, 'killed', NEVER, *more))
   assert code == 0, said
-  assert results_of(root / 'killed') == results_of(root / 'whole')
+  assert train_runs.results_of(root / 'killed') == train_runs.results_of(
+    root / 'whole'
+  )
 
 
 # Measures at the end alone.
@@ -260,11 +213,11 @@ def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(
 ):
   spoil(monkeypatch, lambda index, step: (index, step) in ((1, 0), (1, 1)))
   often = ('--config.stream.checkpoint_every=2',)
-  assert run(root, 'spoiled', *often, *SELDOM) == 0
-  results = results_of(root / 'spoiled')
+  assert train_runs.run(root, 'spoiled', *often, *SELDOM) == 0
+  results = train_runs.results_of(root / 'spoiled')
   assert results['steps'] == 9
   assert results['steps_skipped'] == 2
-  streamed = records_of(root / 'spoiled', 'stream')
+  streamed = train_runs.records(root / 'spoiled', 'stream')
   assert [r['steps_skipped'] for r in streamed] == [0, 2, 2]
   assert np.isfinite(results['metrics_after']['target']['nll'])
   said = capsys.readouterr().err.splitlines()
@@ -272,53 +225,50 @@ def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(
   assert len(told) == 2
   # Saved after two documents as asked, and before it was measured.
   assert steps(root / 'spoiled' / 'checkpoints') == [6, 9]
-  measured = records_of(root / 'spoiled', 'evaluation')
+  measured = train_runs.records(root / 'spoiled', 'evaluation')
   assert [r['documents'] for r in measured] == [0, 3]
   assert f'step 1 on document {streamed[1]["document"]!r}, rows ' in told[0]
 
 
 def test_checkpoints_of_another_run_are_refused_in_one_line(root, capsys):
-  assert run(root, 'mine', *SELDOM) == 0
-  shutil.copytree(root / 'mine' / 'checkpoints', root / 'other' / 'checkpoints')
+  shutil.copytree(root / 'whole' / 'checkpoints', root / 'other/checkpoints')
   capsys.readouterr()
-
-  def refused(*more):
-    assert run(root, 'other', *SELDOM, *more) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert sum(line.startswith('error: ') for line in said) == 1
-    (root / 'other' / 'config.json').unlink()
-    return said[-1]
-
-  said = refused('--config.method.learning_rate=2.0')
+  assert train_runs.run(root, 'other', '--config.method.learning_rate=2.0') == 2
+  said = capsys.readouterr().err.strip().splitlines()
+  assert sum(line.startswith('error: ') for line in said) == 1
   assert (
-    'belongs to another config, with config.method.learning_rate = 3.0' in said
+    'belongs to another config, with config.method.learning_rate = 3.0'
+    in said[-1]
   )
   # How often it is saved makes no other run.
-  often = '--config.stream.checkpoint_every=1'
-  assert run(root, 'mine', *SELDOM, often) == 0
+  assert (
+    train_runs.run(root, 'whole', '--config.stream.checkpoint_every=2') == 0
+  )
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run(root, capsys):
-  more = ['--config.max_skipped=3']
+  often = '--config.stream.checkpoint_every=1'
+  more = ['--config.max_skipped=3', often, *SELDOM]
   saved = root / 'diverged' / 'checkpoints'
   with pytest.MonkeyPatch.context() as patch:
     spoil(patch, lambda index, step: 1 <= 3 * index + step <= 5)
-    assert run(root, 'diverged', *more) == 1
+    assert train_runs.run(root, 'diverged', *more) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: the stream diverged: 3 steps in a row')
     assert steps(saved) == [3, 5]
-    before, after = (
-      checkpoint.read_newest(copied(saved, n, root / f'only-{n}'), anything)[1]
-      for n in (3, 5)
-    )
+    held = {}
+    for n in (3, 5):
+      alone = root / f'only-{n}'
+      shutil.copytree(saved / str(n), alone / str(n))
+      held[n] = checkpoint.read_newest(alone, train_runs.stored_shapes)[1]
     for name in ('changed_slots', 'changed_rows'):
-      np.testing.assert_array_equal(before[name], after[name])
-    assert int(after['skipped_in_a_row']) == 4
+      np.testing.assert_array_equal(held[3][name], held[5][name])
+    assert int(held[5]['skipped_in_a_row']) == 4
     # The same command tries the next batch, which is as bad.
-    assert run(root, 'diverged', *more) == 1
+    assert train_runs.run(root, 'diverged', *more) == 1
   assert not (root / 'diverged' / 'results.json').exists()
-  assert run(root, 'diverged', *more) == 0
-  assert results_of(root / 'diverged')['steps_skipped'] == 5
+  assert train_runs.run(root, 'diverged', *more) == 0
+  assert train_runs.results_of(root / 'diverged')['steps_skipped'] == 5
 
 
 def test_pretraining_that_never_has_a_finite_loss_is_no_base(
@@ -334,7 +284,7 @@ def test_pretraining_that_never_has_a_finite_loss_is_no_base(
   monkeypatch.setattr(stream_lib.Batches, 'batch', spoiled)
   more = ['--config.stream=none', f'--config.base.cache_dir={tmp_path}']
   for _ in range(2):  # and the same command says so again
-    assert run(root, 'no-base', *more) == 1
+    assert train_runs.run(root, 'no-base', *more) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith('error: pretraining diverged: 5 steps in a row')
     assert 'config.base.learning_rate = 0.01' in said
@@ -355,26 +305,21 @@ def small_disk(tmp_path):
   subprocess.run(['umount', '--lazy', tmp_path], check=True)
 
 
-def fill(folder, left):
-  """Fills a disk but for some bytes."""
-  free = os.statvfs(folder)
-  size = free.f_bavail * free.f_frsize - left
-  (folder / 'filler').write_bytes(bytes(max(size, 0)))
-
-
 def test_a_full_disk_stops_a_run_that_then_resumes(root, small_disk, capsys):
   save, calls = checkpoint.save, []
 
   def filled(*arguments, **named):
     calls.append(0)
     if len(calls) == 2:
-      fill(small_disk, left=8192)
+      free = os.statvfs(small_disk)
+      size = free.f_bavail * free.f_frsize - 8192
+      (small_disk / 'filler').write_bytes(bytes(max(size, 0)))
     save(*arguments, **named)
 
   at = [f'--workdir={small_disk}/run']
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(checkpoint, 'save', filled)
-    assert run(root, 'unused', *at) == 1
+    assert train_runs.run(root, 'unused', *at) == 1
   said = capsys.readouterr().err
   assert 'no room' in said.splitlines()[-1]
   assert 'the same command resumes' in said.splitlines()[-1]
@@ -382,26 +327,7 @@ def test_a_full_disk_stops_a_run_that_then_resumes(root, small_disk, capsys):
   saved = small_disk / 'run' / 'checkpoints'
   assert steps(saved) == [3]
   (small_disk / 'filler').unlink()
-  assert run(root, 'unused', *at) == 0
-  assert run(root, 'room') == 0
-  assert results_of(small_disk / 'run') == results_of(root / 'room')
-
-
-def test_a_limit_on_files_leaves_older_steps(tmp_path):
-  table = np.random.default_rng(3).normal(size=(307, 101)).astype(np.float32)
-  checkpoint.save(tmp_path, 1, {'table': jax.numpy.asarray(table)})
-  before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-  try:
-    with pytest.raises(OSError, match='no room to save step 2') as error:
-      checkpoint.save(tmp_path, 2, {'table': jax.numpy.asarray(-table)})
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
-  assert error.value.errno == errno.ENOSPC
-  assert [path.name for path in tmp_path.iterdir()] == ['1']
-  like = {'table': jax.numpy.zeros((307, 101))}
-  step, tree = checkpoint.restore_newest(tmp_path, like)
-  assert step == 1
-  np.testing.assert_array_equal(tree['table'], table)
+  assert train_runs.run(root, 'unused', *at) == 0
+  assert train_runs.results_of(small_disk / 'run') == train_runs.results_of(
+    root / 'whole'
+  )

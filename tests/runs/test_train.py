@@ -40,16 +40,6 @@ def root(tmp_path_factory, quickly):
   return folder
 
 
-def events(workdir):
-  """Lines of metrics.jsonl, without times."""
-  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
-  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
-  return [
-    {k: v for k, v in json.loads(line).items() if k not in times}
-    for line in lines
-  ]
-
-
 def steps(folder):
   """The checkpoints in a folder, oldest first; all that there is."""
   return sorted(int(path.name) for path in folder.iterdir())
@@ -99,13 +89,12 @@ def test_results_have_the_keys_that_others_rely_on(root):
 
 def test_the_stream_is_learned_and_watched(root):
   workdir = root / 'whole'
-  results = train_runs.read(workdir / 'results.json')
+  results = train_runs.results_of(workdir)
   before, after = results['metrics_before'], results['metrics_after']
   assert after['target']['nll'] < before['target']['nll']
-  told = events(workdir)
-  pretrained = [e['step'] for e in told if e['event'] == 'pretrain']
-  assert pretrained == [2, 4, 5]
-  streamed = [e for e in told if e['event'] == 'stream']
+  pretrained = train_runs.records(workdir, 'pretrain')
+  assert [e['step'] for e in pretrained] == [2, 4, 5]
+  streamed = train_runs.records(workdir, 'stream')
   assert [e['documents'] for e in streamed] == [1, 2, 3]
   assert streamed[-1]['tokens'] == results['tokens']
   assert all(e['slots_updated'] <= 7 for e in streamed)
@@ -120,12 +109,11 @@ def test_the_stream_is_learned_and_watched(root):
 
 
 def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
-  for step in (2, 4):  # before there is a checkpoint, and after one
-    with pytest.MonkeyPatch.context() as patch:
-      train_runs.interrupt_save(patch, 'checkpoints', step)
-      assert train_runs.run(root, 'resumed') == 130
-    assert 'resumes' in capsys.readouterr().err
-    assert not (root / 'resumed' / 'results.json').exists()
+  with pytest.MonkeyPatch.context() as patch:
+    train_runs.interrupt_save(patch, 'checkpoints', 4)
+    assert train_runs.run(root, 'resumed') == 130
+  assert 'resumes' in capsys.readouterr().err
+  assert not (root / 'resumed' / 'results.json').exists()
   # Half of what it needs is worse than nothing.
   log = root / 'resumed' / 'metrics.jsonl'
   whole_log = log.read_bytes()
@@ -138,34 +126,19 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
   assert_same_bits(
     arrays(whole / 'checkpoints'), arrays(resumed / 'checkpoints')
   )
-  assert train_runs.read(whole / 'results.json') == train_runs.read(
-    resumed / 'results.json'
-  )
+  assert train_runs.results_of(whole) == train_runs.results_of(resumed)
   # The base was found, so that nothing but its pretraining is missing.
-  pretrained = [e for e in events(whole) if e['event'] == 'pretrain']
+  pretrained = train_runs.records(whole, 'pretrain')
   assert pretrained
-  assert events(resumed) == events(whole)[len(pretrained) :]
-
-
-def test_interrupted_pretraining_resumes_to_the_same_base(root, tmp_path):
-  more = [f'--config.base.cache_dir={tmp_path}/cache', '--config.stream=none']
-  with pytest.MonkeyPatch.context() as patch:
-    train_runs.interrupt_save(patch, 'pretraining', 4)
-    assert train_runs.run(root, 'base', *more) == 130
-  (folder,) = (tmp_path / 'cache').iterdir()
-  assert not (folder / 'params').exists()
-  assert steps(folder / 'pretraining') == [2]
-  assert train_runs.run(root, 'base', *more) == 0
-  assert_same_bits(
-    arrays(folder / 'params'), arrays(next(root.glob('cache/*/params')))
+  assert (
+    train_runs.records(resumed) == train_runs.records(whole)[len(pretrained) :]
   )
-  assert not (folder / 'pretraining').exists()
-  told = events(root / 'base')
-  whole = events(root / 'whole')
-  assert [e for e in told if e['event'] == 'pretrain'] == [
-    e for e in whole if e['event'] == 'pretrain'
-  ]
-  results = train_runs.read(root / 'base' / 'results.json')
+
+
+def test_without_a_stream_the_base_is_measured(root):
+  assert train_runs.run(root, 'base', '--config.stream=none') == 0
+  assert not list(root.glob('cache/*/pretraining'))
+  results = train_runs.results_of(root / 'base')
   assert results['method'] is None
   assert results['held_out']['known']['metric'] == 'recall'
   assert (root / 'base' / 'report.html').exists()
@@ -192,8 +165,8 @@ def test_a_changed_base_is_made_anew_and_long_texts_are_split(root, tmp_path):
   config = tiny_run.make(base__cache_dir=cache, base__max_length=7)
   found = find_or_make(config, tmp_path)
   assert set(root.glob('cache/*')) - bases == {found.folder}
-  told = events(tmp_path)
-  assert [e['step'] for e in told if e['event'] == 'pretrain'] == [2, 4, 5]
+  pretrained = train_runs.records(tmp_path, 'pretrain')
+  assert [e['step'] for e in pretrained] == [2, 4, 5]
 
 
 def test_real_documents(root, tmp_path):
@@ -210,12 +183,12 @@ def test_real_documents(root, tmp_path):
     tmp_path, data=data, evaluation__metric='nll', base__steps=2
   )
   assert train_runs.run(tmp_path, 'run') == 0
-  results = train_runs.read(tmp_path / 'run' / 'results.json')
+  results = train_runs.results_of(tmp_path / 'run')
   assert results['target']['metric'] == 'nll'
   assert {'wikitext2_test', 'known'} <= results['held_out'].keys()
   assert results['held_out']['wikitext2_test']['metric'] == 'nll'
   # Paragraphs are longer than a row, and are trained on whole.
-  streamed = [e for e in events(tmp_path / 'run') if e['event'] == 'stream']
+  streamed = train_runs.records(tmp_path / 'run', 'stream')
   assert [e['documents'] for e in streamed] == [1, 2]
   # Another base with the same tokenizer, given instead of trained.
   [trained] = (tmp_path / 'cache').glob('base-text-*')
@@ -254,14 +227,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     del data['num_new']
   tiny_run.write_config(tmp_path, data=data)
   monkeypatch.chdir(tmp_path)
-  before = train_runs.files(tmp_path)
-  assert train_runs.run(tmp_path, 'workdir', *more) == 2
-  said = capsys.readouterr()
-  assert part in said.err
-  assert said.err.startswith('error: ')
-  assert said.err.count('\n') == 1
-  assert said.out == ''
-  assert train_runs.files(tmp_path) == before
+  assert part in train_runs.refused(capsys, tmp_path, 'workdir', *more)
 
 
 def test_a_damaged_data_set_is_one_line_and_leaves_nothing(tmp_path, capsys):
@@ -271,26 +237,16 @@ def test_a_damaged_data_set_is_one_line_and_leaves_nothing(tmp_path, capsys):
   tiny_run.write_config(tmp_path, data=data)
   (shard,) = (tmp_path / 'tfds').glob('squad/v1.1/*/*.array_record*')
   shard.write_bytes(shard.read_bytes()[:-999])
-  before = train_runs.files(tmp_path)
-  assert train_runs.run(tmp_path, 'workdir') == 2
-  said = capsys.readouterr().err
+  said = train_runs.refused(capsys, tmp_path, 'workdir')
   assert 'squad/v1.1' in said
   assert 'cut short or damaged' in said
-  assert said.count('\n') == 1
-  assert train_runs.files(tmp_path) == before
 
 
 def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
-  before = train_runs.files(root)
-  assert train_runs.run(root, 'whole', '--config.method.t=5') == 2
-  said = capsys.readouterr().err
+  said = train_runs.refused(capsys, root, 'whole', '--config.method.t=5')
   assert 'config.method.t = 7, not 5' in said
-  assert said.count('\n') == 1
-  assert train_runs.run(root, 'tiny.py/here') == 2
-  said = capsys.readouterr().err
+  said = train_runs.refused(capsys, root, 'tiny.py/here')
   assert 'cannot be written' in said
-  assert said.count('\n') == 1
-  assert train_runs.files(root) == before
 
 
 @pytest.mark.parametrize('name', ['pretrain', 'heal', 'docqa', 'facts'])

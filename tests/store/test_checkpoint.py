@@ -2,7 +2,9 @@
 
 import errno
 import pathlib
+import resource
 import shutil
+import signal
 from typing import NamedTuple
 
 import chex
@@ -209,3 +211,23 @@ def test_a_save_that_fails_leaves_the_older_steps(tmp_path, monkeypatch):
       checkpoint.save(tmp_path, 7, make_tree())
   assert names_in(tmp_path) == ['6']
   assert_restores(tmp_path, 6, make_tree(seed=6))
+
+
+def test_a_limit_on_files_leaves_older_steps(tmp_path):
+  table = np.random.default_rng(3).normal(size=(307, 101)).astype(np.float32)
+  checkpoint.save(tmp_path, 1, {'table': jax.numpy.asarray(table)})
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+  try:
+    with pytest.raises(OSError, match='no room to save step 2') as error:
+      checkpoint.save(tmp_path, 2, {'table': jax.numpy.asarray(-table)})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, ignored)
+  assert error.value.errno == errno.ENOSPC
+  assert [path.name for path in tmp_path.iterdir()] == ['1']
+  like = {'table': jax.numpy.zeros((307, 101))}
+  step, tree = checkpoint.restore_newest(tmp_path, like)
+  assert step == 1
+  np.testing.assert_array_equal(tree['table'], table)

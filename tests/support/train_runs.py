@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+
 from smft_jax import train
 from smft_jax.runtime import program
 from smft_jax.store import checkpoint
@@ -12,12 +14,34 @@ def run(folder, workdir, *more):
   return program.run(train.main, argv)
 
 
-def read(path):
-  """A JSON file, without what differs from run to run."""
-  values = json.loads(path.read_text())
+def results_of(workdir):
+  """results.json, without what differs from run to run."""
+  values = json.loads((workdir / 'results.json').read_text())
   values.get('lesson', {}).pop('wall_s', None)
   times = ('wall_s', 'total_s', 'input_wait_s')
   return {k: v for k, v in values.items() if k not in times}
+
+
+def records(workdir, *events):
+  """Records of these events, or of all, without times."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  times = ('time', 'wall_s', 'lesson_s', 'input_wait_s')
+  return [
+    {k: v for k, v in record.items() if k not in times}
+    for record in map(json.loads, lines)
+    if not events or record['event'] in events
+  ]
+
+
+def stored_shapes(stored):
+  """Shapes for `checkpoint.read_newest` to read whatever a step holds."""
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return {
+    name: jax.ShapeDtypeStruct(
+      tuple(leaf['shape']), leaf['dtype'], sharding=place
+    )
+    for name, leaf in stored.items()
+  }
 
 
 def files(folder):
@@ -26,6 +50,18 @@ def files(folder):
     path.relative_to(folder): path.read_bytes() if path.is_file() else b''
     for path in folder.rglob('*')
   }
+
+
+def refused(capsys, folder, workdir, *more):
+  """What a run says in one line that is refused and leaves all as it was."""
+  before = files(folder)
+  assert run(folder, workdir, *more) == 2
+  out, said = capsys.readouterr()
+  assert said.startswith('error: ')
+  assert said.count('\n') == 1
+  assert out == ''
+  assert files(folder) == before
+  return said
 
 
 def interrupt_save(patch, folder_name, at_step):
