@@ -35,6 +35,13 @@ def quick_compilation():
     yield
 
 
+@pytest.fixture(scope='module')
+def quick_runs(quick_compilation):
+  """Compiles quickly, and lets Adam of optax mix dtypes."""
+  with jax.numpy_dtype_promotion('standard'):
+    yield
+
+
 @pytest.fixture(scope='session')
 def learned_run(tmp_path_factory):
   """A tiny run without its measurements: its workdir, experiment and base."""

@@ -5,7 +5,6 @@ What is particular to one method is in its own test file.
 
 import dataclasses
 
-import jax
 import pytest
 
 from smft_jax import memory
@@ -20,7 +19,7 @@ from tests.support import method_steps
 from tests.support import tiny_run
 from tests.support import train_runs
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 TRAINED = sorted(methods.METHODS.keys() - {'in_context'})
 # So tiny a model needs larger steps than the defaults, which are for docqa.py.
@@ -33,19 +32,12 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(autouse=True, scope='module')
-def promotion():
-  """Adam of optax mixes dtypes."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
-
-
 # Some methods need an FFN, which memory takes the place of.
 MODEL = {'model__num_layers': 2, 'model__memory_layers': (1,)}
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory):
+def root(tmp_path_factory, quick_runs):
   """A folder with tiny.py, whose base is made by the first that needs it."""
   folder = tmp_path_factory.mktemp('methods')
   tiny_run.write_config(folder, **MODEL)
@@ -161,18 +153,12 @@ SETTINGS_OF = {
   'adapter': (
     [{'learning_rate': 0.5}],
     [{'width': 7}, {'weight_decay': 0.0}],
-    [
-      ({'learning_rate': float('nan')}, 'learning_rate must be above 0'),
-      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
-      ({'width': 0}, 'width must be at least 1, not 0'),
-    ],
+    [({'width': 0}, 'width must be at least 1, not 0')],
   ),
   'ewc': (
     [{'learning_rate': 0.5}, {'strength': 7.0}],
     [{'weight_decay': 0.1}, {'num_sequences': 7}],
     [
-      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
-      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
       ({'strength': -1.0}, 'strength must be at least 0, not -1.0'),
       ({'strength': float('nan')}, 'strength must be at least 0, not nan'),
       ({'num_sequences': 0}, 'num_sequences must be at least 1, not 0'),
@@ -182,8 +168,6 @@ SETTINGS_OF = {
     [{'learning_rate': 0.5}],
     [{'width': 7}, {'num_experts': 2}, {'weight_decay': 0.0}],
     [
-      ({'learning_rate': -1.0}, 'learning_rate must be above 0'),
-      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
       ({'width': 0}, 'width must be at least 1, not 0'),
       ({'num_experts': 0}, 'num_experts must be at least 1, not 0'),
     ],
@@ -192,8 +176,6 @@ SETTINGS_OF = {
     [{'learning_rate': 0.5}, {'replay_fraction': 0.5}],
     [{'rank': 7}, {'alpha': 3.0}, {'targets': 'attention'}, {'pattern': 'up'}],
     [
-      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
-      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
       (
         {'replay_fraction': 1.0},
         'replay_fraction must be at least 0 and below',
@@ -207,8 +189,6 @@ SETTINGS_OF = {
     [{'learning_rate': 0.5}],
     [{'optimizer': 'sgd'}, {'weight_decay': 0.1}],
     [
-      ({'learning_rate': 0.0}, 'learning_rate must be above 0'),
-      ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
       (
         {'optimizer': 'adam'},
         "optimizer must be one of sgd, adamw, not 'adam'",
@@ -216,6 +196,15 @@ SETTINGS_OF = {
     ],
   ),
 }
+
+
+REFUSED = [
+  *(
+    ({'learning_rate': rate}, 'learning_rate must be above 0')
+    for rate in (0.0, -1.0, float('nan'))
+  ),
+  ({'weight_decay': -0.1}, 'weight_decay must be at least 0'),
+]
 
 
 @pytest.mark.parametrize('name', SETTINGS_OF)
@@ -234,6 +223,6 @@ def test_numbers_share_a_program_and_bad_settings_are_named(name):
     method = methods.make(config(**changes))
     assert method != default, changes
     assert method == methods.make(config(**changes))
-  for changes, message in refused:
+  for changes, message in [*REFUSED, *refused]:
     with pytest.raises(ValueError, match=f'^{message}'):
       config(**changes)

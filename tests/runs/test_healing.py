@@ -1,7 +1,5 @@
 """From a folder of weights to a healed base, by the program."""
 
-import json
-
 from flax import nnx
 import jax
 import numpy as np
@@ -34,11 +32,7 @@ SIZES = {
 WITHOUT_SIZES = {f'model__{name}': None for name in SIZES}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quickly(quick_compilation):
-  """Adam of optax mixes dtypes."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
 def save_weights(folder, vocab_size, tokenizer):
@@ -55,7 +49,7 @@ def tokenizer():
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory, tokenizer, quickly):
+def root(tmp_path_factory, tokenizer, quick_runs):
   """A folder with the weights, and the run `healed` that healed them."""
   folder = tmp_path_factory.mktemp('healing')
   # Embeddings are often padded: more rows than there are tokens.
@@ -82,18 +76,17 @@ def experiment_of(folder, *more):
   return config_lib.from_config_dict(command_line.parse(argv).config)
 
 
+@pytest.fixture(scope='module')
 def healed(root):
   """The cached parameters, and the model they belong to."""
-  experiment = experiment_of(root)
-  config = model_lib.config_of(experiment, vocab_size=0)
+  config = model_lib.config_of(experiment_of(root), vocab_size=0)
   graphdef, params = transformer.make(config, 3)
   [folder] = root.glob('cache/base-world-*/params')
-  _, params = checkpoint.restore_newest(folder, params)
-  return graphdef, params, config
+  return graphdef, checkpoint.restore_newest(folder, params)[1], config
 
 
-def test_before_healing_all_logits_are_those_of_the_weights(root):
-  _, _, config = healed(root)
+def test_before_healing_all_logits_are_those_of_the_weights(root, healed):
+  _, _, config = healed
   plain = hf.load_model(root / 'weights')
   graphdef, params = model_lib.before_healing(root / 'weights', config, 3)
   tokens = np.arange(20, dtype=np.int32).reshape(4, 5)
@@ -102,8 +95,8 @@ def test_before_healing_all_logits_are_those_of_the_weights(root):
   np.testing.assert_array_equal(found, expected)
 
 
-def test_healing_trains_the_memory_and_no_other_bit(root):
-  _, params, _ = healed(root)
+def test_healing_trains_the_memory_and_no_other_bit(root, healed):
+  _, params, _ = healed
   old = dict(nnx.to_flat_state(nnx.state(hf.load_model(root / 'weights'))))
   new = nnx.to_flat_state(params)
   assert {p for p, v in new if not isinstance(v, memory.MemoryParam)} == {*old}
@@ -117,7 +110,7 @@ def test_healing_trains_the_memory_and_no_other_bit(root):
 def test_results_tell_before_and_after_and_the_health_of_the_table(
   root, capsys
 ):
-  results = json.loads((root / 'healed' / 'results.json').read_text())
+  results = train_runs.results_of(root / 'healed')
   assert results['method'] == 'healing'
   general = results['held_out']['general_text']
   # Five steps, and only of the memory: little, and not nothing.
@@ -136,7 +129,7 @@ def test_a_stream_goes_on_from_the_healed_base(root, monkeypatch):
   monkeypatch.setattr(pretrain, 'train', None)  # found, not made again
   write_config(root)
   assert train_runs.run(root, 'streamed', '--config.data.num_new=1') == 0
-  results = json.loads((root / 'streamed' / 'results.json').read_text())
+  results = train_runs.results_of(root / 'streamed')
   assert results['method'] == 'sparse_memory'
   assert results['slots_updated'] > 0
   assert results['memory_health']['slots'] == 49
@@ -191,8 +184,10 @@ def test_a_tokenizer_of_more_tokens_than_the_weights_is_refused(
   assert 'is the tokenizer of another vocabulary' in said
 
 
-def test_weights_with_memory_cannot_be_healed(root, tmp_path, tokenizer):
-  graphdef, params, _ = healed(root)
+def test_weights_with_memory_cannot_be_healed(
+  root, healed, tmp_path, tokenizer
+):
+  graphdef, params, _ = healed
   hf.save_model(nnx.merge(graphdef, params), tmp_path / 'with')
   (tmp_path / 'with/tokenizer.json').write_text(tokenizer.inner.to_str())
   with pytest.raises(schema.UserError, match='has memory layers already'):

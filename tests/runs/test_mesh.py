@@ -1,12 +1,13 @@
 """The program on eight devices from its command line, and its mistakes."""
 
-import jax
 import pytest
 
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import model as model_lib
 from tests.support import tiny_run
 from tests.support import train_runs
+
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 # Sizes that 8, or 2 x 2 x 2, divide.
 SIZES = {
@@ -18,15 +19,8 @@ SIZES = {
 }
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quickly(quick_compilation):
-  # Adam of optax mixes dtypes.
-  with jax.numpy_dtype_promotion('standard'):
-    yield
-
-
 @pytest.fixture(scope='module')
-def root(tmp_path_factory, quickly):
+def root(tmp_path_factory, quick_runs):
   """A folder with tiny.py, its cached base, and a run on one device."""
   folder = tmp_path_factory.mktemp('mesh')
   tiny_run.write_config(folder, **SIZES)

@@ -17,11 +17,7 @@ from tests.support import train_runs
 OWNER = {'base model': 'ab', 'background': 'cd'}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quickly(quick_compilation):
-  """Compiles quickly; Adam of optax mixes dtypes."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
 def first_state(optimizer='adamw'):

@@ -13,6 +13,7 @@ import sys
 import time
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import numpy as np
 import pytest
 
@@ -24,14 +25,15 @@ from tests.support import stopped_run
 from tests.support import tiny_run
 from tests.support import train_runs
 
-
-@pytest.fixture(autouse=True, scope='module')
-def quickly(quick_compilation):
-  """Compiles quickly; Adam of optax mixes dtypes."""
-  with jax.numpy_dtype_promotion('standard'):
-    yield
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
+# All runs compile the same, and for longer than they compute.
+CACHE = {
+  'jax_persistent_cache_min_compile_time_secs': 0,
+  'jax_persistent_cache_min_entry_size_bytes': -1,
+  'jax_persistent_cache_enable_xla_caches': 'none',
+}
 NEVER = ('SIGTERM', 'smft_jax.train.run', 0)
 
 
@@ -48,12 +50,10 @@ def start(folder, workdir, stop=NEVER, *more):
     | {
       'JAX_PLATFORMS': 'cpu',
       'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',
-      # A run compiles for longer than it computes, and all compile the same.
+      'JAX_NUM_CPU_DEVICES': '8',
       'JAX_COMPILATION_CACHE_DIR': f'{folder}/compiled',
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-      'JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES': 'none',
-    },
+    }
+    | {name.upper(): str(value) for name, value in CACHE.items()},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -83,11 +83,18 @@ def flip_largest(folder):
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory, quickly):
+def root(tmp_path_factory, quick_runs):
   """A folder with tiny.py and the finished, uninterrupted run `whole`."""
   folder = tmp_path_factory.mktemp('root')
   tiny_run.write_config(folder, stream__steps_per_document=3)
-  assert train_runs.run(folder, 'whole') == 0
+  cache = CACHE | {'jax_compilation_cache_dir': f'{folder}/compiled'}
+  before = {name: jax.config.values[name] for name in cache}
+  for settings in (cache, before):
+    for name, value in settings.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    if settings is cache:
+      assert train_runs.run(folder, 'whole') == 0
   return folder
 
 
@@ -120,6 +127,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   stopped('SIGTERM', step, 3)
   (made,) = bases.iterdir()
   assert steps(made / 'pretraining') == [2, 3]
+  assert not (made / 'params').exists()
   # In the middle of writing its next checkpoint, arrays there, manifest not.
   stopped('SIGKILL', 'smft_jax.store.manifest.digest', 2)
   left = {p.name for p in (made / 'pretraining').iterdir()}

@@ -3,15 +3,14 @@
 import json
 import runpy
 
-import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 import pytest
 
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import pretrain
+from smft_jax.store import checkpoint
 from smft_jax.store import records as records_lib
 from tests.support import repository
 from tests.support import small_tfds
@@ -22,17 +21,15 @@ CONFIGS = repository.ROOT / 'configs'
 
 
 @pytest.fixture(autouse=True, scope='module')
-def quickly(quick_compilation):
-  """Compiles quickly, and records as often as so short a run needs."""
+def often(quick_runs):
+  """Records as often as so short a run needs."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pretrain, '_RECORD_EVERY', 2)
-    # Adam of optax mixes dtypes.
-    with jax.numpy_dtype_promotion('standard'):
-      yield
+    yield
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory, quickly):
+def root(tmp_path_factory, often):
   """A folder with tiny.py, its cached base, and the finished run `whole`."""
   folder = tmp_path_factory.mktemp('train')
   tiny_run.write_config(folder)
@@ -47,20 +44,8 @@ def steps(folder):
 
 def arrays(folder):
   """What the newest checkpoint in a folder holds."""
-  newest = folder / str(steps(folder)[-1]) / 'arrays'
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  like = {
-    name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
-    for name, leaf in ocp.metadata(newest).metadata.items()
-  }
-  return {k: np.asarray(v) for k, v in ocp.load(newest, like).items()}
-
-
-def assert_same_bits(one, other):
-  assert one.keys() == other.keys()
-  for name in one:
-    assert one[name].dtype == other[name].dtype
-    assert one[name].tobytes() == other[name].tobytes(), name
+  _, stored = checkpoint.read_newest(folder, train_runs.stored_shapes)
+  return {name: np.asarray(leaf) for name, leaf in stored.items()}
 
 
 def test_results_have_the_keys_that_others_rely_on(root):
@@ -123,9 +108,11 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(root, capsys):
   log.write_bytes(whole_log)
   assert train_runs.run(root, 'resumed') == 0
   whole, resumed = root / 'whole', root / 'resumed'
-  assert_same_bits(
-    arrays(whole / 'checkpoints'), arrays(resumed / 'checkpoints')
-  )
+  want, got = (arrays(run / 'checkpoints') for run in (whole, resumed))
+  assert got.keys() == want.keys()
+  for name, array in want.items():
+    assert got[name].dtype == array.dtype
+    assert got[name].tobytes() == array.tobytes(), name
   assert train_runs.results_of(whole) == train_runs.results_of(resumed)
   # The base was found, so that nothing but its pretraining is missing.
   pretrained = train_runs.records(whole, 'pretrain')
