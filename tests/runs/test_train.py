@@ -44,7 +44,7 @@ def steps(folder):
 
 def arrays(folder):
   """What the newest checkpoint in a folder holds."""
-  _, stored = checkpoint.read_newest(folder, train_runs.stored_shapes)
+  _, stored, _ = checkpoint.read_newest(folder, train_runs.stored_shapes)
   return {name: np.asarray(leaf) for name, leaf in stored.items()}
 
 
