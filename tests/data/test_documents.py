@@ -159,15 +159,14 @@ def test_a_document_is_retold_alike_in_any_stream(folder):
   assert all(by_id[d.id] == d for d in short.documents)
 
 
-def test_too_many_documents(folder):
-  said = _refused(folder, num_documents=17, num_control=5)
-  assert '= 22 is more than the 21 paragraphs' in said
+def test_what_the_data_sets_lack(folder):
+  for changes, said in (
+    ({'num_documents': 17}, '= 22 is more than the 21 paragraphs'),
+    ({'known_set': 'squad/v1.1:train'}, "no split 'train'"),
+    ({'tokenizer': 'lost'}, 'lost cannot be read'),
+  ):
+    assert said in _refused(folder, **changes)
   documents.make_task(_config(folder, num_documents=16, num_control=5))
-
-
-def test_a_known_set_needs_the_split_that_is_named(folder):
-  said = _refused(folder, known_set='squad/v1.1:train')
-  assert "no split 'train'" in said
 
 
 def test_no_document_may_be_known_already(folder, tmp_path):
@@ -176,10 +175,6 @@ def test_no_document_may_be_known_already(folder, tmp_path):
   file.write_text(json.dumps({'id': 'd0', 'text': text}), encoding='utf-8')
   said = _refused(folder, kind='jsonl', documents_file=str(file))
   assert "document 'd0' is also a pretraining text" in said
-
-
-def test_a_missing_tokenizer_is_named(folder):
-  assert 'lost cannot be read' in _refused(folder, tokenizer='lost')
 
 
 @pytest.mark.parametrize(
