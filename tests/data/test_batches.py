@@ -36,13 +36,10 @@ def _row(rows, r):
 
 def test_a_row_is_beginning_tokens_end(tokenizer):
   rows = encoding.tokenize(_TEXTS, tokenizer, max_length=64)
-  assert len(rows) == 3
   assert rows.sources.tolist() == [0, 1, 2]
   for r, text in enumerate(_TEXTS):
-    tokens, _ = _row(rows, r)
-    assert tokens == [1, *tokenizer.encode(text.text), 2]
-  assert rows.tokens.dtype == np.int32
-  assert rows.loss_weights.dtype == np.float32
+    assert _row(rows, r)[0] == [1, *tokenizer.encode(text.text), 2]
+  assert (rows.tokens.dtype, rows.loss_weights.dtype) == (np.int32, np.float32)
   assert rows.longest == 9
   assert rows.lengths.tolist() == [9, 6, 8]
 
@@ -98,8 +95,7 @@ def test_rows_of_answers_are_those_of_texts_where_they_fit(tokenizer, end):
   )
   rows = encoding.tokenize_answers(answered, tokenizer, max_length=64, end=end)
   assert rows.sources.tolist() == [0, 1]
-  assert rows.tokens.dtype == np.int32
-  assert rows.loss_weights.dtype == np.float32
+  assert (rows.tokens.dtype, rows.loss_weights.dtype) == (np.int32, np.float32)
   for r in range(2):
     tokens, weights = _row(whole, r)
     length = len(tokens) - (not end)
@@ -131,8 +127,7 @@ def test_a_long_row_of_an_answer_loses_its_first_tokens(tokenizer, end):
 
 def test_no_texts_give_no_rows(tokenizer):
   rows = encoding.tokenize([], tokenizer, max_length=5)
-  assert len(rows) == 0
-  assert rows.longest == 0
+  assert len(rows) == rows.longest == 0
   assert rows.tokens.dtype == np.int32
 
 

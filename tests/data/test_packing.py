@@ -245,15 +245,12 @@ def test_a_mesh_takes_the_step_of_one_device():
     assert np.mean(np.abs(ours - theirs) > 1e-4) < 1e-2
 
 
-def experiment_of(**changes):
-  return config_lib.from_config_dict(tiny_run.make(**changes))
-
-
 def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
   tmp_path, monkeypatch
 ):
   sizes = {'base__packed': True, 'base__cache_dir': str(tmp_path / 'cache')}
-  experiment = experiment_of(method__replay_fraction=0.4, **sizes)
+  made = tiny_run.make(method__replay_fraction=0.4, **sizes)
+  experiment = config_lib.from_config_dict(made)
   seen, take = [], step_lib.train_step
 
   def looked_at(state, batch):
@@ -273,7 +270,8 @@ def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
   assert batch.ranked is not None
   assert batch.segments is None
   # What a step is compiled for is what it gets.
-  alone = experiment_of(stream=None, method=None, background=None, **sizes)
+  made = tiny_run.make(stream=None, method=None, background=None, **sizes)
+  alone = config_lib.from_config_dict(made)
   _, length = shapes.vocab_size_and_length(alone)
   for name, made in shapes.batch(alone, length, None)._asdict().items():
     given = getattr(seen[0], name)

@@ -28,7 +28,6 @@ def test_ids_of_another_form(value):
 @pytest.mark.parametrize(
   ('fields', 'kind', 'said'),
   [
-    ({'txt': 'b', 'n': 1}, 'wrong_form', "'text' is missing; there is txt, n"),
     ({'a': 'b', 'n': 1}, 'wrong_form', "'text' is missing; there is a, n"),
     ({}, 'wrong_form', "'text' is missing; there is nothing"),
     ({'text': 3}, 'wrong_form', "'text' must be text, not 3"),
