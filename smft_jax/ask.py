@@ -193,7 +193,7 @@ def main(argv: list[str]) -> None:
     description='Asks a model before and after it learned.',
   )
   parser.add_argument(
-    'question', nargs='?', help='default: read one from each line of the input'
+    'question', nargs='?', help='default: read questions from stdin, one a line'
   )
   parser.add_argument(
     '--workdir', required=True, help='workdir of a run of smft_jax.train'

@@ -46,13 +46,17 @@ def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  """The program."""
+  """Runs the program."""
   parser = arguments_lib.Parser(
     prog='python -m smft_jax.export',
     description='Exports the model of a run as a Hugging Face folder.',
   )
-  parser.add_argument('--workdir', required=True, type=pathlib.Path)
-  parser.add_argument('--out', required=True, type=pathlib.Path)
+  parser.add_argument(
+    '--workdir', required=True, type=pathlib.Path, help='workdir of a run'
+  )
+  parser.add_argument(
+    '--out', required=True, type=pathlib.Path, help='folder to write'
+  )
   arguments = parser.parse(argv)
   export(arguments.workdir, arguments.out)
   print(f'the model of {arguments.workdir} is in {arguments.out}')

@@ -127,9 +127,9 @@ class MemoryConfig(MemorySizes):
 
   Attributes:
     model_dim: D, size of the layer's input and output.
-    count_carrier: Hold `access_counts` beside the table. Their gradient shows
+    count_carrier: Whether to hold `access_counts` too. Its gradient tells
       `optim.sparse_memory_finetuning` what was read, in trainers that pass
-      their optimizer gradients and nothing else.
+      nothing but gradients to their optimizer.
     layout: Placement of tables, sub-keys and tokens on a mesh; None without
       one.
     dtype: Of parameters and computation. Softmax, norms and sums over slots

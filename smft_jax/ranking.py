@@ -279,6 +279,13 @@ RANKINGS: Mapping[str, Ranking] = types.MappingProxyType(
 )
 """Rankings by name: (counts, document_frequency, num_documents) -> scores."""
 
+WITHOUT_BACKGROUND = frozenset({'tf', 'all_accessed'})
+"""Rankings that do not read document frequencies."""
+
+POINTWISE = frozenset({'tf_idf', 'tf_idf_cubed', 'tf', 'all_accessed'})
+"""Rankings that score a slot by its own count and frequency and the sum of all
+counts: accessed slots score the same with and without the others."""
+
 
 def random_scores(key: jax.Array, counts: jax.Array) -> jax.Array:
   """Scores accessed slots at random, uniformly in (0, 1], and others 0.

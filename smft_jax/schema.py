@@ -2,7 +2,7 @@
 
 A dataclass is the only description of a section: names, types and defaults come
 from its fields, meanings from the `Attributes:` of its docstring. A mistake is
-one line that names the key in full and the nearest right thing.
+one line that names the key in full and the closest valid name.
 
 A field's metadata may hold `type`, the type that a config may give it, and
 `choose_section`, which returns the field's dataclass from the values around it

@@ -21,10 +21,6 @@ from smft_jax import ranking
 # the accessed ones (65,536 accesses on a CPU).
 _SLOTS_PER_LISTED_ACCESS = 4
 
-POINTWISE = frozenset(ranking.RANKINGS) - {'kl'}
-"""Rankings that score a slot by its own count and frequency and the sum of all
-counts: accessed slots score the same with and without the others."""
-
 
 def select_slots(
   score: Callable[[jax.Array, jax.Array], jax.Array],
@@ -50,7 +46,7 @@ def select_slots(
     mask: Booleans with the shape of leading dims of `slot_ids`; False =
       padding.
     pointwise: Whether accessed slots score the same without the others, as by
-      the rankings in `POINTWISE`.
+      the rankings in `ranking.POINTWISE`.
 
   Returns:
     A pair `(slots, num_accessed)`: int32 [t] as `ranking.top_slots` returns

@@ -97,7 +97,7 @@ def _measure_base(experiment, base, writer) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-  """The program."""
+  """Runs the program."""
   invocation = command_line.parse(argv, _FLAGS)
   processes.initialize(**invocation.flags)
   experiment = config_lib.from_config_dict(invocation.config)

@@ -53,7 +53,7 @@ def test_large_tables_rank_like_small_ones(name, monkeypatch):
   select = functools.partial(
     selection.select_slots,
     functools.partial(ranking.RANKINGS[name], num_documents=7),
-    pointwise=name in selection.POINTWISE,
+    pointwise=name in ranking.POINTWISE,
   )
   found = []
   for slots_per_access in (8100, 0):
@@ -80,4 +80,4 @@ def test_pointwise_rankings_need_the_accessed_slots_only(name):
   scores = score(counts, frequency.at[slots].get(mode='fill', fill_value=0), 7)
   accessed = slots < 90
   same = np.array_equal(all_scores[slots[accessed]], scores[accessed])
-  assert same == (name in selection.POINTWISE)
+  assert same == (name in ranking.POINTWISE)

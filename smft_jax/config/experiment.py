@@ -154,10 +154,10 @@ class Experiment:
         f' {self.memory.num_slots} slots of config.memory.num_slots'
       )
     if self.method.needs_background and not self.background:
+      other = ", or config.method.ranking = 'tf'"
       raise schema.UserError(
-        f'config.method.ranking = {self.method.ranking!r} needs document'
-        ' frequencies: give config.background, or use config.method.ranking ='
-        " 'tf'"
+        'config.method needs document frequencies: give config.background'
+        f'{other if self.method.ranks_slots else ""}'
       )
 
   def _check_sizes(self) -> None:

@@ -1,4 +1,4 @@
-"""Reads and checks files of paraphrases and rewrites by a language model.
+"""Reads and checks files of paraphrases and rewrites made by a language model.
 
     python -m smft_jax.data.augment check FILE [--sources=SOURCES.jsonl]
         [--least=N]

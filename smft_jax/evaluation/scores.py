@@ -197,5 +197,5 @@ def relative_drop(metric: str, before: float, after: float) -> float:
     schema.one_of('metric', metric, known)
   if before == 0:
     return math.nan
-  # Rounded, as the difference of decimals ends in noise.
+  # Rounded to hide floating-point noise.
   return round(lost / before, 12)

@@ -123,7 +123,7 @@ def load_config(
     )
   except ValueError as error:
     raise schema.UserError(
-      f'{file}: its metadata describes no memory that fits the model:'
+      f'{file}: the memory in its metadata does not fit the model:'
       f' {schema.one_line(error)}'
     ) from None
 
@@ -253,7 +253,7 @@ def _write(
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in ('config.json', '*.safetensors', '*.safetensors.index.json'):
       for file in folder.glob(pattern):
-        raise schema.UserError(f'{file} exists already; choose another folder')
+        raise schema.UserError(f'{file} already exists; choose another folder')
     with tempfile.TemporaryDirectory(prefix='.partial-', dir=folder) as name:
       partial = pathlib.Path(name)
       for name, tensors in files.items():

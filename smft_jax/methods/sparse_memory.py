@@ -13,8 +13,10 @@ from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
 from smft_jax import schema
-from smft_jax import selection
 from smft_jax.training import method as method_lib
+
+# Scores slots at random, which takes a key and no background.
+_RANDOM = 'random'
 
 # Update directions; `scale_by_given_rate` follows them.
 OPTIMIZERS = {
@@ -26,9 +28,6 @@ OPTIMIZERS = {
   ),
 }
 
-# Rankings that read document frequencies.
-WITH_BACKGROUND = ('tf_idf', 'tf_idf_cubed', 'kl')
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(method_lib.MethodConfig):
@@ -38,9 +37,10 @@ class Config(method_lib.MethodConfig):
     name: The method's name.
     update: 'rows' (cost independent of the number of slots) or 'dense' (a
       whole-table gradient, masked last). Both make the same change under SGD.
-    ranking: A key of `ranking.RANKINGS`, or 'random'.
+    ranking: 'tf_idf' (the paper's), 'tf_idf_cubed', 'tf', 'all_accessed' or
+      'kl' (see `ranking.RANKINGS`), or 'random'.
     t: Most slots to update per step.
-    optimizer: A key of `OPTIMIZERS`; the paper uses 'sgd'.
+    optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
     learning_rate: Constant rate; the loss is a mean over loss weights.
     replay_fraction: Share of each batch drawn from pretraining text. It adds to
       the loss; its accesses do not rank slots.
@@ -54,15 +54,15 @@ class Config(method_lib.MethodConfig):
 
   name: Literal['sparse_memory'] = 'sparse_memory'
   update: Literal['rows', 'dense'] = 'rows'
-  ranking: Literal[
-    'tf_idf', 'tf', 'all_accessed', 'tf_idf_cubed', 'kl', 'random'
-  ] = 'tf_idf'
+  ranking: str = 'tf_idf'
   t: int = 300
   optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
   learning_rate: float = 30.0
   replay_fraction: float = 0.0
 
   def __post_init__(self) -> None:
+    known = (*ranking.RANKINGS, _RANDOM)
+    schema.one_of('ranking', self.ranking, known)
     schema.at_least(1, self, 't')
     schema.positive(self, 'learning_rate')
     method_lib.check_replay_fraction(self.replay_fraction)
@@ -70,7 +70,7 @@ class Config(method_lib.MethodConfig):
   @property
   def needs_background(self) -> bool:
     """Whether the ranking reads document frequencies."""
-    return self.ranking in WITH_BACKGROUND
+    return self.ranking not in {*ranking.WITHOUT_BACKGROUND, _RANDOM}
 
 
 def make(config: Config) -> method_lib.Method:
@@ -96,7 +96,7 @@ def _method(
     update=update,
     top_t=t,
     score=functools.partial(_score, ranking_name),
-    pointwise=ranking_name in selection.POINTWISE,
+    pointwise=ranking_name in ranking.POINTWISE,
   )
 
 
@@ -106,7 +106,7 @@ def _score(
   counts: jax.Array,
   background: method_lib.Background,
 ) -> jax.Array:
-  if name == 'random':
+  if name == _RANDOM:
     return ranking.random_scores(key, counts)
   return ranking.RANKINGS[name](
     counts, background.document_frequency, background.num_documents

@@ -94,7 +94,7 @@ def run(
 
 @dataclasses.dataclass
 class _Spent:
-  """What a run has taken so far; saved with its checkpoints.
+  """Time and tokens used so far; saved with the checkpoints.
 
   Attributes:
     tokens: Tokens seen.
@@ -139,7 +139,7 @@ class _Stream:
       self.spent = _Spent(**notes)
       step = int(self.state.step)
       logging.info(
-        'resumes after step %d, from %s', step, self.checkpoints.folder
+        'resuming after step %d from %s', step, self.checkpoints.folder
       )
       done = step // self._settings.steps_per_document
       self.writer.truncate(lambda r: r.get('documents', 0) > done)
@@ -229,7 +229,7 @@ class _Stream:
     return after
 
   def _count(self, values: dict[str, float], input_wait_s: float) -> None:
-    """Adds the cost of the last steps, and gives `values` the lesson's."""
+    """Adds the cost of the last steps; sets the lesson's total in `values`."""
     spent = self.spent
     spent.tokens += int(values.pop('tokens'))
     spent.lesson_s = round(values['lesson_s'] + spent.lesson_s, 4)

@@ -82,7 +82,7 @@ def train(
   waited_s = 0.0  # in the runs that this one resumes
   if found:
     state, waited_s = found[0], found[1]['input_wait_s']
-    logging.info('resumes after step %d, from %s', int(state.step), folder)
+    logging.info('resuming after step %d from %s', int(state.step), folder)
   start = int(state.step)
   watch = divergence.Watch(
     'healing' if settings.path else 'pretraining',

@@ -162,8 +162,10 @@ def read_newest(
     return step, arrays, notes
   if not damaged:
     return None
-  older = f', nor is any of {len(damaged) - 1} older' if damaged[1:] else ''
-  raise _refusal(damaged[0], first + older)
+  raise schema.UserError(
+    f'no checkpoint in {folder} is whole: {first}; remove the folder to start'
+    ' again'
+  )
 
 
 def _put_aside(damaged: list[pathlib.Path]) -> None:
@@ -255,8 +257,8 @@ def _write(
 
 def _refusal(path: pathlib.Path, why: str) -> ValueError:
   return ValueError(
-    f'checkpoint {path} does not fit or is damaged: {why}; remove it to start'
-    ' again'
+    f'checkpoint {path} does not fit this run: {why}; remove {path.parent} to'
+    ' start again'
   )
 
 

@@ -142,7 +142,7 @@ def gather(
 
 
 def main(argv: list[str]) -> None:
-  """The program."""
+  """Runs the program."""
   invocation = command_line.parse(argv, _FLAGS, _NOTE)
   workdir = invocation.workdir
   points, report = plan.expand(invocation.config_file, invocation.config)

@@ -132,7 +132,7 @@ def expand(
 
 
 def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
-  """Makes the data of points, by `task_key`, and checks what depends on it.
+  """Loads each point's data, by `task_key`, and checks the points with it.
 
   Raises:
     ValueError: If data cannot be read or a model cannot be built.
@@ -224,7 +224,7 @@ def ignored_flags(
     if others:
       warnings.append(
         f'--{name} has no effect on {len(others)} of {len(points)} points,'
-        ' which set it or the method themselves'
+        ' which override it'
       )
   return warnings
 
@@ -256,7 +256,7 @@ def _check_name(name: Any) -> None:
     )
   # File systems limit names to 255 bytes, of which write_text needs some.
   if not name.strip('.') or len(name.encode()) > 200:
-    raise schema.UserError(f'point {name!r}: this cannot be a folder')
+    raise schema.UserError(f'point {name!r} is not usable as a folder name')
 
 
 def _experiment(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 import functools
+import io
 import json
 import os
-import pathlib
 from typing import Any
 import zipfile
 
@@ -22,6 +22,7 @@ import numpy as np
 from smft_jax import memory
 from smft_jax import ranking
 from smft_jax.sharded import ranking as sharded_ranking
+from smft_jax.store import atomic
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -100,12 +101,10 @@ def save(
     provenance: What they were counted with, such as the model's fingerprint
       and the corpus.
   """
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
   arrays: dict[str, Any] = jax.tree.map(np.asarray, background._asdict())
-  with partial.open('wb') as file:
-    np.savez(file, provenance=np.array(json.dumps(provenance)), **arrays)
-  partial.replace(path)
+  contents = io.BytesIO()
+  np.savez(contents, provenance=np.array(json.dumps(provenance)), **arrays)
+  atomic.write_bytes(path, contents.getvalue())
 
 
 def load(

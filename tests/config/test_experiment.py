@@ -4,6 +4,7 @@ import dataclasses
 import json
 import typing
 
+import jax.numpy as jnp
 from ml_collections import config_dict
 import pytest
 
@@ -13,6 +14,7 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.data.world import world
+from smft_jax.evaluation import scores
 from smft_jax.methods import sparse_memory
 from smft_jax.models import layers
 from tests.support import configs
@@ -145,13 +147,27 @@ def test_whole_floats_and_single_layers_are_understood():
 
 
 def test_names_in_the_config_are_those_of_the_library():
-  def names_of(key):
-    keys = schema.keys(config_lib.Experiment, 'config')
-    return typing.get_args(keys[f'config.{key}'])
+  keys = schema.keys(config_lib.Experiment, 'config')
+  optimizers = typing.get_args(keys['config.method.optimizer'])
+  assert set(optimizers) == set(sparse_memory.OPTIMIZERS)
+  for name in (*ranking.RANKINGS, 'random'):
+    assert sparse_memory.Config(ranking=name).ranking == name
+  for key in ('metric', 'text_metric'):
+    for metric in typing.get_args(keys[f'config.evaluation.{key}']):
+      assert scores.relative_drop(metric, 1.0, 1.0) == 0
 
-  assert set(names_of('method.ranking')) == {*ranking.RANKINGS, 'random'}
-  assert set(sparse_memory.WITH_BACKGROUND) < set(ranking.RANKINGS)
-  assert set(names_of('method.optimizer')) == set(sparse_memory.OPTIMIZERS)
+
+@pytest.mark.parametrize('name', [*ranking.RANKINGS, 'random'])
+def test_a_ranking_that_reads_frequencies_needs_a_background(name):
+  reads = name not in {*ranking.WITHOUT_BACKGROUND, 'random'}
+  assert sparse_memory.Config(ranking=name).needs_background == reads
+  if name == 'random':
+    return
+  few, many = (
+    ranking.RANKINGS[name](jnp.ones(2), jnp.array([df, 5.0]), 9)
+    for df in (0.0, 5.0)
+  )
+  assert bool(jnp.any(few != many)) == reads
 
 
 @pytest.mark.parametrize('name', methods.METHODS)

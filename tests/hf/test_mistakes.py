@@ -265,8 +265,11 @@ def test_no_folder_no_config_no_json(folder, monkeypatch):
 @pytest.mark.parametrize(
   ('metadata', 'match'),
   [
-    (None, r'memory.safetensors: its metadata describes no memory'),
-    ({'smft_jax': '{'}, r'memory.safetensors: its metadata describes no'),
+    (None, r'memory.safetensors: the memory in its metadata does not fit'),
+    (
+      {'smft_jax': '{'},
+      r'memory.safetensors: the memory in its metadata does not',
+    ),
     (
       {'smft_jax': '{"memory_layer": 1}'},
       r'unknown key smft_jax.memory_layer; did you mean smft_jax.memory_layers',
@@ -287,7 +290,7 @@ def test_nothing_is_written_over_or_left_unfinished(tmp_path, monkeypatch):
   model = hf_folders.memory_model('replace')
   hf.save_model(model, tmp_path / 'a')
   before = contents(tmp_path)
-  with pytest.raises(schema.UserError, match=r'a/config.json exists already'):
+  with pytest.raises(schema.UserError, match=r'a/config.json already exists'):
     hf.save_model(model, tmp_path / 'a')
   save_file = safetensors.numpy.save_file
 

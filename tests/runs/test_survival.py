@@ -151,7 +151,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   answered = sum('recall' in metrics for metrics in measured.values())
   said = stopped('SIGTERM', decode, answered + 2)
   assert f'checkpoint {saved / "5"} is damaged: ' in said
-  assert f'resumes after step 3, from {saved}' in said
+  assert f'resuming after step 3 from {saved}' in said
   assert steps(saved, damaged='5') == [3, 6]
   assert len(train_runs.records(workdir, 'evaluation')) == 2
   # While the last document is saved, after what was read back.

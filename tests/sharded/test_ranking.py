@@ -107,7 +107,7 @@ def test_selection_has_the_same_bits(
       frequency,
       size,
       mask=mask,
-      pointwise=name in selection.POINTWISE,
+      pointwise=name in ranking.POINTWISE,
     )
 
   got = select(slot_ids, frequency, mask, jnp.float32(7))

@@ -170,7 +170,7 @@ def test_a_mistake_is_one_line(config, source, parts):
     ("'..', {}", ["'..'", 'a folder']),
     ("'', {}", ["''", 'a folder']),
     ('7, {}', ['point 7', 'a folder']),
-    ("'a' * 201, {}", ['cannot be a folder']),
+    ("'a' * 201, {}", ['not usable as a folder name']),
     ("'a', 3", ["point 'a'", 'a dict such as']),
     ("'a', {}, panels='front'", ["point 'a': panels", 'a list']),
     ("'a', {}, x=[]", ["point 'a': x", 'a number']),
