@@ -107,8 +107,7 @@ def test_tf_idf_equals_the_formula_in_float64():
   np.testing.assert_allclose(
     ranking.tf(counts, frequency, documents), c / c.sum(), rtol=1e-6
   )
-  q = (df + 1) / (df + 1).sum()
-  p = c / c.sum()
+  q, p = (df + 1) / (df + 1).sum(), c / c.sum()
   terms = p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1))
   np.testing.assert_allclose(
     ranking.kl(counts, frequency, documents), terms, rtol=1e-5, atol=1e-7
@@ -129,8 +128,7 @@ def test_rankings_select_only_accessed_slots(name):
   counts, frequency, documents = _background()
   score = ranking.RANKINGS[name]
   scores = jax.jit(score)(counts, frequency, documents)
-  assert scores.shape == (N,)
-  assert scores.dtype == jnp.float32
+  assert (scores.shape, scores.dtype) == ((N,), jnp.float32)
   assert np.all(np.isfinite(scores))
   selected = set(ranking.top_slots(scores, N).tolist()) - {N}
   assert selected

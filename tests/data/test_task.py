@@ -79,7 +79,8 @@ def test_a_task_without_choices_and_one_that_spells_its_choices():
 
 
 def test_the_first_examples_stand_before_every_question():
-  asked = [make_question(n) for n in (7, 8)]
+  asked = (make_question(7), make_question(8))
+  assert task.with_examples(asked, [], shots=0) == asked
   shown = [make_question(n) for n in (1, 2, 3)]
   found = task.with_examples(asked, shown, shots=2)
   assert [q.prompt for q in found] == [
@@ -99,11 +100,6 @@ def test_a_question_is_no_example_for_itself():
     'Q: 1? A: 1!\n\nQ: 2? A: 2!\n\nQ: 3? A:',
     'Q: 2? A: 2!\n\nQ: 3? A: 3!\n\nQ: one? A:',
   ]
-
-
-def test_no_shots_change_nothing():
-  asked = (make_question(1), make_question(2))
-  assert task.with_examples(asked, [], shots=0) == asked
 
 
 def test_too_few_examples_are_refused():

@@ -9,19 +9,18 @@ from smft_jax.data.sources import problems as problems_lib
 _EMPTY = problems_lib.Fault('empty', 'no text')
 
 
-def test_refuse_stops_at_the_first():
+def test_policies():
   problems = problems_lib.Problems('refuse')
   with pytest.raises(schema.UserError, match=r'^a\.jsonl:3: no text$'):
     problems.report(_EMPTY, 'a.jsonl:3')
   assert problems.counts == {}
-
-
-def test_skip_counts_by_kind():
   problems = problems_lib.Problems('skip')
   for kind in ('empty', 'not_json', 'empty'):
     problems.report(problems_lib.Fault(kind, 'no text'), 'a.jsonl:3')
   assert problems.counts == {'empty': 2, 'not_json': 1}
   assert problems.total() == 3
+  with pytest.raises(schema.UserError, match="did you mean 'skip'"):
+    problems_lib.Problems('skp')
 
 
 def test_the_first_ten_are_logged_in_full(monkeypatch):
@@ -38,11 +37,6 @@ def test_the_first_ten_are_logged_in_full(monkeypatch):
   problems.report(problems_lib.Fault('bad_utf8', 'é'), 'a.jsonl:14')
   problems.log_counts()
   assert logged[11:] == ['skipped so far: 1 bad_utf8, 13 empty']
-
-
-def test_a_policy_that_is_not_there():
-  with pytest.raises(schema.UserError, match="did you mean 'skip'"):
-    problems_lib.Problems('skp')
 
 
 def test_messages_are_short_and_of_one_line():
