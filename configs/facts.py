@@ -6,7 +6,7 @@
 
 The base of configs/pretrain.py:facts is made first, unless it is cached.
 
-facts (default): the paper's fact task (arXiv 2510.15103), sized for two cores:
+facts (default): the paper's fact task (arXiv:2510.15103), sized for two cores:
   a step has 16 statements of one fact, t = 500, SGD. 8 minutes with the base
   cached. Expect the loss on answers to fall by 0.45 nats in phrasings that
   training shows and by 0.03 in others, and the loss on Natural Questions to

@@ -338,10 +338,7 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
 
 
 def check_t(t: int, num_slots: int | None = None) -> None:
-  """Raises a one-line ValueError unless 1 <= t <= num_slots.
-
-  None for `num_slots` checks the lower bound only.
-  """
+  """Raises a ValueError unless 1 <= t <= num_slots, which None leaves open."""
   if t < 1:
     raise ValueError(f't = {t} selects no slots: it must be at least 1.')
   if num_slots is not None and t > num_slots:

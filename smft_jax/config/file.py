@@ -1,7 +1,7 @@
 """Runs config files and overrides their settings.
 
 A config file defines `get_config()` or `get_config(variant)`, which returns a
-ConfigDict. It may list its `VARIANTS`, so that a mistyped one is recognised,
+ConfigDict. It may list its `VARIANTS`, so that a mistyped one is recognized,
 and define `sweep(add)` or `sweep(add, variant)`, see `sweep.plan`.
 """
 

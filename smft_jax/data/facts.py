@@ -1,4 +1,4 @@
-"""Tasks whose target stream is single facts (arXiv 2510.15103).
+"""Tasks whose target stream is single facts (arXiv:2510.15103).
 
 A fact is a question with its answer, such as one of TriviaQA. Training sees
 statements of it, made by rule or by a language model. Evaluation asks in two

@@ -1,6 +1,6 @@
 """Scores of answers and likelihoods, without a model.
 
-Answers are normalised as in SQuAD: lower case, no punctuation, no articles,
+Answers are normalized as in SQuAD: lower case, no punctuation, no articles,
 single spaces. Likelihoods are natural logarithms.
 """
 
@@ -34,7 +34,7 @@ def normalize_answer(answer: str) -> str:
 
 
 def exact_match(answer: str, accepted: Sequence[str]) -> float:
-  """Returns 1.0 if the normalised answer is an accepted one, else 0.0.
+  """Returns 1.0 if the normalized answer is an accepted one, else 0.0.
 
   Example:
     >>> exact_match('lisbon.', ['Porto', 'Lisbon'])

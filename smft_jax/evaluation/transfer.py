@@ -5,12 +5,12 @@ is the recall of group j after i groups were learned: row 0 is the model before
 the stream, R[j+1, j] a group just learned, and R[G] the end. Recall is the mean
 over the documents of a group, in unseen phrasings if there are any.
 
-- `backward_transfer` (Lopez-Paz and Ranzato, arXiv 1706.08840, eq. 3): mean
+- `backward_transfer` (Lopez-Paz and Ranzato, arXiv:1706.08840, eq. 3): mean
   over j < G-1 of R[G, j] - R[j+1, j]; negative if later lessons overwrote
   earlier ones.
 - `forward_transfer` (eq. 4 there, relative to the model before the stream):
   mean over j > 0 of R[j, j] - R[0, j].
-- `forgetting` (Chaudhry et al., arXiv 1801.10112, eq. 3): mean over j < G-1 of
+- `forgetting` (Chaudhry et al., arXiv:1801.10112, eq. 3): mean over j < G-1 of
   the largest R[i, j] with j < i < G, less R[G, j].
 - `retention_of_earlier`: over j < G-1, sum of R[G, j] / sum of R[j+1, j]: the
   share of what earlier lessons taught that is left at the end. No background

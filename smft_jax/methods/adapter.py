@@ -1,4 +1,4 @@
-"""Bottleneck adapters after frozen sublayers (arXiv 1902.00751).
+"""Bottleneck adapters after frozen sublayers (arXiv:1902.00751).
 
 The output of attention and of each FFN passes through a small residual network
 before it joins the residual stream:

@@ -2,7 +2,7 @@ r"""Elastic weight consolidation: full finetuning with a quadratic penalty.
 
 The penalty keeps parameters that matter for old texts near their old values
 (Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks",
-arXiv 1612.00796):
+arXiv:1612.00796):
 
 .. math:: L(\theta) + \frac{\lambda}{2} \sum_i F_i (\theta_i - \theta^*_i)^2
 

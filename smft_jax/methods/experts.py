@@ -10,7 +10,7 @@ optimizer state.
 
 Gates are sigmoids, not a softmax over experts, so that training one expert does
 not change what another adds. Experts follow FFNs, where facts seem to be stored
-(arXiv 2012.14913). A block whose FFN is replaced by memory has none.
+(arXiv:2012.14913). A block whose FFN is replaced by memory has none.
 
 Shapes: E experts, D model dim, R width.
 """

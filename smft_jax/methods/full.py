@@ -19,7 +19,7 @@ class Config(method_lib.MethodConfig):
   Attributes:
     name: The method's name.
     learning_rate: Constant rate; the loss is a mean over loss weights.
-    weight_decay: Weight decay; arXiv 2510.15103 uses 0.1 for its baselines.
+    weight_decay: Weight decay; arXiv:2510.15103 uses 0.1 for its baselines.
 
   Raises:
     ValueError: If a value is out of range.

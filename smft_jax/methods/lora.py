@@ -1,11 +1,11 @@
-"""LoRA: low-rank adapters beside frozen matrices (arXiv 2106.09685).
+"""LoRA: low-rank adapters beside frozen matrices (arXiv:2106.09685).
 
 Each chosen projection of attention and FFN gets two small matrices:
 
   y = W x + (alpha / r) B A x
 
 W is frozen; B starts at zero, so the model's outputs start unchanged. By
-default all projections are adapted, as in the baseline of arXiv 2510.15103.
+default all projections are adapted, as in the baseline of arXiv:2510.15103.
 Memory layers, embeddings and norms never are.
 """
 

@@ -26,7 +26,7 @@ def make(
 
   Few tokens read a slot, so its row gets few gradients. Values therefore have a
   higher rate, are clipped separately and do not decay ("Memory Layers at
-  Scale", arXiv 2412.09764).
+  Scale", arXiv:2412.09764).
 
   Args:
     steps: Length of the schedule.

@@ -1,4 +1,4 @@
-"""Sparse memory finetuning (arXiv 2510.15103): updates the top-t value rows."""
+"""Sparse memory finetuning (arXiv:2510.15103): updates the top-t value rows."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def rotate(
   theta: float,
   scaling: RopeScaling | None = None,
 ) -> jax.Array:
-  """Applies rotary positions (arXiv 2104.09864) in Llama's half-split layout.
+  """Applies rotary positions (arXiv:2104.09864) in Llama's half-split layout.
 
   Args:
     x: [B, L, H, K]; the first half of K is paired with the second.

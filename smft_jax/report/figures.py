@@ -173,7 +173,7 @@ def label_ends(
 
   Args:
     plot: The axes; limits and scales must be final.
-    ends: Label, last point and colour name of each line.
+    ends: Label, last point and color name of each line.
     gap: Least distance of two labels, as a share of the axes' height.
   """
   to_axes = plot.transData + plot.transAxes.inverted()

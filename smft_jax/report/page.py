@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 
 # Colours by name, on white and on black. The hues are those of Okabe and Ito,
-# which people with any common colour vision can tell apart.
+# which people with any common color vision can tell apart.
 COLORS = {
   'page': ('#ffffff', '#11151c'),
   'card': ('#f6f7f9', '#1a202a'),
@@ -45,7 +45,7 @@ def render(template: str, **context: Any) -> str:
 
 
 def color_style(selector: str) -> str:
-  """CSS that defines each colour as a variable, for light and for dark.
+  """CSS that defines each color as a variable, for light and for dark.
 
   Example:
     >>> print(color_style('svg').splitlines()[0][:27])

@@ -45,7 +45,7 @@ def count(
     params: Its Variables.
     stream: Batches of the background corpus, as `train_step` takes them;
       padding is not counted.
-    document: 'sequence', or 'batch' as in arXiv 2510.15103. A batch of many
+    document: 'sequence', or 'batch' as in arXiv:2510.15103. A batch of many
       tokens reads nearly every slot, which makes the frequencies alike.
     on_batch: Called after each batch, for progress.
 

@@ -20,7 +20,7 @@ def chunks(text: str, max_chars: int) -> list[task.Span]:
   r"""Cuts a document into pieces of at most `max_chars` characters.
 
   Cuts at blank lines, paragraphs that are too long between sentences, sentences
-  that are too long at spaces, and longer words anywhere. Joins neighbours that
+  that are too long at spaces, and longer words anywhere. Joins neighbors that
   fit together.
 
   Args:
@@ -116,7 +116,7 @@ def _cut(text: str, start: int, end: int, max_chars: int) -> list[task.Span]:
 
 
 def _joined(spans: Sequence[task.Span], max_chars: int) -> list[task.Span]:
-  """Joins neighbours that fit together."""
+  """Joins neighbors that fit together."""
   joined: list[task.Span] = []
   for start, end in spans:
     if joined and end - joined[-1][0] <= max_chars:

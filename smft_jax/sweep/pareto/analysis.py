@@ -7,7 +7,7 @@ earlier knowledge that it lost (`scores.relative_drop`; below 0 for a gain).
 
 **Front** of a method and seed: those of its points and the untouched model (the
 recall before the stream, drop 0) that no other dominates. Its drop is linear
-between neighbours, that of the first point below it, and undefined beyond its
+between neighbors, that of the first point below it, and undefined beyond its
 last point.
 
 **Equal learning**: the drop of every method at one target recall, the highest

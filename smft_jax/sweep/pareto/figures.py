@@ -20,7 +20,7 @@ _INK, _SOFT, _PAGE = (figures.COLORS[name] for name in ('ink', 'soft', 'page'))
 _LEARNING, _FORGETTING = 'new facts recalled', 'known facts lost'
 _COLUMNS = 3  # of small plots
 
-Look = tuple[str, str]  # colour name, marker
+Look = tuple[str, str]  # color name, marker
 Point = Mapping[str, Any]
 
 

@@ -33,7 +33,7 @@ def front(points: Iterable[Point]) -> list[Point]:
 
 
 def drop_at(front_: Sequence[Point], recall: float) -> float | None:
-  """Returns the drop at a recall, linear between neighbours.
+  """Returns the drop at a recall, linear between neighbors.
 
   Args:
     front_: A front.
