@@ -2,8 +2,6 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -18,24 +16,11 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
-# XLA's newer code generator for CPUs takes most of the suite's time to compile
-# what runs once. The slow tests, and every program outside of tests, use it.
-_QUICK_CODE = '--xla_cpu_use_fusion_emitters=false'
-
 
 def pytest_configure(config: pytest.Config) -> None:
-  """Lets ordinary tests, and the programs that they start, compile quickly."""
-  if 'XLA_FLAGS' in os.environ or config.option.markexpr != 'not slow':
-    return
-  # XLA ends a process that sets a flag that it does not have.
-  known = subprocess.run(
-    [sys.executable, '-c', 'import jax; jax.devices("cpu")'],
-    env=os.environ | {'XLA_FLAGS': _QUICK_CODE},
-    capture_output=True,
-    check=False,
-  )
-  if not known.returncode:
-    os.environ['XLA_FLAGS'] = _QUICK_CODE
+  """Compiles quickly in ordinary tests, as users do in slow ones."""
+  if config.option.markexpr == 'not slow':
+    compilation.use_quick_code()
 
 
 @pytest.fixture(scope='session')

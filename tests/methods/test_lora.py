@@ -11,6 +11,7 @@ from smft_jax import memory
 from smft_jax.methods import full
 from smft_jax.methods import lora
 from smft_jax.training import step as step_lib
+from tests.support import compilation
 from tests.support import method_steps
 from tests.support import steps
 
@@ -86,7 +87,7 @@ def products(method, model):
   state = method_steps.init(model, method)
   with steps.optax_promotion():
     step = step_lib.train_step.lower(state, steps.make_batch())
-  text = step.compile().as_text()
+  text = step.compile(compilation.usual_code()).as_text()
   found = re.findall(r'= f32\[([\d,]+)\]\S* (?:dot|scatter)\(', text)
   return {tuple(sorted(map(int, shape.split(',')))) for shape in found}
 

@@ -72,7 +72,6 @@ def start(
       'JAX_PLATFORMS': 'cpu',
       'JAX_DISABLE_MOST_OPTIMIZATIONS': 'true',  # as `compilation.quick`
       'JAX_NUM_CPU_DEVICES': str(devices // processes),
-      'XLA_FLAGS': '',
     }
   )
   port = free_port()
