@@ -33,6 +33,7 @@ from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
 from smft_jax.store import tensorboard
 
+_ABOUT = 'Makes a memory model and finetunes it on a stream of documents.'
 _FLAGS = {
   'coordinator': command_line.Flag(
     default='',
@@ -98,7 +99,7 @@ def _measure_base(experiment, base, writer) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
   """Runs the program."""
-  invocation = command_line.parse(argv, _FLAGS)
+  invocation = command_line.parse(argv, _FLAGS, _ABOUT)
   processes.initialize(**invocation.flags)
   experiment = config_lib.from_config_dict(invocation.config)
   if experiment.tensorboard:

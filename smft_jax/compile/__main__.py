@@ -30,6 +30,7 @@ from smft_jax.config import sections
 from smft_jax.runs import model as model_lib
 from smft_jax.runtime import program
 
+_ABOUT = 'Estimates what a training step needs of devices that are absent.'
 _FLAGS = {
   'topology': command_line.Flag(
     default='',
@@ -40,7 +41,7 @@ _FLAGS = {
 
 def main(argv: list[str]) -> int:
   """Runs the program; returns 1 if the step does not fit."""
-  invocation = command_line.parse(argv, _FLAGS)
+  invocation = command_line.parse(argv, _FLAGS, _ABOUT)
   experiment = shapes.parse_experiment(invocation.config)
   topology = invocation.flags['topology']
   devices = compiled.tpu(topology) if topology else jax.devices()

@@ -66,6 +66,7 @@ _PRINT_CONFIG = Flag(
 def parse(
   argv: Sequence[str],
   flags: Mapping[str, Flag] | None = None,
+  about: str = '',
   note: str = '',
 ) -> Invocation:
   """Reads a command line and the config file that it names.
@@ -73,6 +74,7 @@ def parse(
   Args:
     argv: The arguments, without the program's name.
     flags: The program's own flags by name.
+    about: What the program does, the beginning of `--help`.
     note: A line for the end of `--help`.
 
   Raises:
@@ -86,7 +88,7 @@ def parse(
   while arguments:
     argument = arguments.pop(0)
     if argument in ('-h', '--help', '-help'):
-      print('\n'.join(filter(None, (_usage(flags), note))))
+      print('\n'.join(filter(None, (about, _usage(flags), note))))
       raise SystemExit(0)
     if not argument.startswith('-'):
       raise _stray(argument, flags)

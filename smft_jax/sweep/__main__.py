@@ -48,6 +48,7 @@ from smft_jax.sweep import plan
 from smft_jax.sweep import table
 from smft_jax.sweep.pareto import analysis as pareto
 
+_ABOUT = 'Runs all points of a sweep and compares them.'
 _FLAGS = {
   'list': command_line.Flag(
     default=False, help='print index, state and name of each point'
@@ -143,7 +144,7 @@ def gather(
 
 def main(argv: list[str]) -> None:
   """Runs the program."""
-  invocation = command_line.parse(argv, _FLAGS, _NOTE)
+  invocation = command_line.parse(argv, _FLAGS, _ABOUT, _NOTE)
   workdir = invocation.workdir
   points, report = plan.expand(invocation.config_file, invocation.config)
   chosen = _chosen(points, invocation.flags['point'])
