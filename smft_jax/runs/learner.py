@@ -78,9 +78,9 @@ def batch_length(rows: Iterable[encoding.Encoded]) -> int:
 class Learner:
   """Takes the steps on the documents of a stream; keeps no training state.
 
-  Hidden states below the memory are computed once per document where that is
-  exact (only values train, nothing is replayed) and saves work (steps repeat
-  rows).
+  Hidden states below the memory are computed once per document where that
+  changes nothing but rounding (only values train, nothing is replayed) and
+  saves work (steps repeat rows).
 
   Args:
     settings: The stream.

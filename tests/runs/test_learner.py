@@ -54,7 +54,9 @@ def test_reused_hidden_states_learn_the_same(experiment, base):
       state, _ = student.learn(state, index)
     tables.append(state_lib.value_table(state.params))
     assert jnp.any(tables[-1] != state_lib.value_table(base.params))
-  np.testing.assert_array_equal(tables[0], tables[1])
+  # XLA fuses the two programs differently: bits are equal under jax 0.10, and
+  # differ in the last place under 0.12.
+  np.testing.assert_allclose(tables[0], tables[1], rtol=1e-5, atol=1e-5)
 
 
 def test_hidden_states_are_counted_once_a_document(experiment, base):
