@@ -35,9 +35,9 @@ CONFIG = {
 }
 
 
-def make(**changes):
-  """CONFIG with changes such as method__t=3; None takes a key out."""
-  config = copy.deepcopy(CONFIG)
+def changed(config, **changes):
+  """A copy with changes such as method__t=3; None takes a key out."""
+  config = copy.deepcopy(config)
   for name, value in changes.items():
     *path, key = name.split('__')
     section = config
@@ -48,3 +48,8 @@ def make(**changes):
     else:
       section[key] = value
   return config
+
+
+def make(**changes):
+  """CONFIG with `changed`."""
+  return changed(CONFIG, **changes)

@@ -3,7 +3,6 @@
 `write_config` puts it into a file, as a person's own config would be.
 """
 
-import copy
 import pathlib
 
 from smft_jax.config import experiment as config_lib
@@ -11,6 +10,7 @@ from smft_jax.runs import finetune
 from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
+from tests.support import configs
 
 CONFIG = {
   'seed': 3,
@@ -63,18 +63,8 @@ CONFIG = {
 
 
 def make(**changes):
-  """CONFIG with changes such as method__t=3; None takes a key out."""
-  config = copy.deepcopy(CONFIG)
-  for name, value in changes.items():
-    *path, key = name.split('__')
-    section = config
-    for part in path:
-      section = section[part]
-    if value is None:
-      del section[key]
-    else:
-      section[key] = value
-  return config
+  """CONFIG with `configs.changed`."""
+  return configs.changed(CONFIG, **changes)
 
 
 def write_config(folder: pathlib.Path, **changes) -> pathlib.Path:
