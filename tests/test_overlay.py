@@ -146,7 +146,7 @@ def test_a_decoder_uses_each_lesson_as_if_it_were_applied():
     model = nnx.merge(graphdef, params)
     return (
       model(tokens, mask, overlay=overlay),
-      transformer.greedy_decode(model, tokens, mask, 4, 1, overlay),
+      transformer.greedy_decode(model, tokens, mask, 4, [1], overlay),
     )
 
   logits, decoded = run(params, overlay)

@@ -91,14 +91,15 @@ def read_texts(
     slot_ids = np.asarray(_slot_ids(graphdef, params, batch))
     for place, row in enumerate(chosen):
       into = parts[rows.sources[row]]
-      # Every part has a beginning token; the text has one.
-      first = 1 if into else 0
+      # Every part has the beginning; the text has it once.
+      first = len(tokenizer.beginning) if into else 0
       into.append(slot_ids[place, first : rows.lengths[row]])
   encoded = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+  beginning = [(0, 0)] * len(tokenizer.beginning)
   return [
     Reads(
       text=text,
-      spans=np.array([(0, 0), *offsets, (0, 0)]),
+      spans=np.array([*beginning, *offsets, (0, 0)]),
       slot_ids=np.concatenate(part),
     )
     for text, (_, offsets), part in zip(texts, encoded, parts, strict=True)

@@ -1,6 +1,7 @@
 """Encodes texts as rows of token ids, in numpy and without state.
 
-A row is a beginning-of-sequence token, then part or all of one text.
+A row is a beginning-of-sequence token, if the tokenizer adds one, then part or
+all of one text.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def tokenize(
 
   A text too long for a row becomes several rows of about equal length. Each has
   a beginning and only the last an end, so every token of the text is predicted
-  exactly once.
+  exactly once. If the tokenizer adds no beginning, the first token of a row has
+  nothing before it and is not predicted: its weight is 0.
 
   Args:
     texts: Texts to encode.
@@ -110,7 +112,7 @@ def tokenize(
   for name, weight in weights.items():
     if not weight >= 0:
       raise ValueError(f'{name} must be at least 0, not {weight}')
-  bos, eos = tokenizer.bos_id, tokenizer.eos_id
+  bos, eos = np.array(tokenizer.beginning, np.int32), tokenizer.eos_id
   row_tokens, row_weights, sources = [], [], []
   encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
   for source, (text, (ids, offsets)) in enumerate(
@@ -122,11 +124,11 @@ def tokenize(
       weighted = np.where(
         _in_answer(text.answer, offsets), answer_weight, context_weight
       )
-    pieces = -(-len(tokens) // (max_length - 1))
+    pieces = -(-len(tokens) // (max_length - len(bos)))
     cuts = [piece * len(tokens) // pieces for piece in range(pieces + 1)]
     for part in map(slice, cuts, cuts[1:]):
-      row_tokens.append(np.append(np.int32(bos), tokens[part]))
-      row_weights.append(np.append(np.float32(0.0), weighted[part]))
+      row_tokens.append(np.append(bos, tokens[part]))
+      row_weights.append(_weights(bos, weighted[part]))
       sources.append(source)
   return _encoded(row_tokens, row_weights, sources)
 
@@ -140,8 +142,9 @@ def tokenize_answers(
 ) -> Encoded:
   """Encodes texts, one row each, with a loss on their answers only.
 
-  A text too long for a row loses tokens at its start, never part of its answer:
-  the row is a beginning and the last `max_length - 1` tokens.
+  A text too long for a row loses tokens at its start, never part of its answer
+  and never all that is before it: the row is a beginning, if the tokenizer adds
+  one, and the last tokens.
 
   Args:
     texts: Texts to encode, each with an answer.
@@ -163,6 +166,7 @@ def tokenize_answers(
     >>> rows.longest, rows.loss_weights.tolist()
     (4, [0.0, 0.0, 1.0, 1.0])
   """
+  bos = np.array(tokenizer.beginning, np.int32)
   row_tokens, row_weights = [], []
   encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
   for text, (ids, offsets) in zip(texts, encodings, strict=True):
@@ -170,31 +174,38 @@ def tokenize_answers(
     length = len(ids) + end
     tokens = np.array([*ids, tokenizer.eos_id], np.int32)[:length]
     counted = _in_answer(text.answer, offsets)[:length]
-    first = max(0, length - (max_length - 1))
-    if counted[:first].any():
+    first = max(0, length - (max_length - len(bos)))
+    if counted[: first + (not len(bos))].any():
       least = length - int(np.argmax(counted)) + 1
       raise schema.UserError(
         f'max_length = {max_length} must be at least {least} to hold the'
         f' answer {text.text[slice(*text.answer)][:40]!r}'
       )
-    row_tokens.append(np.append(np.int32(tokenizer.bos_id), tokens[first:]))
-    row_weights.append(np.append(np.float32(0.0), counted[first:]))
+    row_tokens.append(np.append(bos, tokens[first:]))
+    row_weights.append(_weights(bos, counted[first:]))
   return _encoded(row_tokens, row_weights, np.arange(len(row_tokens)))
 
 
 def tokenize_prompts(
   prompts: Sequence[str], tokenizer: tokenizers.Tokenizer
 ) -> Encoded:
-  """Encodes prompts to continue: a beginning, no end, no loss.
+  """Encodes prompts to continue: a beginning if there is one, no end, no loss.
 
   Returns:
     Exactly one row per prompt.
   """
   encodings = tokenizer.encode_batch_with_offsets(prompts)
-  bos = tokenizer.bos_id
-  tokens = [np.array([bos, *ids], np.int32) for ids, _ in encodings]
+  bos = tokenizer.beginning
+  tokens = [np.array([*bos, *ids], np.int32) for ids, _ in encodings]
   weights = [np.zeros(len(row), np.float32) for row in tokens]
   return _encoded(tokens, weights, np.arange(len(tokens)))
+
+
+def _weights(bos: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Returns the weights of a row: its first token is never predicted."""
+  row = np.append(np.zeros(len(bos), np.float32), weights)
+  row[:1] = 0.0
+  return row
 
 
 def _in_answer(

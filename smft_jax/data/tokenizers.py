@@ -1,22 +1,24 @@
 """Tokenizers, trained here or read from a checkpoint's folder.
 
-Wraps the `tokenizers` library and guarantees what this package relies on: three
+Wraps the `tokenizers` library and guarantees what this package relies on: known
 special tokens, text that can neither spell them nor be truncated, and a
 fingerprint. Files are those of Hugging Face folders: the tokenizer is in
-tokenizer.json, the names of its special tokens in tokenizer_config.json.
+tokenizer.json, its special tokens are in tokenizer_config.json and other files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import tokenizers
 
 from smft_jax import schema
+from smft_jax.data import special_tokens
 from smft_jax.store import atomic
 
 PAD = '<|pad|>'
@@ -26,7 +28,10 @@ UNKNOWN = '<|unknown|>'
 
 _FILE = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
-_KINDS = ('pad', 'bos', 'eos')
+_GENERATION = 'generation_config.json'
+_TEMPLATE = 'chat_template.jinja'
+# Files that name special tokens, the first before the others.
+_CONFIGS = (_CONFIG, 'special_tokens_map.json', _GENERATION, 'config.json')
 
 # A word-level decoder joins these to the preceding word.
 _CLOSING = ('.', ',', ':', ';', '?', '!')
@@ -39,8 +44,11 @@ class Tokenizer:
   Attributes:
     inner: The wrapped tokenizer.
     pad: Token of padding.
-    bos: Token that begins rows.
+    bos: Token of a beginning; None if there is none.
     eos: Token that ends texts.
+    adds_bos: Whether rows begin with `bos`.
+    more_ends: Ids of other tokens that end an answer.
+    chat_template: Jinja template of a conversation; None if there is none.
 
   Raises:
     ValueError: `inner` lacks one of the special tokens.
@@ -53,12 +61,16 @@ class Tokenizer:
 
   inner: tokenizers.Tokenizer
   pad: str = PAD
-  bos: str = BOS
+  bos: str | None = BOS
   eos: str = EOS
+  adds_bos: bool = True
+  more_ends: tuple[int, ...] = ()
+  chat_template: str | None = None
 
   def __post_init__(self) -> None:
     for token in (self.pad, self.bos, self.eos):
-      self._special_id(token)
+      if token is not None:
+        self._special_id(token)
     # Special tokens spelled in a text are plain text; nothing is truncated.
     self.inner.encode_special_tokens = True
     self.inner.no_truncation()
@@ -75,14 +87,26 @@ class Tokenizer:
     return self._special_id(self.pad)
 
   @property
-  def bos_id(self) -> int:
-    """Id of the token that begins every row."""
+  def bos_id(self) -> int | None:
+    """Id of the token that begins every row; None if none does."""
+    if self.bos is None or not self.adds_bos:
+      return None
     return self._special_id(self.bos)
+
+  @property
+  def beginning(self) -> tuple[int, ...]:
+    """The ids that begin every row: `bos_id`, or nothing."""
+    return () if self.bos_id is None else (self.bos_id,)
 
   @property
   def eos_id(self) -> int:
     """Id of the token that ends every text."""
     return self._special_id(self.eos)
+
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """The ids that end an answer, `eos_id` first."""
+    return (self.eos_id, *self.more_ends)
 
   def encode(self, text: str) -> list[int]:
     """Returns the token ids of `text`, without special tokens."""
@@ -106,16 +130,29 @@ class Tokenizer:
     return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
 
   def write(self, folder: pathlib.Path) -> None:
-    """Writes both files into a folder, for `read`."""
-    special = {f'{kind}_token': getattr(self, kind) for kind in _KINDS}
-    # `transformers` needs the class that reads the other file.
-    special['tokenizer_class'] = 'PreTrainedTokenizerFast'
-    atomic.write_json(folder / _CONFIG, special)
+    """Writes a folder's files, for `read` and for `transformers`."""
+    config = {
+      # `transformers` needs the class that reads the other file.
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'pad_token': self.pad,
+      'bos_token': self.bos,
+      'eos_token': self.eos,
+      'add_bos_token': self.adds_bos,
+    }
+    if self.chat_template is not None:
+      config['chat_template'] = self.chat_template
+    atomic.write_json(folder / _CONFIG, config)
+    if self.more_ends:
+      ends = {'eos_token_id': list(self.end_ids)}
+      atomic.write_json(folder / _GENERATION, ends)
     atomic.write_text(folder / _FILE, self.inner.to_str())
 
   def fingerprint(self) -> str:
     """Returns a hex digest that changes with the tokenizer."""
-    parts = [json.loads(self.inner.to_str()), self.pad, self.bos, self.eos]
+    bos = self.bos if self.adds_bos else None
+    parts = [json.loads(self.inner.to_str()), self.pad, bos, self.eos]
+    if self.more_ends or self.chat_template:
+      parts += [list(self.more_ends), self.chat_template]
     canonical = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -129,9 +166,10 @@ class Tokenizer:
 def read(path: pathlib.Path) -> Tokenizer:
   """Reads the tokenizer of a folder, such as a Hugging Face checkpoint's.
 
-  If the folder names an end token but no padding or beginning, the end token
-  takes their place: padding is masked anyway. If it names no special token,
-  they are `PAD`, `BOS` and `EOS`.
+  Rows begin with a token if those of `transformers` do: see
+  `special_tokens.find`. If no padding is named, the end token takes its place:
+  padding is masked anyway. If the folder names no special token, they are
+  `PAD`, `BOS` and `EOS`.
 
   Args:
     path: The folder, or the tokenizer.json in it.
@@ -141,40 +179,66 @@ def read(path: pathlib.Path) -> Tokenizer:
   """
   path = path / _FILE if path.is_dir() else path
   try:
-    inner = tokenizers.Tokenizer.from_str(path.read_text('utf-8'))
+    contents = path.read_text('utf-8')
+    template = path.with_name(_TEMPLATE)
+    configs = [_config(path.with_name(name)) for name in _CONFIGS]
+    if template.exists():
+      configs.insert(0, {'chat_template': template.read_text('utf-8')})
   except (OSError, UnicodeDecodeError) as error:
     raise schema.UserError(
       f'{path} cannot be read: {schema.one_line(error)}'
     ) from None
-  except Exception as error:  # The library raises bare Exception.
-    raise schema.UserError(
-      f'{path} is not a tokenizer in JSON: {schema.one_line(error)}'
-    ) from None
   try:
-    return Tokenizer(inner, **_special(path.with_name(_CONFIG)))
+    return from_contents(contents, *configs)
   except ValueError as error:
     raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
 
 
-def _special(path: pathlib.Path) -> dict[str, str]:
-  """Reads the names of the special tokens from tokenizer_config.json."""
+def from_contents(
+  tokenizer_json: str, *configs: Mapping[str, Any]
+) -> Tokenizer:
+  """Makes a tokenizer from the contents of a folder's files.
+
+  Args:
+    tokenizer_json: The content of tokenizer.json.
+    *configs: The contents of tokenizer_config.json, special_tokens_map.json,
+      generation_config.json and config.json, or some of these. The first that
+      names a special token decides.
+
+  Raises:
+    UserError: There is no tokenizer in it, or it cannot be used.
+
+  Example:
+    >>> made = train_word_level(['Ada was born in Lisbon.'])
+    >>> names = {'bos_token': '<|bos|>', 'eos_token': '<|eos|>'}
+    >>> again = from_contents(made.inner.to_str(), names)
+    >>> again.bos_id, again.end_ids, again.pad
+    (None, (2,), '<|eos|>')
+  """
+  try:
+    inner = tokenizers.Tokenizer.from_str(tokenizer_json)
+  except Exception as error:  # The library raises bare Exception.
+    raise schema.UserError(
+      f'not a tokenizer in JSON: {schema.one_line(error)}'
+    ) from None
+  processor = json.loads(tokenizer_json).get('post_processor')
+  try:
+    return Tokenizer(inner, **special_tokens.find(inner, processor, configs))
+  except ValueError as error:
+    raise schema.UserError(schema.one_line(error)) from None
+
+
+def _config(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a file of settings; empty if there is none."""
   if not path.exists():
     return {}
-  config = json.loads(path.read_text('utf-8'))
+  try:
+    config = json.loads(path.read_text('utf-8'))
+  except ValueError as error:
+    raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
   if not isinstance(config, dict):
-    raise ValueError(f'{_CONFIG} holds no object')
-  found = {}
-  for kind in _KINDS:
-    token = config.get(f'{kind}_token')
-    # A string, or an object with more details.
-    token = token.get('content') if isinstance(token, dict) else token
-    if token is not None:
-      found[kind] = str(token)
-  if not found:
-    return {}
-  if 'eos' not in found:
-    raise ValueError(f'{_CONFIG} names no eos_token')
-  return {kind: found.get(kind, found['eos']) for kind in _KINDS}
+    raise schema.UserError(f'{path} holds no object')
+  return config
 
 
 def train_word_level(texts: Iterable[str]) -> Tokenizer:

@@ -1,7 +1,7 @@
 """Measures what a model knows: answers, likelihoods and choices.
 
-An answer is what greedy decoding writes after the prompt, up to the
-end-of-sequence token. Likelihoods are of tokens given those before them in
+An answer is what greedy decoding writes after the prompt, up to a
+token that ends it. Likelihoods are of tokens given those before them in
 their row, in nats.
 
 - `recall` (exact match) and `f1` of answers: see `scores.score`.
@@ -74,7 +74,7 @@ class Evaluator:
     prompts = encoding.tokenize_prompts(
       [question.prompt for question in questions], self.tokenizer
     )
-    eos_id = self.tokenizer.eos_id
+    end_ids = self.tokenizer.end_ids
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     answers = []
     for local, count, length in self._batches(prompts, layout):
@@ -96,11 +96,12 @@ class Evaluator:
         tokens,
         mask,
         self.max_answer_tokens,
-        eos_id,
+        end_ids,
         overlay,
       )
       for ids in np.asarray(decoded)[:count]:
-        end = np.argmax(ids == eos_id) if eos_id in ids else len(ids)
+        (ends,) = np.nonzero(np.isin(ids, end_ids))
+        end = ends[0] if len(ends) else len(ids)
         answers.append(self.tokenizer.decode(ids[:end].tolist()))
     return answers
 
@@ -196,10 +197,10 @@ class Evaluator:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _decode(graphdef, params, tokens, mask, max_new_tokens, eos_id, overlay):
+def _decode(graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay):
   model = nnx.merge(graphdef, params)
   decoded = transformer.greedy_decode(
-    model, tokens, mask, max_new_tokens, eos_id, overlay
+    model, tokens, mask, max_new_tokens, end_ids, overlay
   )
   return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
 

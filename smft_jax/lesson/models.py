@@ -128,8 +128,8 @@ def rewrite(
   try:
     arrays = {**arrays, lesson.table: table}
     checkpoint.save(unfinished / 'params', step, arrays, owner)
-    for tokenizer in model.glob('tokenizer*.json'):
-      shutil.copyfile(tokenizer, unfinished / tokenizer.name)
+    for file in model.glob('*.json'):  # of the tokenizer
+      shutil.copyfile(file, unfinished / file.name)
     os.rename(unfinished, out)
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)

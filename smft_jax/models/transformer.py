@@ -8,6 +8,7 @@ K head dim, S length of the key-value cache, T vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flax import nnx
@@ -278,7 +279,7 @@ def greedy_decode(
   tokens: jax.Array,
   mask: jax.Array,
   max_new_tokens: int,
-  eos_id: int,
+  end_ids: Sequence[int] | jax.Array,
   overlay: overlay_lib.Overlay | None = None,
 ) -> jax.Array:
   """Decodes the likeliest token at each step, with a key-value cache.
@@ -288,7 +289,8 @@ def greedy_decode(
     tokens: int32 [B, L], prompts, padded on the left.
     mask: bool [B, L], False at padding.
     max_new_tokens: Tokens to decode.
-    eos_id: End token; a row repeats it once it has occurred.
+    end_ids: int32 [E], tokens that end a row, which then repeats the first of
+      them.
     overlay: As for a call of the model.
 
   Returns:
@@ -297,13 +299,14 @@ def greedy_decode(
   batch_size, length = tokens.shape
   cache = model.init_cache(batch_size, length + max_new_tokens)
   logits, cache = model.extend(tokens, mask, cache, overlay)
+  ends = jnp.asarray(end_ids, jnp.int32)
   # A loop must not close over Variables.
   graphdef, params = nnx.split(model)
 
   def choose(logits, done):
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    token = jnp.where(done, jnp.int32(eos_id), token)
-    return token, done | (token == eos_id)
+    token = jnp.where(done, ends[0], token)
+    return token, done | jnp.isin(token, ends)
 
   def add_token(carry, _):
     token, cache, done = carry

@@ -108,9 +108,9 @@ def foreign(folder, config, *tokens):
 @pytest.mark.parametrize(
   ('config', 'names'),
   [
-    ({'eos_token': '<e>', 'bos_token': '<b>', 'pad_token': '<p>'}, 'pbe'),
-    ({'eos_token': {'content': '<e>', 'lstrip': False}}, 'eee'),
-    ({'eos_token': '<e>', 'bos_token': '<b>', 'pad_token': None}, 'ebe'),
+    ({'eos_token': '<e>', 'bos_token': '<b>', 'pad_token': '<p>'}, 'p?e'),
+    ({'eos_token': {'content': '<e>', 'lstrip': False}}, 'e?e'),
+    ({'eos_token': '<e>', 'bos_token': '<b>', 'add_bos_token': True}, 'ebe'),
   ],
 )
 def test_a_checkpoints_tokenizer_is_used_as_it_is(config, names, tmp_path):

@@ -51,7 +51,7 @@ def decoding():
     for length in (2, 5, 7)
   ]
   padded = left_padded(prompts)
-  return model, prompts, lambda eos: decoders.decode(model, *padded, 6, eos)
+  return model, prompts, lambda *ends: decoders.decode(model, *padded, 6, *ends)
 
 
 def test_cached_greedy_decoding_equals_whole_forward_passes(decoding):
@@ -77,6 +77,18 @@ def test_decoding_repeats_eos_after_a_row_has_ended(decoding):
       expected[first:] = [eos_id] * (len(expected) - first)
     assert row == expected
   assert ended[0].tolist()[1:] == [eos_id] * 5
+
+
+def test_any_of_several_tokens_ends_a_row(decoding):
+  *_, decode = decoding
+  free = decode(-1)
+  ends = [int(free[1, 4]), int(free[0, 1])]
+  assert ends[0] != ends[1]
+  for row, expected in zip(decode(*ends).tolist(), free.tolist(), strict=True):
+    places = [i for i, token in enumerate(expected) if token in ends]
+    if places:
+      expected[places[0] + 1 :] = [ends[0]] * (5 - places[0])
+    assert row == expected
 
 
 def test_the_cache_grows_in_pieces_of_any_length():

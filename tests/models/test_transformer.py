@@ -174,7 +174,7 @@ def test_one_trace_serves_every_batch_and_the_eager_model_stays_the_same():
     )
   assert len(traces) == 1
   # Traced with the model itself, which no trace may change either.
-  jax.eval_shape(lambda: transformer.greedy_decode(model, tokens, mask, 2, 1))
+  jax.eval_shape(lambda: transformer.greedy_decode(model, tokens, mask, 2, [1]))
   after = nnx.split(model)
   assert after[0] == graphdef
   jax.tree.map(np.testing.assert_array_equal, after[1], params)
@@ -243,7 +243,7 @@ def test_bfloat16_model_computes_in_bfloat16():
   # Tracing is enough to refuse a dtype that is mixed with another.
   decoded = jax.eval_shape(
     lambda: transformer.greedy_decode(
-      model, tokens, jnp.ones(tokens.shape, bool), 2, 1
+      model, tokens, jnp.ones(tokens.shape, bool), 2, [1]
     )
   )
   assert decoded.shape == (2, 2)

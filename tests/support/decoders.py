@@ -52,17 +52,18 @@ def _logits(graphdef, params, tokens, mask):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _decode(graphdef, params, tokens, mask, count, eos_id):
+def _decode(graphdef, params, tokens, mask, count, end_ids):
   model = nnx.merge(graphdef, params)
-  return transformer.greedy_decode(model, tokens, mask, count, eos_id)
+  return transformer.greedy_decode(model, tokens, mask, count, end_ids)
 
 
 def logits_of(model, tokens, mask=None):
   return _logits(*nnx.split(model), tokens, mask)
 
 
-def decode(model, tokens, mask, count, eos_id):
-  return _decode(*nnx.split(model), tokens, mask, count, jnp.int32(eos_id))
+def decode(model, tokens, mask, count, *end_ids):
+  ends = jnp.array(end_ids, jnp.int32)
+  return _decode(*nnx.split(model), tokens, mask, count, ends)
 
 
 def tokens_of(*shape, seed=1):

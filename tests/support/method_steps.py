@@ -85,7 +85,7 @@ def check_decoding(method, model, extras=None):
   )
   base = decoders.logits_of(model, tokens)[:, -1]
   assert np.abs(logits - base).max() > 1e-2
-  new = decoders.decode(trained, tokens, everything, 3, eos_id=-1)
+  new = decoders.decode(trained, tokens, everything, 3, -1)
   for _ in range(new.shape[1]):
     logits = decoders.logits_of(trained, tokens)[:, -1]
     tokens = jnp.concatenate([tokens, jnp.argmax(logits, -1)[:, None]], axis=1)
