@@ -5,7 +5,7 @@
       --config.base.path=FOLDER --config.data.data_dir=DIR
 
 FOLDER holds a Hugging Face checkpoint of the Llama family: config.json,
-tokenizer.json, safetensors. A block gets memory, and only the memory is
+tokenizer.json, safetensors. A GGUF file can take its place. A block gets memory, and only the memory is
 trained, on general text. The report has measures before and after, and how much
 of the table is used. For a deep model set place and size of the memory, such as
 --config.model.memory_layers=11 --config.memory.value_dim=1024.

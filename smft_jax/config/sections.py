@@ -13,8 +13,8 @@ class BaseConfig:
   """How the base model is pretrained, or healed.
 
   Attributes:
-    path: Hugging Face folder to heal, or '' to pretrain from scratch. Weights
-      that are healed get memory layers, and only these train.
+    path: Hugging Face folder or GGUF file to heal, or '' to pretrain from
+      scratch. Weights that are healed get memory layers, and only these train.
     steps: Training steps.
     batch_size: Rows in a batch.
     learning_rate: Peak rate of all parameters but the value table.

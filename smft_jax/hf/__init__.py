@@ -1,4 +1,4 @@
-"""Reads and writes Hugging Face checkpoints."""
+"""Reads and writes Hugging Face checkpoints; reads GGUF files."""
 
 from __future__ import annotations
 
@@ -6,5 +6,12 @@ from smft_jax.hf.checkpoint import load_config
 from smft_jax.hf.checkpoint import load_model
 from smft_jax.hf.checkpoint import load_params
 from smft_jax.hf.checkpoint import save_model
+from smft_jax.hf.tokenizer import load_tokenizer
 
-__all__ = ['load_config', 'load_model', 'load_params', 'save_model']
+__all__ = [
+  'load_config',
+  'load_model',
+  'load_params',
+  'load_tokenizer',
+  'save_model',
+]

@@ -1,4 +1,4 @@
-"""Loads and saves Hugging Face checkpoints.
+"""Loads and saves Hugging Face checkpoints; loads GGUF files as well.
 
   config.json         sizes and options
   model.safetensors   the decoder, or shards with model.safetensors.index.json
@@ -11,7 +11,7 @@ and dtypes are checked before a tensor is read; config.json is written last.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import json
@@ -32,7 +32,10 @@ from smft_jax import memory as memory_lib
 from smft_jax import schema
 from smft_jax.hf import config as hf_config
 from smft_jax.hf import files as hf_files
+from smft_jax.hf import gguf as hf_gguf
+from smft_jax.hf import gguf_tensors
 from smft_jax.hf import tensors as hf_tensors
+from smft_jax.hf import tokenizer as hf_tokenizer
 from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.runtime import processes
@@ -71,7 +74,7 @@ def load_model(
 
   Args:
     folder: Folder of config.json and safetensors in float32, bfloat16 or
-      float16.
+      float16, or a GGUF file, which is dequantised.
     dtype: Dtype of parameters and computation, whatever the file's.
 
   Returns:
@@ -148,14 +151,18 @@ def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
   folder = pathlib.Path(folder)
   places = hf_tensors.places(like)
   with contextlib.ExitStack() as stack:
-    found = hf_files.find(folder, stack)
+    name_of: Callable[[str], str] = str
+    if hf_gguf.is_gguf(folder):
+      found, name_of = gguf_tensors.find(folder), gguf_tensors.name_of
+    else:
+      found = hf_files.find(folder, stack)
     has_memory = (folder / hf_tensors.MEMORY).exists()
     wanted = {
       place.name: place
       for place in places.values()
       if has_memory or place.file == hf_tensors.MODEL
     }
-    hf_files.check(folder, found, wanted)
+    hf_files.check(folder, found, wanted, name_of)
 
     def load(path, variable):
       place, value = places[path], variable.get_value()
@@ -179,8 +186,8 @@ def save_model(
   Args:
     model: The decoder. All processes must call this.
     folder: Output folder without a checkpoint; made if missing.
-    source: Checkpoint that the model came from; its tokenizer and its other
-      settings are copied.
+    source: Checkpoint that the model came from, a folder or a GGUF; its
+      tokenizer and its other settings are copied.
 
   Raises:
     UserError: If the folder has a checkpoint or cannot be written, `source` is
@@ -234,7 +241,7 @@ def _with_source(
   )
   if differing:
     raise schema.UserError(
-      f'{source / "config.json"} is of another model, with'
+      f'{hf_config.settings_file(source)} is of another model, with'
       f' {"; ".join(differing[:4])}'
     )
   kept = hf_config.read_settings(source)
@@ -261,7 +268,9 @@ def _write(
         if name == hf_tensors.MEMORY:
           metadata[_KEY] = json.dumps(_memory_metadata(config))
         safetensors.numpy.save_file(dict(tensors), partial / name, metadata)
-      if source is not None:
+      if source is not None and hf_gguf.is_gguf(source):
+        hf_tokenizer.write(source, partial)
+      elif source is not None:
         for carried in _CARRIED:
           if (source / carried).exists():
             shutil.copyfile(source / carried, partial / carried)

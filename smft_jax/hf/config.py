@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from smft_jax import schema
+from smft_jax.hf import gguf as hf_gguf
 from smft_jax.models import layers
 from smft_jax.models import rotary
 
@@ -73,17 +74,24 @@ _ROPE_KEYS = ('rope_type', 'type', 'rope_theta', 'partial_rotary_factor')
 def read(
   folder: pathlib.Path, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> layers.TransformerConfig:
-  """Reads the decoder's sizes from a checkpoint's config.json; see `parse`."""
-  return parse(read_settings(folder), dtype, str(folder / 'config.json'))
+  """Reads the decoder's sizes from a checkpoint's settings; see `parse`."""
+  return parse(read_settings(folder), dtype, str(settings_file(folder)))
+
+
+def settings_file(path: pathlib.Path) -> pathlib.Path:
+  """Returns the file of a checkpoint, a folder or a GGUF, with its settings."""
+  return path if hf_gguf.is_gguf(path) else path / 'config.json'
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads a checkpoint's config.json.
+  """Reads a checkpoint's config.json, or what a GGUF has in its place.
 
   Raises:
     UserError: If it is missing or damaged.
   """
-  file = folder / 'config.json'
+  if hf_gguf.is_gguf(folder):
+    return hf_gguf.read_settings(folder)
+  file = settings_file(folder)
   if not folder.is_dir():
     parent = folder.parent
     names = [f.name for f in parent.iterdir()] if parent.is_dir() else []
@@ -93,8 +101,9 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
   try:
     settings = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
+    hint = ''.join(f'; did you mean {f}?' for f in [*folder.glob('*.gguf')][:1])
     raise schema.UserError(
-      f'{file} is missing, so {folder} is no Hugging Face checkpoint'
+      f'{file} is missing, so {folder} is no Hugging Face checkpoint{hint}'
     ) from None
   except ValueError as error:
     raise schema.UserError(

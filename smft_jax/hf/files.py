@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import json
@@ -31,6 +31,7 @@ class Stored:
   """A tensor in an open file, not read yet."""
 
   file: pathlib.Path
+  name: str  # in the file
   slice: Any
   shape: tuple[int, ...]
   dtype: str  # by its safetensors name
@@ -82,6 +83,7 @@ def find(
       part = handle.get_slice(tensor)
       found[tensor] = Stored(
         file=file,
+        name=tensor,
         slice=part,
         shape=tuple(part.get_shape()),
         dtype=part.get_dtype(),
@@ -95,39 +97,49 @@ def find(
 
 
 def check(
-  folder: pathlib.Path,
+  path: pathlib.Path,
   found: Mapping[str, Stored],
   wanted: Mapping[str, hf_tensors.Place],
+  name_of: Callable[[str], str] = str,
 ) -> None:
   """Checks the tensors found against the places of the model's Variables.
+
+  Args:
+    path: The checkpoint's folder, or its only file.
+    found: The tensors, by their names in a Hugging Face checkpoint.
+    wanted: The places, by the same names.
+    name_of: Returns a tensor's name in the file.
 
   Raises:
     UserError: For the first tensor that is missing, wrong or unknown.
   """
   for name, place in wanted.items():
     if name not in found:
-      file = folder / place.file
-      file = file if file.exists() else folder / INDEX
+      file = path
+      if path.is_dir():
+        file = path / place.file
+        file = file if file.exists() else path / INDEX
       raise schema.UserError(
-        f'{file}: {name} is missing; expected a tensor of shape'
+        f'{file}: {name_of(name)} is missing; expected a tensor of shape'
         f' {place.stored_shape}'
       )
     stored = found[name]
     if stored.shape != place.stored_shape:
       raise schema.UserError(
-        f'{stored.file}: {name} has shape {stored.shape}; expected'
+        f'{stored.file}: {stored.name} has shape {stored.shape}; expected'
         f' {place.stored_shape}'
       )
     if stored.dtype not in DTYPES:
       raise schema.UserError(
-        f'{stored.file}: {name} is {stored.dtype}; expected'
+        f'{stored.file}: {stored.name} is {stored.dtype}; expected'
         f' {" or ".join(DTYPES)}'
       )
   for name in sorted(found.keys() - wanted.keys()):
     if not _is_redundant(name, found, wanted):
+      settings = 'config.json' if path.is_dir() else 'its metadata'
       raise schema.UserError(
-        f'{found[name].file}: {name} is not in the model that config.json'
-        ' describes'
+        f'{found[name].file}: {found[name].name} is not in the model that'
+        f' {settings} describes'
       )
 
 
@@ -140,10 +152,12 @@ def _is_redundant(
   ffn = re.fullmatch(_FFN, name)
   if ffn:  # a memory layer replaces the block's FFN
     return f'{ffn[1]}.input_layernorm.weight' in wanted
-  table = found['model.embed_tokens.weight']
+  if name != 'lm_head.weight':
+    return False
+  table = found['model.embed_tokens.weight']  # of which it may be a copy
   return (
-    name == 'lm_head.weight'  # a copy of tied embeddings
-    and (found[name].dtype, found[name].shape) == (table.dtype, table.shape)
+    found[name].dtype == table.dtype
+    and found[name].shape == table.shape
     and np.array_equal(found[name].slice[:], table.slice[:])
   )
 

@@ -197,7 +197,7 @@ def _write_tokenizer(experiment, task, folder) -> None:
     return
   folder.mkdir(parents=True, exist_ok=True)
   if experiment.base.path:
-    tokenizer = tokenizers.read(pathlib.Path(experiment.base.path))
+    tokenizer = hf.load_tokenizer(experiment.base.path)
   elif experiment.data.kind == 'world':
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   elif experiment.data.tokenizer:

@@ -16,7 +16,6 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
 from smft_jax.data import task as task_lib
-from smft_jax.data import tokenizers
 from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.runtime import processes
@@ -98,10 +97,10 @@ def _check_all_are_used(mesh: sections.MeshConfig | None, devices: int) -> None:
 def before_healing(
   path: str, config: layers.TransformerConfig, seed: int
 ) -> tuple[nnx.GraphDef, nnx.State]:
-  """Loads the weights of a folder, with a memory that adds nothing yet.
+  """Loads the weights of a checkpoint, with a memory that adds nothing yet.
 
   Args:
-    path: The Hugging Face folder.
+    path: The Hugging Face folder or GGUF file.
     config: Sizes of the model with memory, which is placed beside the FFNs.
     seed: Seed of the memory's parameters.
 
@@ -114,22 +113,25 @@ def before_healing(
 
 
 def digest(path: str) -> str:
-  """Returns a hash of the files of a folder that a base is made from."""
-  folder = pathlib.Path(path)
-  files = [*folder.glob('*.json'), *folder.glob('*.safetensors')]
+  """Returns a hash of the weights' files that a base is made from."""
+  given = pathlib.Path(path)
+  files = [*given.glob('*.json'), *given.glob('*.safetensors')]
+  if given.is_file():  # a GGUF, by any name
+    files = [given]
   found = hashlib.sha256()
   for file in sorted(files):
-    found.update(f'{file.name} {file.stat().st_size}\0'.encode())
+    name = '' if file == given else file.name
+    found.update(f'{name} {file.stat().st_size}\0'.encode())
     with file.open('rb') as contents:
       found.update(hashlib.file_digest(contents, 'sha256').digest())
   return found.hexdigest()
 
 
 def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
-  """Checks that a folder can be healed, without reading its weights.
+  """Checks that a checkpoint can be healed, without reading its weights.
 
   Args:
-    path: The Hugging Face folder.
+    path: The Hugging Face folder or GGUF file.
     task: The run's data.
     words: Whether the tokenizer must be able to spell every word of the texts.
 
@@ -142,11 +144,11 @@ def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
       f'config.base.path: {path} has memory layers already, in'
       ' memory.safetensors; only a model without memory can be healed'
     )
-  rows, found = config.vocab_size, tokenizers.read(pathlib.Path(path))
+  rows, found = config.vocab_size, hf.load_tokenizer(path)
   ids = found.inner.get_vocab(with_added_tokens=True).values()
   if max(ids) >= rows:
     raise schema.UserError(
-      f'{path}: tokenizer.json has ids up to {max(ids)}, but config.json has'
+      f'{path}: its tokenizer has ids up to {max(ids)}, but the model has'
       f' vocab_size = {rows}: it is the tokenizer of another vocabulary'
     )
   if not words:
@@ -154,6 +156,6 @@ def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
   for word in sorted(set(' '.join(task.vocabulary_texts()).split())):
     if found.decode(found.encode(word)).replace(' ', '') != word:
       raise schema.UserError(
-        f'{path}: tokenizer.json cannot spell {word!r}, which is in the texts'
+        f'{path}: its tokenizer cannot spell {word!r}, which is in the texts'
         ' of config.data: it is the tokenizer of another vocabulary'
       )

@@ -18,6 +18,7 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.store import checkpoint
+from tests.support import hf_folders
 from tests.support import tiny_run
 from tests.support import train_runs
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures('quick_runs')
 def save_weights(folder, vocab_size, tokenizer):
   """A random decoder without memory, as others publish one."""
   config = layers.TransformerConfig(vocab_size=vocab_size, **SIZES)
-  hf.save_model(transformer.Transformer(config, rngs=nnx.Rngs(5)), folder)
+  hf_folders.save_random(config, folder)
   (folder / 'tokenizer.json').write_text(tokenizer.inner.to_str())
 
 

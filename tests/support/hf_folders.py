@@ -3,6 +3,8 @@
 from flax import nnx
 import numpy as np
 
+from smft_jax import hf
+from smft_jax.models import transformer
 from tests.support import decoders
 from tests.support import repository
 
@@ -26,3 +28,8 @@ def memory_model(placement):
     qkv_bias=True,
     tie_embeddings=False,
   )
+
+
+def save_random(config, folder):
+  """Saves a random decoder without memory, as others publish one."""
+  hf.save_model(transformer.Transformer(config, rngs=nnx.Rngs(5)), folder)
