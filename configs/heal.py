@@ -5,10 +5,11 @@
       --config.base.path=FOLDER --config.data.data_dir=DIR
 
 FOLDER holds a Hugging Face checkpoint of the Llama family: config.json,
-tokenizer.json, safetensors. A GGUF file can take its place. A block gets memory, and only the memory is
-trained, on general text. The report has measures before and after, and how much
-of the table is used. For a deep model set place and size of the memory, such as
---config.model.memory_layers=11 --config.memory.value_dim=1024.
+tokenizer.json, safetensors; a GGUF file does as well. A block gets memory, and
+only the memory is trained, on general text. The report has measures before and
+after, and how much of the table is used. For a deep model set place and size of
+the memory, such as --config.model.memory_layers=11
+--config.memory.value_dim=1024.
 
 world (default): trains on the embedded world, with memory in place of the FFN;
   the tokenizer must have the world's words. 400 steps, a third of those of

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 from smft_jax import schema
@@ -88,12 +87,13 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
   path = pathlib.Path(folder)
   if not hf_gguf.is_gguf(path):
     return tokenizers.read(path)
-  with tempfile.TemporaryDirectory() as made:
-    write(path, pathlib.Path(made))
-    try:
-      return tokenizers.read(pathlib.Path(made))
-    except schema.UserError as error:
-      raise schema.UserError(str(error).replace(made, str(path))) from None
+  file = hf_gguf.opened(path)
+  config, settings = _config(file), hf_gguf.read_settings(path)
+  contents = json.dumps(_tokenizer(file, config))
+  try:
+    return tokenizers.from_contents(contents, config, settings)
+  except schema.UserError as error:
+    raise schema.UserError(f'{path}: its tokenizer: {error}') from None
 
 
 def write(path: pathlib.Path, folder: pathlib.Path) -> None:

@@ -147,8 +147,6 @@ def test_llama_3_scales_its_rotary_frequencies(length, tmp_path):
 def test_numbers_are_those_that_were_written(tmp_path):
   metadata, tensors = gguf_files.contents_of(hf_folders.FOLDER / 'llama')
   metadata['llama.attention.layer_norm_rms_epsilon'] = 1e-5
-  metadata['tokenizer.ggml.eos_token_id'] = 3
-  metadata['tokenizer.ggml.eot_token_id'] = 5
   file = gguf_files.write(tmp_path / 'model.gguf', metadata, tensors)
   assert hf.load_config(file).norm_eps == 1e-5  # float32 has 9.99999975e-06
 

@@ -48,6 +48,14 @@ def test_ids_are_those_of_the_tokenizer_it_was_made_from(tmp_path):
   assert found.inner.encode('12<think>').ids[-1] == thought
 
 
+def test_the_end_of_a_turn_ends_an_answer(tmp_path):
+  metadata, trained = entries('gpt-2', eot_token_id=0)
+  file = write(tmp_path, metadata)
+  assert hf.load_tokenizer(file).end_ids == (trained.eos_id, 0)
+  hf.save_model(hf.load_model(file), tmp_path / 'out', source=file)
+  assert hf.load_tokenizer(tmp_path / 'out').end_ids == (trained.eos_id, 0)
+
+
 SPLITS = {
   'gpt-2': ['She', "'ll", ' 12345', ' naïve', ',', '\n\n', ' x'],
   'smollm': [
@@ -115,7 +123,7 @@ def test_what_is_put_around_a_text_is_in_the_files(pre, given, added, tmp_path):
     ({'model': None}, 'tokenizer.ggml.model is missing'),
     ({'pre': None}, 'tokenizer.ggml.pre is missing'),
     ({'merges': None}, 'tokenizer.ggml.merges is missing'),
-    ({'merges': ['ab']}, 'model.gguf/tokenizer.json is not a tokenizer'),
+    ({'merges': ['ab']}, 'model.gguf: its tokenizer: not a tokenizer in JSON'),
     ({'eos_token_id': 9999}, 'eos_token_id = 9999 is not .* an id below 301'),
     ({'eos_token_id': None}, 'tokenizer.ggml.eos_token_id is missing'),
     ({'token_type': [1, 1]}, 'token_type has 2 entries for 301 tokens'),
