@@ -57,6 +57,13 @@ class File:
       raise schema.UserError(f'{self.path}: {key} is missing in its metadata')
     return schema.coerce(value, hint, f'{self.path}: {key}')
 
+  def unsupported(self, key: str, value: Any, wanted: Any) -> schema.UserError:
+    """Returns the error for an entry of the metadata."""
+    return schema.UserError(
+      f'{self.path}: {key} = {schema.brief(value)} is not supported; expected'
+      f' {wanted}'
+    )
+
 
 def is_gguf(path: pathlib.Path) -> bool:
   """Whether a checkpoint's path is that of a file, which must be a GGUF."""
@@ -137,8 +144,8 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
   file = opened(path)
   arch = file.get('general.architecture', str)
   if arch not in _ARCHITECTURES:
-    raise _unsupported(
-      file, 'general.architecture', arch, ' or '.join(_ARCHITECTURES)
+    raise file.unsupported(
+      'general.architecture', arch, ' or '.join(_ARCHITECTURES)
     )
   settings = {'model_type': arch}
   for name, (key, hint) in _REQUIRED.items():
@@ -148,8 +155,8 @@ def read_settings(path: pathlib.Path) -> dict[str, Any]:
   head_dim = file.get(f'{arch}.attention.key_length', int, default)
   for key in ('attention.value_length', 'rope.dimension_count'):
     if file.get(f'{arch}.{key}', int, head_dim) != head_dim:
-      raise _unsupported(
-        file, f'{arch}.{key}', file.metadata[f'{arch}.{key}'], head_dim
+      raise file.unsupported(
+        f'{arch}.{key}', file.metadata[f'{arch}.{key}'], head_dim
       )
   if file.metadata.get(f'{arch}.expert_count'):
     settings['expert_count'] = file.metadata[f'{arch}.expert_count']
@@ -197,7 +204,7 @@ def _scaling(
   """
   key = f'{arch}.rope.scaling.type'
   if file.metadata.get(key, 'none') != 'none':
-    raise _unsupported(file, key, file.metadata[key], "'none'")
+    raise file.unsupported(key, file.metadata[key], "'none'")
   if FREQUENCIES not in file.tensors:
     return None
   tensor = file.tensors[FREQUENCIES]
@@ -233,12 +240,3 @@ def _scaling(
 def _plain(value: float) -> float:
   """Returns the shortest number that is the same in float32, as written."""
   return float(str(np.float32(value)))
-
-
-def _unsupported(
-  file: File, key: str, value: Any, wanted: Any
-) -> schema.UserError:
-  return schema.UserError(
-    f'{file.path}: {key} = {schema.brief(value)} is not supported; expected'
-    f' {wanted}'
-  )

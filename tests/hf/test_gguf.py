@@ -194,9 +194,9 @@ def test_a_real_file_is_read_as_transformers_reads_it(tmp_path):
   hf.save_model(model, tmp_path, source=file)
   again = transformers.AutoTokenizer.from_pretrained(tmp_path)
   for prompt in PROMPTS:
-    ids = tokenizer.encode(prompt)
-    assert ids == their_tokenizer(prompt, add_special_tokens=False).input_ids
-    assert ids == again(prompt, add_special_tokens=False).input_ids
+    ids = [*tokenizer.beginning, *tokenizer.encode(prompt)]
+    assert ids == their_tokenizer(prompt).input_ids
+    assert ids == again(prompt).input_ids
     assert tokenizer.decode(ids) == prompt
     with torch.no_grad():
       expected = theirs(torch.tensor([ids])).logits[0].numpy()

@@ -1,5 +1,6 @@
 """The tokenizer of a GGUF: splits, ids and files of the model's own."""
 
+import itertools
 import json
 
 import pytest
@@ -78,6 +79,58 @@ def test_texts_are_split_as_the_model_was_trained(pre, tmp_path):
   assert is_one == (pre == 'qwen2')
 
 
+PIECES = ['▁a', 'na', '▁ana', 'nana', 'an', 'ba', '▁▁', '▁ba', *'▁abn']
+
+
+def sentencepiece_entries(**changes):
+  """A vocabulary of pieces: the first is the best to merge."""
+  tokens = ['<unk>', '<s>', '</s>', *(f'<0x{i:02X}>' for i in range(256))]
+  kinds, scores = [2, 3, 3] + [6] * 256, [0.0] * len(tokens)
+  found = {
+    'model': 'llama',
+    'tokens': tokens + PIECES,
+    'token_type': kinds + [1] * len(PIECES),
+    'scores': scores + [-float(i) for i in range(len(PIECES))],
+    'bos_token_id': 1,
+    'eos_token_id': 2,
+    'unknown_token_id': 0,
+    **changes,
+  }
+  return {f'tokenizer.ggml.{key}': value for key, value in found.items()}
+
+
+def merged(text):
+  """Merges the best pair, again and again; other letters become bytes."""
+  pieces = list(text.replace(' ', '▁'))
+  while True:
+    pairs = [
+      (PIECES.index(a + b), i)
+      for i, (a, b) in enumerate(itertools.pairwise(pieces))
+      if a + b in PIECES
+    ]
+    if not pairs:
+      break
+    _, i = min(pairs)
+    pieces[i : i + 2] = [pieces[i] + pieces[i + 1]]
+  found = []
+  for piece in pieces:
+    known = piece in PIECES
+    data = () if known else piece.encode()
+    found += [259 + PIECES.index(piece)] if known else [3 + b for b in data]
+  return found
+
+
+@pytest.mark.parametrize('prefix', [True, False])
+def test_pieces_are_merged_by_score(prefix, tmp_path):
+  metadata = sentencepiece_entries(add_space_prefix=prefix)
+  found = hf.load_tokenizer(write(tmp_path, metadata))
+  assert (found.beginning, found.end_ids) == ((1,), (2,))
+  for text in ('banana', 'a ana  banana', 'naïve\n<s> ba', '  nanan'):
+    ids = found.encode(text)
+    assert ids == merged(' ' * prefix + text)
+    assert found.decode(ids) == text
+
+
 @pytest.mark.parametrize(
   ('pre', 'given', 'added'),
   [
@@ -129,8 +182,14 @@ def test_what_is_put_around_a_text_is_in_the_files(pre, given, added, tmp_path):
     ({'token_type': [1, 1]}, 'token_type has 2 entries for 301 tokens'),
   ],
 )
-def test_a_tokenizer_that_is_not_supported(changes, match, tmp_path):
+def test_a_byte_level_tokenizer_that_is_not_supported(changes, match, tmp_path):
   metadata, _ = entries('gpt-2', **changes)
   with pytest.raises(schema.UserError, match=match) as caught:
     hf.load_tokenizer(write(tmp_path, metadata))
   assert '\n' not in str(caught.value)
+
+
+def test_pieces_without_scores(tmp_path):
+  file = write(tmp_path, sentencepiece_entries(scores=[0.0]))
+  with pytest.raises(schema.UserError, match='scores has 1 entries for 271'):
+    hf.load_tokenizer(file)
