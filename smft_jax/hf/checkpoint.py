@@ -11,7 +11,7 @@ and dtypes are checked before a tensor is read; config.json is written last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import contextlib
 import dataclasses
 import json
@@ -33,7 +33,7 @@ from smft_jax import schema
 from smft_jax.hf import config as hf_config
 from smft_jax.hf import files as hf_files
 from smft_jax.hf import gguf as hf_gguf
-from smft_jax.hf import gguf_tensors
+from smft_jax.hf import sources as hf_sources
 from smft_jax.hf import tensors as hf_tensors
 from smft_jax.hf import tokenizer as hf_tokenizer
 from smft_jax.models import layers
@@ -84,11 +84,31 @@ def load_model(
   Raises:
     UserError: If a file is missing or damaged, or the model is not supported.
   """
-  config = load_config(folder, dtype)
-  graphdef, like = nnx.split(
+  graphdef, like = _shapes(load_config(folder, dtype))
+  return nnx.merge(graphdef, load_params(folder, like))
+
+
+def check(folder: str | os.PathLike) -> None:
+  """Checks all that `load_model` does, without reading a tensor.
+
+  Args:
+    folder: As for `load_model`.
+
+  Raises:
+    UserError: As `load_model`.
+  """
+  _, like = _shapes(load_config(folder))
+  with contextlib.ExitStack() as stack:
+    hf_sources.find(pathlib.Path(folder), like, stack)
+
+
+def _shapes(
+  config: layers.TransformerConfig,
+) -> tuple[nnx.GraphDef, nnx.State]:
+  """Returns a decoder and the shapes of its Variables."""
+  return nnx.split(
     nnx.eval_shape(lambda: transformer.Transformer(config, rngs=nnx.Rngs(0)))
   )
-  return nnx.merge(graphdef, load_params(folder, like))
 
 
 def load_config(
@@ -148,26 +168,13 @@ def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
   Raises:
     UserError: As `load_model`.
   """
-  folder = pathlib.Path(folder)
-  places = hf_tensors.places(like)
   with contextlib.ExitStack() as stack:
-    name_of: Callable[[str], str] = str
-    if hf_gguf.is_gguf(folder):
-      found, name_of = gguf_tensors.find(folder), gguf_tensors.name_of
-    else:
-      found = hf_files.find(folder, stack)
-    has_memory = (folder / hf_tensors.MEMORY).exists()
-    wanted = {
-      place.name: place
-      for place in places.values()
-      if has_memory or place.file == hf_tensors.MODEL
-    }
-    hf_files.check(folder, found, wanted, name_of)
+    found = hf_sources.find(pathlib.Path(folder), like, stack)
 
     def load(path, variable):
-      place, value = places[path], variable.get_value()
-      if place.name in wanted:
-        value = hf_files.load(found[place.name], place, value)
+      value = variable.get_value()
+      if path in found:
+        value = hf_files.load(*found[path], value)
       return variable.replace(value)
 
     return nnx.map_state(load, like)

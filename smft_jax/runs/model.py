@@ -144,6 +144,7 @@ def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
       f'config.base.path: {path} has memory layers already, in'
       ' memory.safetensors; only a model without memory can be healed'
     )
+  hf.check(path)
   rows, found = config.vocab_size, hf.load_tokenizer(path)
   ids = found.inner.get_vocab(with_added_tokens=True).values()
   if max(ids) >= rows:

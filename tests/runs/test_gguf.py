@@ -94,6 +94,14 @@ MISTAKES = {
     other({'general.architecture': 'gemma3'}),
     "general.architecture = 'gemma3' is not supported",
   ),
+  'a missing tensor': (
+    lambda file, metadata, tensors: gguf_files.write(
+      file,
+      metadata,
+      {k: v for k, v in tensors.items() if 'blk.1.ffn_down' not in k},
+    ),
+    'bad.gguf: blk.1.ffn_down.weight is missing; expected a tensor of shape',
+  ),
   'another tokenizer': (
     other({'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.pre': 'tekken'}),
     "tokenizer.ggml.pre = 'tekken' is not supported",
