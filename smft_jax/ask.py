@@ -8,10 +8,11 @@ lessons, prints the answer of the base and of the base with each lesson, all
 read at once from one value table. Without a question it reads one from each
 line of its input.
 
-A text that ends in '?' is asked as in the evaluation, 'Question: ... Answer:';
-any other text is continued. The slots shown are those read at the last token of
-the prompt and at the tokens of the answer, over all memory layers, with their
-shares of the weight; * marks slots that the lesson changed.
+A text that ends in '?' is asked as in the evaluation, 'Question: ... Answer:',
+few-shot or in a chat if the run's config.evaluation says so; any other text is
+continued. An answer ends as in the evaluation. The slots shown are those read
+at the last token of the prompt and at the tokens of the answer, over all memory
+layers, with their shares of the weight; * marks slots that the lesson changed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+from typing import Any
 
 from flax import nnx
 import jax
@@ -32,9 +34,10 @@ from smft_jax import memory
 from smft_jax import overlay as overlay_lib
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.data import encoding
-from smft_jax.data import task
+from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.data.world import words as world_words
 from smft_jax.evaluation import evaluate
@@ -42,6 +45,7 @@ from smft_jax.lesson import file as lesson_file
 from smft_jax.lesson import models as lesson_models
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import saved_run
+from smft_jax.runs import sets
 from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
@@ -50,6 +54,13 @@ from smft_jax.training import state as state_lib
 
 # Slots shown of an answer.
 _SHOWN = 5
+
+# Settings of the evaluation that the command line may replace.
+_SETTINGS: dict[str, dict[str, Any]] = {
+  'max_answer_tokens': {'type': int},
+  'prompt_format': {'choices': ('plain', 'few_shot', 'chat')},
+  'shots': {'type': int},
+}
 
 _NO_SLOTS = np.zeros(0, np.int32)
 
@@ -78,15 +89,14 @@ class Model:
     The slots [S] are in order of their shares [S] of the weight of all reads.
     """
     tokenizer = self.evaluator.tokenizer
-    question = task.Question(
-      prompt=prompt, answers=('?',), phrasing='', seen=False, fact=''
-    )
-    questions = [question] * len(self.names)
+    questions = [_question(prompt)] * len(self.names)
     answers = self.evaluator.answers(self.params, questions, self.overlay)
     texts = [text.strip() for text in answers]
-    prompts = [f'{prompt} {text}'.strip() for text in texts]
-    rows = encoding.tokenize_prompts(prompts, tokenizer)
-    (asked,) = encoding.tokenize_prompts([prompt], tokenizer).lengths
+    tokenize = functools.partial(
+      encoding.tokenize_prompts, tokenizer=tokenizer, chat=self.evaluator.chat
+    )
+    rows = tokenize([prompt] * len(texts), answers=texts)
+    (asked,) = tokenize([prompt]).lengths
     length = batches.bucket_length(rows.longest)
     batch = batches.pad(rows, length, tokenizer.pad_id)
     graphdef = self.evaluator.graphdef
@@ -148,21 +158,25 @@ def before_and_after(
   return models
 
 
-def prompt_of(text: str) -> str:
+def prompt_of(
+  text: str, task: task_lib.Task, settings: sections.EvaluationConfig
+) -> str:
   """Formats a text as the evaluation does if it is a question.
 
-  Example:
-    >>> prompt_of('Where was Ada born?'), prompt_of('Ada was born in')
-    ('Question: Where was Ada born? Answer:', 'Ada was born in')
+  Args:
+    text: The text.
+    task: Its questions are the examples of few-shot prompts.
+    settings: How to ask.
   """
-  if text.endswith('?'):
-    return world_words.QUESTION_FORMAT.format(question=text)
-  return text
+  if not text.endswith('?'):
+    return text
+  prompt = world_words.QUESTION_FORMAT.format(question=text)
+  (question,) = sets.prompted([_question(prompt)], task, settings)
+  return question.prompt
 
 
-def lines(models: Sequence[Model], text: str) -> list[str]:
-  """Returns the answers to a text and the slots behind them, as lines."""
-  prompt = prompt_of(text)
+def lines(models: Sequence[Model], prompt: str) -> list[str]:
+  """Returns the answers to a prompt and the slots behind them, as lines."""
   width = max(len(name) for model in models for name in model.names)
   shown = []
   for model in models:
@@ -201,12 +215,16 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--lesson', action='append', default=[], help='lesson file; repeatable'
   )
+  for name, values in _SETTINGS.items():
+    parser.add_argument(
+      f'--{name}', help="default: that of the run's evaluation", **values
+    )
   arguments = parser.parse(argv)
   workdir = pathlib.Path(arguments.workdir)
   if arguments.question is not None and not arguments.question.strip():
     raise schema.UserError('the question is empty')
   lessons = [lesson_file.read(name) for name in arguments.lesson]
-  experiment = saved_run.load_experiment(workdir)
+  experiment = _with_settings(saved_run.load_experiment(workdir), arguments)
   base = saved_run.load_base(experiment)
   if lessons:
     models = [with_lessons(experiment, base, lessons, arguments.lesson)]
@@ -215,7 +233,8 @@ def main(argv: list[str]) -> None:
   for text in [arguments.question] if arguments.question else _typed():
     for unknown in _unknown_words(base.tokenizer, text):
       print(f'(the model does not know the word {unknown!r})')
-    print('\n'.join(lines(models, text.strip())), flush=True)
+    prompt = prompt_of(text.strip(), base.task, experiment.evaluation)
+    print('\n'.join(lines(models, prompt)), flush=True)
 
 
 def _typed() -> Iterable[str]:
@@ -241,13 +260,31 @@ def _unknown_words(tokenizer: tokenizers.Tokenizer, text: str) -> list[str]:
   ]
 
 
+def _with_settings(experiment, arguments) -> config_lib.Experiment:
+  """Returns a run's config with the settings of the command line."""
+  given = {k: getattr(arguments, k) for k in _SETTINGS}
+  given = {k: value for k, value in given.items() if value is not None}
+  if given.get('prompt_format') in ('plain', 'chat'):
+    given.setdefault('shots', 0)
+  try:
+    settings = dataclasses.replace(experiment.evaluation, **given)
+  except schema.UserError as error:
+    raise schema.UserError(f'--{error}') from None
+  return dataclasses.replace(experiment, evaluation=settings)
+
+
+def _question(prompt: str) -> task_lib.Question:
+  return task_lib.Question(
+    prompt=prompt, answers=('?',), phrasing='', seen=False, fact=''
+  )
+
+
 def _evaluator(experiment, base, graphdef, size: int) -> evaluate.Evaluator:
-  return evaluate.Evaluator(
-    graphdef=graphdef,
-    tokenizer=base.tokenizer,
-    batch_size=size,
-    max_length=experiment.base.max_length,
-    max_answer_tokens=experiment.evaluation.max_answer_tokens,
+  return sets.evaluator(
+    dataclasses.replace(experiment.evaluation, batch_size=size),
+    base.tokenizer,
+    graphdef,
+    experiment.base.max_length,
   )
 
 

@@ -7,6 +7,7 @@ nothing is trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import itertools
 from typing import Any
 
@@ -20,9 +21,9 @@ from smft_jax.analyze import reads as reads_lib
 from smft_jax.analyze import stream_health
 from smft_jax.analyze import sufficiency
 from smft_jax.config import experiment as config_lib
-from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import health
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import sets as sets_lib
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import state as state_lib
@@ -113,19 +114,19 @@ def _answers(
 ) -> dict[str, Any]:
   """Measures which rows answer; adds the result to each fact's entry too."""
   held = [facts[i] for i in asked]
-  questions = [h.fact.question for h in held]
+  settings = experiment.evaluation
+  questions = sets_lib.prompted(
+    [h.fact.question for h in held], base.task, settings
+  )
   max_rows = max(1, *(len(h.trained) for h in held))
-  evaluator = evaluate.Evaluator(
-    graphdef=base.graphdef,
-    tokenizer=base.tokenizer,
-    batch_size=sufficiency.batch_size(
-      len(held),
-      max_rows,
-      changed.new.shape[1],
-      experiment.evaluation.batch_size,
-    ),
-    max_length=experiment.base.max_length,
-    max_answer_tokens=experiment.evaluation.max_answer_tokens,
+  size = sufficiency.batch_size(
+    len(held), max_rows, changed.new.shape[1], settings.batch_size
+  )
+  evaluator = sets_lib.evaluator(
+    dataclasses.replace(settings, batch_size=size),
+    base.tokenizer,
+    base.graphdef,
+    experiment.base.max_length,
   )
   rows = {
     'base': [h.trained[:0] for h in held],

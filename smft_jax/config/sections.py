@@ -111,6 +111,13 @@ class EvaluationConfig:
     batch_size: Rows in a batch.
     max_entries: Entries used of each evaluation set; None uses all.
     max_answer_tokens: Tokens to decode for an answer.
+    answer_end: Where an answer ends: at the end of its first 'line', or at the
+      'end' token only. The end token ends every answer.
+    prompt_format: How questions are asked: 'plain' continues their prompts,
+      'few_shot' puts solved questions before them, 'chat' takes the chat
+      template of the base's tokenizer.
+    shots: Solved questions of a 'few_shot' prompt: the first ones of the first
+      held-out set that do not ask for the same fact.
     metric: Headline metric of question sets.
     text_metric: Headline metric of text sets.
   """
@@ -119,12 +126,25 @@ class EvaluationConfig:
   batch_size: int
   max_entries: int | None = None
   max_answer_tokens: int = 16
+  answer_end: Literal['line', 'end'] = 'line'
+  prompt_format: Literal['plain', 'few_shot', 'chat'] = 'plain'
+  shots: int = 0
   metric: Literal['recall', 'f1', 'nll'] = 'recall'
   text_metric: Literal['nll', 'perplexity'] = 'nll'
 
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'every_documents', 'batch_size')
     schema.at_least(1, self, 'max_entries', 'max_answer_tokens')
+    schema.at_least(0, self, 'shots')
+    if self.prompt_format == 'few_shot' and not self.shots:
+      raise schema.UserError(
+        "prompt_format = 'few_shot' needs shots: give their number, such as 4"
+      )
+    if self.prompt_format != 'few_shot' and self.shots:
+      raise schema.UserError(
+        f'shots = {self.shots} is for few-shot prompts: give prompt_format ='
+        " 'few_shot'"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

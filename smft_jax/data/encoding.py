@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 
 from smft_jax import schema
+from smft_jax.data import chat as chat_lib
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
@@ -139,6 +140,7 @@ def tokenize_answers(
   *,
   max_length: int,
   end: bool,
+  chat: chat_lib.Chat | None = None,
 ) -> Encoded:
   """Encodes texts, one row each, with a loss on their answers only.
 
@@ -151,13 +153,15 @@ def tokenize_answers(
     tokenizer: Tokenizer whose ids to use.
     max_length: Most tokens in a row, at least 2.
     end: Whether to append an end; it counts if it follows the answer.
+    chat: Form of the conversation in which the answer replies to the text
+      before it; None if it continues that text. A chat is never cut.
 
   Returns:
     Exactly one row per text. Loss weights are 1 at the tokens of the answer
     and at the one after them, and 0 elsewhere.
 
   Raises:
-    UserError: `max_length` leaves no room for an answer.
+    UserError: `max_length` leaves no room for an answer or a chat.
 
   Example:
     >>> tokenizer = tokenizers.train_word_level(['Ada lives in Porto'])
@@ -167,38 +171,105 @@ def tokenize_answers(
     (4, [0.0, 0.0, 1.0, 1.0])
   """
   bos = np.array(tokenizer.beginning, np.int32)
+  eos_id = tokenizer.eos_id
+  if chat is not None:  # whose template writes all special tokens
+    bos, eos_id = bos[:0], chat.end_id
   row_tokens, row_weights = [], []
-  encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
-  for text, (ids, offsets) in zip(texts, encodings, strict=True):
-    assert text.answer is not None
+  for text, (ids, offsets), answer in _with_answers(texts, tokenizer, chat):
     length = len(ids) + end
-    tokens = np.array([*ids, tokenizer.eos_id], np.int32)[:length]
-    counted = _in_answer(text.answer, offsets)[:length]
+    tokens = np.array([*ids, eos_id], np.int32)[:length]
+    counted = _in_answer(answer, offsets)[:length]
     first = max(0, length - (max_length - len(bos)))
-    if counted[: first + (not len(bos))].any():
-      least = length - int(np.argmax(counted)) + 1
+    before = int(np.argmax(counted))
+    if first and (chat is not None or first + 1 - len(bos) > before):
+      least = length + 1 - before if chat is None else length
       raise schema.UserError(
         f'max_length = {max_length} must be at least {least} to hold the'
-        f' answer {text.text[slice(*text.answer)][:40]!r}'
+        f' {"" if chat is None else "chat with the "}answer'
+        f' {text.text[slice(*text.answer)][:40]!r}'
       )
     row_tokens.append(np.append(bos, tokens[first:]))
     row_weights.append(_weights(bos, counted[first:]))
   return _encoded(row_tokens, row_weights, np.arange(len(row_tokens)))
 
 
+def tokenize_questions(
+  questions: Sequence[task.Question],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  chat: chat_lib.Chat | None = None,
+) -> Encoded:
+  """Encodes questions with their first answers, as `tokenize_answers` does."""
+  return tokenize_answers(
+    [question.full_text() for question in questions],
+    tokenizer,
+    max_length=max_length,
+    end=True,
+    chat=chat,
+  )
+
+
+def tokenize_choices(
+  choices: Sequence[task.Choice],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+) -> Encoded:
+  """Encodes each ending of choices, as `tokenize_answers` does."""
+  return tokenize_answers(
+    [text for choice in choices for text in choice.full_texts()],
+    tokenizer,
+    max_length=max_length,
+    end=False,
+  )
+
+
 def tokenize_prompts(
-  prompts: Sequence[str], tokenizer: tokenizers.Tokenizer
+  prompts: Sequence[str],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  chat: chat_lib.Chat | None = None,
+  answers: Sequence[str] | None = None,
 ) -> Encoded:
   """Encodes prompts to continue: a beginning if there is one, no end, no loss.
+
+  Args:
+    prompts: The prompts.
+    tokenizer: Tokenizer whose ids to use.
+    chat: Form of the conversation that asks the prompts; None if they are
+      continued as they are.
+    answers: Answers to put behind the prompts.
 
   Returns:
     Exactly one row per prompt.
   """
-  encodings = tokenizer.encode_batch_with_offsets(prompts)
+  answers = [''] * len(prompts) if answers is None else answers
+  pairs = list(zip(prompts, answers, strict=True))
   bos = tokenizer.beginning
+  if chat is None:
+    texts = [
+      f'{prompt} {answer}' if answer else prompt for prompt, answer in pairs
+    ]
+    encodings = tokenizer.encode_batch_with_offsets(texts)
+  else:
+    bos, encodings = (), [chat.encode(*pair) for pair in pairs]
   tokens = [np.array([*bos, *ids], np.int32) for ids, _ in encodings]
   weights = [np.zeros(len(row), np.float32) for row in tokens]
   return _encoded(tokens, weights, np.arange(len(tokens)))
+
+
+def _with_answers(texts, tokenizer, chat):
+  """Yields each text, its token ids and their spans, and its answer's span."""
+  if chat is None:
+    encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
+    for text, encoding in zip(texts, encodings, strict=True):
+      yield text, encoding, text.answer
+    return
+  for text in texts:
+    start, end = text.answer
+    answer = text.text[start:end]
+    yield text, chat.encode(text.text[:start], answer), (0, len(answer))
 
 
 def _weights(bos: np.ndarray, weights: np.ndarray) -> np.ndarray:

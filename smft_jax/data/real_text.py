@@ -170,6 +170,7 @@ def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
     phrasing='question',
     seen=seen,
     fact=found.id,
+    place=found.place,
   )
 
 

@@ -8,11 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 import itertools
+import json
+import pathlib
 from typing import Any
 
 import tokenizers
 
+from smft_jax import schema
+
 _KINDS = ('pad', 'bos', 'eos')
+_CONFIGS = (
+  'tokenizer_config.json',
+  'special_tokens_map.json',
+  'generation_config.json',
+  'config.json',
+)
+# Goes before the template of tokenizer_config.json.
+_TEMPLATE = 'chat_template.jinja'
+
+
+def read_configs(folder: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads the files of a folder that name special tokens, for `find`.
+
+  Raises:
+    UserError: One holds something else.
+    OSError: One cannot be read.
+  """
+  configs = []
+  for path in map(folder.joinpath, _CONFIGS):
+    try:
+      found = json.loads(path.read_text('utf-8')) if path.exists() else {}
+    except ValueError as error:
+      raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
+    if not isinstance(found, dict):
+      raise schema.UserError(f'{path} holds no object')
+    configs.append(found)
+  template = folder / _TEMPLATE
+  if template.exists():
+    configs.insert(0, {'chat_template': template.read_text('utf-8')})
+  return configs
 
 
 def find(

@@ -64,6 +64,7 @@ class Question:
     phrasing: Name of the phrasing, shared by questions worded alike.
     seen: Whether training on the document shows this phrasing.
     fact: Id of the fact asked for, such as 'Ada Keller/birthplace'.
+    place: Where it was read, for messages; '' if it was made.
 
   Raises:
     ValueError: There is no answer, or an empty one.
@@ -81,6 +82,7 @@ class Question:
   phrasing: str
   seen: bool
   fact: str
+  place: str = dataclasses.field(default='', compare=False)
 
   def __post_init__(self) -> None:
     if not self.answers or not all(self.answers):

@@ -29,9 +29,6 @@ UNKNOWN = '<|unknown|>'
 _FILE = 'tokenizer.json'
 _CONFIG = 'tokenizer_config.json'
 _GENERATION = 'generation_config.json'
-_TEMPLATE = 'chat_template.jinja'
-# Files that name special tokens, the first before the others.
-_CONFIGS = (_CONFIG, 'special_tokens_map.json', _GENERATION, 'config.json')
 
 # A word-level decoder joins these to the preceding word.
 _CLOSING = ('.', ',', ':', ';', '?', '!')
@@ -70,7 +67,7 @@ class Tokenizer:
   def __post_init__(self) -> None:
     for token in (self.pad, self.bos, self.eos):
       if token is not None:
-        self._special_id(token)
+        self.special_id(token)
     # Special tokens spelled in a text are plain text; nothing is truncated.
     self.inner.encode_special_tokens = True
     self.inner.no_truncation()
@@ -84,14 +81,14 @@ class Tokenizer:
   @property
   def pad_id(self) -> int:
     """Id of the padding token."""
-    return self._special_id(self.pad)
+    return self.special_id(self.pad)
 
   @property
   def bos_id(self) -> int | None:
     """Id of the token that begins every row; None if none does."""
     if self.bos is None or not self.adds_bos:
       return None
-    return self._special_id(self.bos)
+    return self.special_id(self.bos)
 
   @property
   def beginning(self) -> tuple[int, ...]:
@@ -101,7 +98,7 @@ class Tokenizer:
   @property
   def eos_id(self) -> int:
     """Id of the token that ends every text."""
-    return self._special_id(self.eos)
+    return self.special_id(self.eos)
 
   @property
   def end_ids(self) -> tuple[int, ...]:
@@ -156,7 +153,12 @@ class Tokenizer:
     canonical = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
-  def _special_id(self, token: str) -> int:
+  def special_id(self, token: str) -> int:
+    """Returns the id of a special token.
+
+    Raises:
+      ValueError: There is no such token.
+    """
     token_id = self.inner.token_to_id(token)
     if token_id is None:
       raise ValueError(f'the tokenizer has no token {token}')
@@ -180,10 +182,7 @@ def read(path: pathlib.Path) -> Tokenizer:
   path = path / _FILE if path.is_dir() else path
   try:
     contents = path.read_text('utf-8')
-    template = path.with_name(_TEMPLATE)
-    configs = [_config(path.with_name(name)) for name in _CONFIGS]
-    if template.exists():
-      configs.insert(0, {'chat_template': template.read_text('utf-8')})
+    configs = special_tokens.read_configs(path.parent)
   except (OSError, UnicodeDecodeError) as error:
     raise schema.UserError(
       f'{path} cannot be read: {schema.one_line(error)}'
@@ -226,19 +225,6 @@ def from_contents(
     return Tokenizer(inner, **special_tokens.find(inner, processor, configs))
   except ValueError as error:
     raise schema.UserError(schema.one_line(error)) from None
-
-
-def _config(path: pathlib.Path) -> dict[str, Any]:
-  """Reads a file of settings; empty if there is none."""
-  if not path.exists():
-    return {}
-  try:
-    config = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
-  if not isinstance(config, dict):
-    raise schema.UserError(f'{path} holds no object')
-  return config
 
 
 def train_word_level(texts: Iterable[str]) -> Tokenizer:

@@ -1,8 +1,8 @@
 """Measures what a model knows: answers, likelihoods and choices.
 
-An answer is what greedy decoding writes after the prompt, up to a
-token that ends it. Likelihoods are of tokens given those before them in
-their row, in nats.
+An answer is what greedy decoding writes after the prompt, up to a token that
+ends it or, if so set, the end of its first line that is not blank. Likelihoods
+are of tokens given those before them in their row, in nats.
 
 - `recall` (exact match) and `f1` of answers: see `scores.score`.
 - `nll` of questions: mean negative log-likelihood per token of the first
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import Literal
 
 from flax import nnx
 import jax
@@ -27,6 +28,7 @@ import numpy as np
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
 from smft_jax.data import batches
+from smft_jax.data import chat as chat_lib
 from smft_jax.data import encoding
 from smft_jax.data import stream as stream_lib
 from smft_jax.data import task
@@ -49,6 +51,10 @@ class Evaluator:
     max_length: Most tokens in a row. Longer texts are split; the prompt of an
       answer or ending loses its first tokens.
     max_answer_tokens: Most tokens of a decoded answer.
+    answer_end: Whether an answer ends with its 'line', or at an 'end' token
+      only.
+    chat: Conversation that asks questions; None if their prompts are continued.
+      Texts and choices are never part of one.
   """
 
   graphdef: nnx.GraphDef
@@ -56,6 +62,8 @@ class Evaluator:
   batch_size: int
   max_length: int
   max_answer_tokens: int
+  answer_end: Literal['line', 'end'] = 'line'
+  chat: chat_lib.Chat | None = None
 
   def answers(
     self,
@@ -72,9 +80,11 @@ class Evaluator:
         `batch_size`.
     """
     prompts = encoding.tokenize_prompts(
-      [question.prompt for question in questions], self.tokenizer
+      [question.prompt for question in questions],
+      self.tokenizer,
+      chat=self.chat,
     )
-    end_ids = self.tokenizer.end_ids
+    end_ids = (self.chat or self.tokenizer).end_ids
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     answers = []
     for local, count, length in self._batches(prompts, layout):
@@ -102,8 +112,14 @@ class Evaluator:
       for ids in np.asarray(decoded)[:count]:
         (ends,) = np.nonzero(np.isin(ids, end_ids))
         end = ends[0] if len(ends) else len(ids)
-        answers.append(self.tokenizer.decode(ids[:end].tolist()))
+        answers.append(self._answer(ids[:end].tolist()))
     return answers
+
+  def _answer(self, ids: list[int]) -> str:
+    text = self.tokenizer.decode(ids)
+    if self.answer_end == 'end':
+      return text
+    return next((line for line in text.split('\n') if line.strip()), '')
 
   def answer_nll(
     self, params: nnx.State, questions: Sequence[task.Question]
@@ -113,11 +129,8 @@ class Evaluator:
     Raises:
       UserError: If an answer is longer than a row.
     """
-    rows = encoding.tokenize_answers(
-      [question.full_text() for question in questions],
-      self.tokenizer,
-      max_length=self.max_length,
-      end=True,
+    rows = encoding.tokenize_questions(
+      questions, self.tokenizer, max_length=self.max_length, chat=self.chat
     )
     nats, tokens = self._nats(params, rows)
     return nats / tokens
@@ -151,11 +164,8 @@ class Evaluator:
     Raises:
       UserError: If an ending is longer than a row.
     """
-    rows = encoding.tokenize_answers(
-      [text for choice in choices for text in choice.full_texts()],
-      self.tokenizer,
-      max_length=self.max_length,
-      end=False,
+    rows = encoding.tokenize_choices(
+      choices, self.tokenizer, max_length=self.max_length
     )
     nats = [
       np.asarray(_row_nats(self.graphdef, params, batch), np.float64)[:count]

@@ -38,6 +38,7 @@ from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
+from smft_jax.runs import sets
 from smft_jax.runtime import agreement
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
@@ -100,6 +101,7 @@ def find_or_make(
     raise schema.UserError(
       f'{error}; remove {folder} to make the base again'
     ) from None
+  sets.check(experiment, task, tokenizer)
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
   graphdef, params = transformer.make(config, experiment.seed)
   owner = {'config': _base_config(experiment)}

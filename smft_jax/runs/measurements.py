@@ -14,7 +14,6 @@ Besides the metrics of `evaluate`:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -27,6 +26,7 @@ from smft_jax.evaluation import evaluate
 from smft_jax.evaluation import scores
 from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import sets as sets_lib
 
 _TARGETS = ('target', 'target_unseen_phrasing')
 
@@ -202,47 +202,18 @@ def measure_base(
     max_length: Tokens in a row.
     seed: Seed of the choice of entries.
   """
-  task = base.task
-  documents = task.documents[:max_documents]
-  asked = [(q, i) for i, d in enumerate(documents) for q in d.questions]
-  targets = {
-    'target': [(q, i) for q, i in asked if q.seen],
-    'target_unseen_phrasing': [(q, i) for q, i in asked if not q.seen],
-  }
-  draw = functools.partial(_draw, size=settings.max_entries, seed=seed)
-  targets = {name: [*draw(pairs)] for name, pairs in targets.items() if pairs}
-  questions = {name: tuple(draw(qs)) for name, qs in task.questions.items()}
-  questions |= {name: tuple(q for q, _ in p) for name, p in targets.items()}
-  texts = {name: tuple(draw(entries)) for name, entries in task.texts.items()}
-  choices = {name: tuple(draw(cs)) for name, cs in task.choices.items()}
-  if documents and 'target' not in targets:
-    texts['target'] = tuple(draw([t for d in documents for t in d.texts]))
+  drawn = sets_lib.draw(
+    base.task, settings, max_documents=max_documents, seed=seed
+  )
   sets = Measurements(
-    evaluator=evaluate.Evaluator(
-      graphdef=base.graphdef,
-      tokenizer=base.tokenizer,
-      batch_size=settings.batch_size,
-      max_length=max_length,
-      max_answer_tokens=settings.max_answer_tokens,
+    evaluator=sets_lib.evaluator(
+      settings, base.tokenizer, base.graphdef, max_length
     ),
-    questions=questions,
-    texts=texts,
-    choices=choices,
     metric=settings.metric,
     text_metric=settings.text_metric,
-    documents=documents,
-    about={name: np.array([i for _, i in p]) for name, p in targets.items()},
+    **vars(drawn),
   )
   return sets, sets.measure(base.params)
-
-
-def _draw(entries: Sequence, *, size: int | None, seed: int) -> Sequence:
-  """Draws at most `size` entries, in order; the seed decides which."""
-  if size is None or len(entries) <= size:
-    return entries
-  rng = np.random.default_rng(seed)
-  chosen = np.sort(rng.choice(len(entries), size, replace=False))
-  return [entries[i] for i in chosen]
 
 
 def _text(document: task_lib.Document) -> str:

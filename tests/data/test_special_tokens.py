@@ -5,16 +5,31 @@ The folders are small forms of those of Llama 2, Llama 3, Qwen and SmolLM.
 
 import itertools
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
 import tokenizers as hf_tokenizers
 
 from smft_jax import schema
+from smft_jax.data import chat as chat_lib
 from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 
+_PROMPTS = (
+  'Question: Where was Ada born? Answer:',
+  'The capital of France is',
+  "Don't stop: it's 1984, 3.14 and 42%!",
+  '  two  spaces\tand a tab\n\nnew line',
+  'caf\u00e9 na\u00efve \U0001f600 \u4f60\u597d',
+  'def f(x):\n    return x ** 2\n',
+  'Who wrote Hamlet?\nAnswer:',
+  'A. B. C.',
+  'x',
+  'Question: One? Answer: two\n\nQuestion: Three? Answer:',
+)
 _TEXT = 'Ada was born in Porto.'
 _SPECIAL = ('<pad>', '<b>', '<e>', '<turn>')
 _BEGIN = {
@@ -110,6 +125,44 @@ def rows_of(rows):
     (rows.tokens[a:b].tolist(), rows.loss_weights[a:b].tolist())
     for a, b in itertools.pairwise(cuts)
   ]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
+@pytest.mark.parametrize('kind', ['llama_2', 'llama_3', 'qwen', 'folder'])
+def test_ids_are_those_of_transformers(kind, tmp_path):
+  """`SMFT_TEST_HF_FOLDER` may name a real folder with a tokenizer."""
+  transformers = pytest.importorskip('transformers')
+  template = (
+    '{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<e>\n'
+    '{% endfor %}{% if add_generation_prompt %}<turn>assistant\n{% endif %}'
+  )
+  config = _NAMED | {
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'chat_template': template,
+  }
+  folder = tmp_path
+  if kind == 'llama_2':
+    config['add_bos_token'] = True
+    write(tmp_path, _BEGIN, tokenizer_config=config)
+  elif kind == 'llama_3':
+    write(tmp_path, _LLAMA_3, tokenizer_config=config)
+  elif kind == 'qwen':
+    write(tmp_path, _BYTES, tokenizer_config=config | {'bos_token': None})
+  elif not (folder := os.environ.get('SMFT_TEST_HF_FOLDER', '')):
+    pytest.skip('SMFT_TEST_HF_FOLDER is not set')
+  ours = tokenizers.read(pathlib.Path(folder))
+  theirs = transformers.AutoTokenizer.from_pretrained(folder)
+  rows = rows_of(encoding.tokenize_prompts(_PROMPTS, ours))
+  assert [ids for ids, _ in rows] == [theirs(p)['input_ids'] for p in _PROMPTS]
+  chat = chat_lib.make(ours)
+  for prompt in _PROMPTS:
+    message = [{'role': 'user', 'content': chat.message(prompt)}]
+    rendered = theirs.apply_chat_template(
+      message, add_generation_prompt=True, tokenize=False
+    )
+    expected = theirs(rendered, add_special_tokens=False)['input_ids']
+    assert chat.encode(prompt)[0] == expected
 
 
 def test_long_texts_without_a_beginning_are_cut_whole(tmp_path):

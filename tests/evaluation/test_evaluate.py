@@ -10,6 +10,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.data import batches
+from smft_jax.data import chat as chat_lib
 from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
@@ -121,6 +122,46 @@ def test_answers_are_those_of_a_loop_without_a_cache(evaluator, params):
   assert len(set(expected)) > 3
   assert len(lengths) > 1
   assert made.max_answer_tokens in lengths
+
+
+@pytest.mark.parametrize(
+  ('decoded', 'line'),
+  [
+    (' Porto\nQuestion: Who?', ' Porto'),
+    ('\n \nPorto \n', 'Porto '),
+    ('Porto', 'Porto'),
+    ('\n', ''),
+  ],
+)
+def test_an_answer_ends_with_its_line(
+  decoded, line, evaluator, params, tokenizer, monkeypatch
+):
+  monkeypatch.setattr(tokenizers.Tokenizer, 'decode', lambda *_: decoded)
+  made = evaluator(batch_size=1)
+  assert made.answers(params, QUESTIONS[:1]) == [line]
+  whole = dataclasses.replace(made, answer_end='end')
+  assert whole.answers(params, QUESTIONS[:1]) == [decoded]
+
+
+def test_a_chat_is_asked_and_measured_as_one_row(evaluator, params, tokenizer):
+  """The beginning of the template is the only one, and its end ends."""
+  template = '{{ bos_token }}Where {{ messages[0].content }} Meyer '
+  chat = chat_lib.make(dataclasses.replace(tokenizer, chat_template=template))
+  made = evaluator(batch_size=3, max_length=29, chat=chat)
+  question = QUESTIONS[0]
+  row = [tokenizer.bos_id]
+  row += tokenizer.encode('Where Where was Ada Keller born? Meyer')
+  first = int(logits_of(made, params, row)[-1].argmax())
+  (answer,) = dataclasses.replace(made, max_answer_tokens=1).answers(
+    params, [question]
+  )
+  assert answer == tokenizer.decode([first])
+  end = [*tokenizer.encode('Lisbon'), tokenizer.eos_id]
+  weights = [0.0] * (len(row) - 1) + [1.0] * len(end)
+  total = nll_by_hand(made, params, row + end, weights)
+  assert made.answer_nll(params, [question]) == pytest.approx(
+    total[0] / total[1], rel=1e-5
+  )
 
 
 def nll_by_hand(evaluator, params, row, weights):

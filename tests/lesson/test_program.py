@@ -15,6 +15,7 @@ from smft_jax import export
 from smft_jax import hf
 from smft_jax import lesson as lesson_lib
 from smft_jax.data import tokenizers
+from smft_jax.evaluation import evaluate
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
 from smft_jax.runs import states
@@ -159,6 +160,16 @@ def wrong(root, tmp_path_factory):
       'other: the lesson is of another base: x',
     ),
     ('ask --workdir=ROOT/run --lesson=HERE/cut x?', 'damaged or not a lesson'),
+    (
+      'ask --workdir=ROOT/run --max_answer_tokens=0 x?',
+      '--max_answer_tokens must be at least 1, not 0',
+    ),
+    (
+      'ask --workdir=ROOT/run --max_answer_tokens=two x?',
+      "--max_answer_tokens: invalid int value: 'two'",
+    ),
+    ('ask --workdir=ROOT/run --shots=2 x?', "give prompt_format = 'few_shot'"),
+    ('ask --workdir=ROOT/run --prompt_format=chat x?', 'has no chat template'),
   ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
@@ -226,7 +237,32 @@ def test_questions_are_read_from_the_input(root, capsys, monkeypatch):
   assert 'the question is empty' in capsys.readouterr().err
   assert program.run(ask.main, argv) == 0
   asked = re.findall('asked: (.*)', capsys.readouterr().out)
-  assert asked == ['Where is it?', 'It is in']
+  assert asked == ['Question: Where is it? Answer:', 'It is in']
+
+
+def test_ask_takes_the_length_and_the_form_of_a_prompt(
+  root, capsys, monkeypatch
+):
+  prompts, lengths = [], []
+  decode = evaluate.Evaluator.answers
+
+  def answered(evaluator, params, questions, overlay):
+    prompts.append(questions[0].prompt)
+    lengths.append(evaluator.max_answer_tokens)
+    return decode(evaluator, params, questions, overlay)
+
+  monkeypatch.setattr(evaluate.Evaluator, 'answers', answered)
+  argv = [f'--workdir={root}/run', f'--lesson={root}/a.safetensors']
+  more = ['--prompt_format=few_shot', '--shots=2', '--max_answer_tokens=7']
+  assert program.run(ask.main, [*argv, *more, 'Where is it?']) == 0
+  assert program.run(ask.main, [*argv, *more, 'It is in']) == 0
+  solved, last, asked = prompts[0].split('\n\n')
+  assert asked == 'Question: Where is it? Answer:'
+  assert solved != last
+  assert not solved.endswith('Answer:')
+  assert prompts[1] == 'It is in'
+  assert lengths == [7, 7]
+  capsys.readouterr()
 
 
 def test_shares_sum_the_weights_of_each_slot():

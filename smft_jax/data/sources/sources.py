@@ -34,12 +34,14 @@ class QuestionAnswer:
     question: The question.
     answers: Accepted answers, at least one, the canonical one first.
     working: The worked solution, as in GSM8K; '' if there is none.
+    place: Its place, for messages.
   """
 
   id: str
   question: str
   answers: tuple[str, ...]
   working: str = ''
+  place: str = dataclasses.field(default='', compare=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,9 @@ class Reader:
     Rows have `question` or `problem`, and answers as `rows.answers` reads them.
     """
     return self._items(
-      name, lambda row: _question(row.fields, row.id()), 'question'
+      name,
+      lambda row: _question(row.fields, row.id(), row.place),
+      'question',
     )
 
   def documents(self, name: str) -> list[SourceDocument]:
@@ -190,11 +194,17 @@ class Reader:
     )
 
 
-def _question(fields: Mapping[str, Any], question_id: str) -> QuestionAnswer:
+def _question(
+  fields: Mapping[str, Any], question_id: str, place: str
+) -> QuestionAnswer:
   question = rows.text(fields, 'question', 'problem')
   answers, working = rows.answers(fields)
   return QuestionAnswer(
-    id=question_id, question=question.strip(), answers=answers, working=working
+    id=question_id,
+    question=question.strip(),
+    answers=answers,
+    working=working,
+    place=place,
   )
 
 
@@ -212,10 +222,11 @@ def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
     )
   questions = []
   for index, fields in enumerate(asked):
+    place = f'{row.place}, question {index}'
     try:
-      questions.append(_question(fields, f'{row.id()}/{index}'))
+      questions.append(_question(fields, f'{row.id()}/{index}', place))
     except problems_lib.Fault as fault:
-      problems.report(fault, f'{row.place}, question {index}')
+      problems.report(fault, place)
   return SourceDocument(
     id=row.id(),
     title=rows.title(row.fields),
@@ -239,7 +250,7 @@ def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
   row_id = row.id() if 'id' in row.fields else ''
   question = None
   try:
-    question = _question(row.fields, row.id())
+    question = _question(row.fields, row.id(), row.place)
   except problems_lib.Fault as fault:
     problems.report(fault, row.place)
   return _SquadRow(title, row_id, text, question)

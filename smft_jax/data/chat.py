@@ -1,0 +1,155 @@
+"""Asks a question in the form that a model was tuned to answer: a chat.
+
+The form is the Jinja template of the tokenizer. It is rendered once, in a
+sandbox, with a mark in place of the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import re
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from smft_jax import schema
+from smft_jax.data import tokenizers
+from smft_jax.data.world import words
+
+# From the private use area, so that no template has them.
+_MESSAGE, _ANSWER = '\ue0f0', '\ue0f1'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Chat:
+  """A conversation with one message, to be answered.
+
+  Attributes:
+    tokenizer: The tokenizer, whose template was rendered.
+    before: What comes before the message: text and special tokens in turn.
+    after: The same for what comes after it.
+    end_id: Id that ends an answer in the template.
+
+  Example:
+    >>> tokenizer = tokenizers.train_word_level(['user Where is Ada'])
+    >>> chat = make(dataclasses.replace(
+    ...   tokenizer, chat_template='<|bos|>user {{ messages[0].content }}'))
+    >>> ids, _ = chat.encode('Question: Where is Ada? Answer:')
+    >>> ids[0] == tokenizer.bos_id, chat.message('Question: Where? Answer:')
+    (True, 'Where?')
+  """
+
+  tokenizer: tokenizers.Tokenizer
+  before: tuple[str, ...]
+  after: tuple[str, ...]
+  end_id: int
+
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """The ids that end an answer."""
+    return tuple(dict.fromkeys((*self.tokenizer.end_ids, self.end_id)))
+
+  def encode(
+    self, prompt: str, answer: str = ''
+  ) -> tuple[list[int], list[tuple[int, int]]]:
+    """Returns the token ids of a chat, and the span of characters of each.
+
+    Spans count from the start of the answer; those before it are negative.
+    Special tokens count in the template only, not in the prompt or the answer.
+
+    Args:
+      prompt: The prompt of a question.
+      answer: The answer.
+    """
+    # Texts are at even places, special tokens at odd ones.
+    joined = self.before[-1] + self.message(prompt) + self.after[0]
+    pieces = [*self.before[:-1], joined, *self.after[1:]]
+    pieces[-1] += answer
+    texts = self.tokenizer.encode_batch_with_offsets(pieces[::2])
+    ids: list[int] = []
+    offsets: list[tuple[int, int]] = []
+    start = len(answer) - sum(map(len, pieces))
+    for place, piece in enumerate(pieces):
+      if place % 2:
+        ids.append(self.tokenizer.special_id(piece))
+        offsets.append((start, start + len(piece)))
+      elif piece:
+        found, spans = texts[place // 2]
+        ids += found
+        offsets += [(start + s, start + e) for s, e in spans]
+      start += len(piece)
+    return ids, offsets
+
+  def message(self, prompt: str) -> str:
+    """Returns what a person would write: the question without its frame."""
+    prompt = prompt.strip()
+    before, after = words.QUESTION_FORMAT.split('{question}')
+    if prompt.startswith(before) and prompt.endswith(after):
+      prompt = prompt[len(before) : -len(after)]
+    return prompt.strip()
+
+
+def make(tokenizer: tokenizers.Tokenizer) -> Chat:
+  """Renders the chat template of a tokenizer.
+
+  Raises:
+    UserError: There is none, or it cannot be rendered.
+  """
+  if tokenizer.chat_template is None:
+    raise schema.UserError('the tokenizer has no chat template')
+  asked = [{'role': 'user', 'content': _MESSAGE}]
+  answered = [*asked, {'role': 'assistant', 'content': _ANSWER}]
+  before, *after = _render(tokenizer, asked, True).split(_MESSAGE)
+  if len(after) != 1:
+    raise schema.UserError(
+      f'the chat template shows a message {len(after)} times; expected once'
+    )
+  _, _, rest = _render(tokenizer, answered, False).partition(_ANSWER)
+  text, *following = _split(tokenizer, rest)
+  ends = following and not text.strip()
+  return Chat(
+    tokenizer=tokenizer,
+    before=_split(tokenizer, before),
+    after=_split(tokenizer, after[0]),
+    end_id=tokenizer.special_id(following[0] if ends else tokenizer.eos),
+  )
+
+
+def _split(tokenizer: tokenizers.Tokenizer, text: str) -> tuple[str, ...]:
+  """Splits a text at special tokens, which are then at odd places."""
+  added = tokenizer.inner.get_added_tokens_decoder().values()
+  # Longer tokens first: one may begin with another.
+  special = sorted((t.content for t in added if t.special), key=len)
+  return tuple(re.split(f'({"|".join(map(re.escape, special[::-1]))})', text))
+
+
+def _render(
+  tokenizer: tokenizers.Tokenizer,
+  messages: Sequence[dict[str, Any]],
+  add_generation_prompt: bool,
+) -> str:
+  # As `transformers` renders templates, which are written for it.
+  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+  )
+  environment.globals['raise_exception'] = _refuse
+  try:
+    template = environment.from_string(tokenizer.chat_template or '')
+    return template.render(
+      messages=messages,
+      add_generation_prompt=add_generation_prompt,
+      bos_token=tokenizer.bos,
+      eos_token=tokenizer.eos,
+      pad_token=tokenizer.pad,
+    )
+  except Exception as error:  # A template may fail in any way.
+    raise schema.UserError(
+      f'the chat template cannot be rendered: {schema.one_line(error)}'
+    ) from None
+
+
+def _refuse(message: str) -> None:
+  raise jinja2.TemplateError(message)

@@ -1,0 +1,188 @@
+"""The evaluation sets of a run, as the model is asked them.
+
+`check` finds what cannot be asked before a model is made: it needs only the
+task and the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+from flax import nnx
+import numpy as np
+
+from smft_jax import schema
+from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
+from smft_jax.data import chat as chat_lib
+from smft_jax.data import encoding
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
+from smft_jax.evaluation import evaluate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sets:
+  """What a run measures, by name.
+
+  Attributes:
+    questions: Question sets.
+    texts: Text sets.
+    choices: Sets of choices.
+    documents: The streamed documents.
+    about: For each target question the index of its document, by set.
+  """
+
+  questions: dict[str, tuple[task_lib.Question, ...]]
+  texts: dict[str, tuple[task_lib.Text, ...]]
+  choices: dict[str, tuple[task_lib.Choice, ...]]
+  documents: tuple[task_lib.Document, ...]
+  about: dict[str, np.ndarray]
+
+
+def draw(
+  task: task_lib.Task,
+  settings: sections.EvaluationConfig,
+  *,
+  max_documents: int | None,
+  seed: int,
+) -> Sets:
+  """Draws the sets of a run from its task.
+
+  Args:
+    task: The data.
+    settings: What to measure.
+    max_documents: Documents that are streamed; None streams all.
+    seed: Seed of the choice of entries.
+
+  Raises:
+    UserError: There are too few questions for few-shot prompts.
+  """
+  documents = task.documents[:max_documents]
+  asked = [(q, i) for i, d in enumerate(documents) for q in d.questions]
+  targets = {
+    'target': [(q, i) for q, i in asked if q.seen],
+    'target_unseen_phrasing': [(q, i) for q, i in asked if not q.seen],
+  }
+  take = functools.partial(_take, size=settings.max_entries, seed=seed)
+  targets = {name: [*take(pairs)] for name, pairs in targets.items() if pairs}
+  questions = {name: tuple(take(qs)) for name, qs in task.questions.items()}
+  questions |= {name: tuple(q for q, _ in p) for name, p in targets.items()}
+  texts = {name: tuple(take(entries)) for name, entries in task.texts.items()}
+  if documents and 'target' not in targets:
+    texts['target'] = tuple(take([t for d in documents for t in d.texts]))
+  return Sets(
+    questions={n: prompted(qs, task, settings) for n, qs in questions.items()},
+    texts=texts,
+    choices={name: tuple(take(cs)) for name, cs in task.choices.items()},
+    documents=documents,
+    about={name: np.array([i for _, i in p]) for name, p in targets.items()},
+  )
+
+
+def prompted(
+  questions: Sequence[task_lib.Question],
+  task: task_lib.Task,
+  settings: sections.EvaluationConfig,
+) -> tuple[task_lib.Question, ...]:
+  """Puts solved questions of a task before questions, if settings ask for it.
+
+  Raises:
+    UserError: The task has too few questions.
+  """
+  held_out = next(iter(task.questions.values()), ())
+  examples = held_out or [q for d in task.documents for q in d.questions]
+  return task_lib.with_examples(questions, examples, settings.shots)
+
+
+def evaluator(
+  settings: sections.EvaluationConfig,
+  tokenizer: tokenizers.Tokenizer,
+  graphdef: nnx.GraphDef,
+  max_length: int,
+) -> evaluate.Evaluator:
+  """Makes what measures a model's parameters.
+
+  Raises:
+    UserError: Questions are asked in a chat that the tokenizer does not have.
+  """
+  return evaluate.Evaluator(
+    graphdef=graphdef,
+    tokenizer=tokenizer,
+    batch_size=settings.batch_size,
+    max_length=max_length,
+    max_answer_tokens=settings.max_answer_tokens,
+    answer_end=settings.answer_end,
+    chat=_chat(settings, tokenizer),
+  )
+
+
+def check(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  tokenizer: tokenizers.Tokenizer,
+) -> None:
+  """Checks that every question and choice of a run can be asked.
+
+  Raises:
+    UserError: One cannot; the line names the setting and where it was read.
+  """
+  settings, stream = experiment.evaluation, experiment.stream
+  chat = _chat(settings, tokenizer)
+  max_length = experiment.base.max_length
+  drawn = draw(
+    task,
+    settings,
+    max_documents=stream.max_documents if stream else None,
+    seed=experiment.seed,
+  )
+  for name, questions in drawn.questions.items():
+    _check(
+      functools.partial(encoding.tokenize_questions, chat=chat),
+      name,
+      questions,
+      tokenizer,
+      max_length,
+    )
+  for name, choices in drawn.choices.items():
+    _check(encoding.tokenize_choices, name, choices, tokenizer, max_length)
+
+
+def _check(tokenize, name, entries, tokenizer, max_length) -> None:
+  """Names the set and the first entry of it that cannot be encoded."""
+  try:
+    tokenize(entries, tokenizer, max_length=max_length)
+  except schema.UserError:
+    for entry in entries:
+      try:
+        tokenize([entry], tokenizer, max_length=max_length)
+      except schema.UserError as error:
+        place = getattr(entry, 'place', '') or f'set {name!r}'
+        raise schema.UserError(
+          f'{place}: config.base.{error} to {entry.prompt[-60:]!r}'
+        ) from None
+
+
+def _chat(
+  settings: sections.EvaluationConfig, tokenizer: tokenizers.Tokenizer
+) -> chat_lib.Chat | None:
+  if settings.prompt_format != 'chat':
+    return None
+  try:
+    return chat_lib.make(tokenizer)
+  except schema.UserError as error:
+    raise schema.UserError(
+      f"config.evaluation.prompt_format = 'chat', but {error}; take 'plain' or"
+      " 'few_shot'"
+    ) from None
+
+
+def _take(entries: Sequence, *, size: int | None, seed: int) -> Sequence:
+  """Draws at most `size` entries, in order; the seed decides which."""
+  if size is None or len(entries) <= size:
+    return entries
+  rng = np.random.default_rng(seed)
+  chosen = np.sort(rng.choice(len(entries), size, replace=False))
+  return [entries[i] for i in chosen]

@@ -1,0 +1,137 @@
+"""What a run asks, and what it refuses to ask before a model is made."""
+
+import dataclasses
+import json
+
+import pytest
+
+from smft_jax import schema
+from smft_jax.config import experiment as config_lib
+from smft_jax.data import real_text
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
+from smft_jax.data.sources import problems
+from smft_jax.data.sources import sources
+from smft_jax.runs import sets
+from tests.support import tiny_run
+from tests.support import train_runs
+
+
+def question(fact, answer='Porto', **more):
+  return task_lib.Question(
+    prompt=f'Question: Where is {fact}? Answer:',
+    answers=(answer,),
+    phrasing='',
+    seen=True,
+    fact=fact,
+    **more,
+  )
+
+
+def make_task(*held_out):
+  text = task_lib.Text(text='Ada lives in Porto')
+  taught = question('Ada')
+  document = task_lib.Document(
+    id='a', augmentations=(text,), questions=(taught,), texts=(text,)
+  )
+  return task_lib.Task(
+    pretraining=(text,),
+    documents=(document,),
+    questions={'known': held_out} if held_out else {},
+    texts={},
+    counts={},
+  )
+
+
+def experiment_of(**evaluation):
+  changes = {f'evaluation__{key}': value for key, value in evaluation.items()}
+  return config_lib.from_config_dict(tiny_run.make(**changes))
+
+
+def test_few_shot_prompts_show_held_out_questions_only():
+  task = make_task(question('B', 'Rome'), question('C', 'Oslo'), question('D'))
+  settings = experiment_of(prompt_format='few_shot', shots=2).evaluation
+  drawn = sets.draw(task, settings, max_documents=None, seed=0)
+  solved = {
+    'B': 'Question: Where is B? Answer: Rome',
+    'C': 'Question: Where is C? Answer: Oslo',
+    'D': 'Question: Where is D? Answer: Porto',
+  }
+  shown = {
+    q.fact: q.prompt.split('\n\n')[:-1]
+    for questions in drawn.questions.values()
+    for q in questions
+  }
+  assert shown == {
+    'Ada': [solved['B'], solved['C']],
+    'B': [solved['C'], solved['D']],
+    'C': [solved['B'], solved['D']],
+    'D': [solved['B'], solved['C']],
+  }
+  with pytest.raises(schema.UserError, match='shots = 2 is more than the 1'):
+    sets.draw(
+      make_task(question('B'), question('C')),
+      settings,
+      max_documents=None,
+      seed=0,
+    )
+
+
+def test_an_answer_that_does_not_fit_names_its_file_and_line(tmp_path):
+  rows = [{'question': 'Where?', 'answers': [text]} for text in ('a', 'a ' * 9)]
+  path = tmp_path / 'facts.jsonl'
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  reader = sources.Reader(problems.Problems('refuse'))
+  task = make_task(
+    *(
+      real_text.question(found, seen=False)
+      for found in reader.questions(str(path))
+    )
+  )
+  tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  experiment = experiment_of()
+  sets.check(experiment, task, tokenizer)
+  short = dataclasses.replace(
+    experiment, base=dataclasses.replace(experiment.base, max_length=9)
+  )
+  with pytest.raises(schema.UserError) as error:
+    sets.check(short, task, tokenizer)
+  assert str(error.value) == (
+    f'{path}:2: config.base.max_length = 9 must be at least 11 to hold the'
+    " answer 'a a a a a a a a a' to 'Question: Where? Answer:'"
+  )
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (
+      ['--config.evaluation.prompt_format=chat'],
+      "config.evaluation.prompt_format = 'chat', but the tokenizer has no chat"
+      " template; take 'plain'",
+    ),
+    (
+      ['--config.evaluation.prompt_format=few_shot'],
+      "config.evaluation.prompt_format = 'few_shot' needs shots",
+    ),
+    (
+      ['--config.evaluation.shots=3'],
+      "shots = 3 is for few-shot prompts: give prompt_format = 'few_shot'",
+    ),
+    (
+      ['--config.base.max_length=2'],
+      'config.base.max_length = 2 must be at least',
+    ),
+  ],
+)
+def test_a_run_is_refused_before_its_model_is_made(
+  flags, message, tmp_path, capsys, monkeypatch
+):
+  tiny_run.write_config(tmp_path)
+
+  def make(*_):
+    raise AssertionError('a model was made')
+
+  monkeypatch.setattr('smft_jax.models.transformer.make', make)
+  assert train_runs.run(tmp_path, 'run', *flags) == 2
+  assert message in capsys.readouterr().err.splitlines()[-1]
