@@ -17,7 +17,7 @@ layers, with their shares of the weight; * marks slots that the lesson changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -111,12 +111,18 @@ class Model:
 
 
 def with_lessons(
-  experiment: config_lib.Experiment,
+  make_evaluator: Callable[[nnx.GraphDef, int], evaluate.Evaluator],
   base: base_lib.Base,
   lessons: Sequence[lesson_lib.Lesson],
   names: Sequence[str],
 ) -> Model:
   """Returns the base and the base with each lesson, over one table.
+
+  Args:
+    make_evaluator: Makes what asks, of a model and a number of versions.
+    base: The base.
+    lessons: What it learned, by version.
+    names: A name for each lesson.
 
   Raises:
     UserError: If a lesson is of another base.
@@ -130,19 +136,29 @@ def with_lessons(
   return Model(
     names=('base', *names),
     changed=(_NO_SLOTS, *(lesson.slots for lesson in lessons)),
-    evaluator=_evaluator(experiment, base, base.graphdef, len(which)),
+    evaluator=make_evaluator(base.graphdef, len(which)),
     params=base.params,
     overlay=lesson_lib.overlay(lessons, which),
   )
 
 
 def before_and_after(
-  experiment: config_lib.Experiment, base: base_lib.Base, workdir: pathlib.Path
+  make_evaluator: Callable[[nnx.GraphDef, int], evaluate.Evaluator],
+  experiment: config_lib.Experiment,
+  base: base_lib.Base,
+  workdir: pathlib.Path,
 ) -> list[Model]:
-  """Returns a run's base and, if it streamed documents, the finetuned model."""
+  """Returns a run's base and, if it streamed documents, the finetuned model.
+
+  Args:
+    make_evaluator: Makes what asks, of a model and a number of versions.
+    experiment: The run's config.
+    base: Its base.
+    workdir: Its workdir.
+  """
 
   def model(name: str, changed: np.ndarray, graphdef, params) -> Model:
-    evaluator = _evaluator(experiment, base, graphdef, 1)
+    evaluator = make_evaluator(graphdef, 1)
     return Model(
       names=(name,), changed=(changed,), evaluator=evaluator, params=params
     )
@@ -224,16 +240,20 @@ def main(argv: list[str]) -> None:
   if arguments.question is not None and not arguments.question.strip():
     raise schema.UserError('the question is empty')
   lessons = [lesson_file.read(name) for name in arguments.lesson]
-  experiment = _with_settings(saved_run.load_experiment(workdir), arguments)
+  experiment = saved_run.load_experiment(workdir)
+  settings = _settings(experiment.evaluation, arguments)
   base = saved_run.load_base(experiment)
+  make_evaluator = functools.partial(
+    _evaluator, settings, base.tokenizer, experiment.base.max_length
+  )
   if lessons:
-    models = [with_lessons(experiment, base, lessons, arguments.lesson)]
+    models = [with_lessons(make_evaluator, base, lessons, arguments.lesson)]
   else:
-    models = before_and_after(experiment, base, workdir)
+    models = before_and_after(make_evaluator, experiment, base, workdir)
   for text in [arguments.question] if arguments.question else _typed():
     for unknown in _unknown_words(base.tokenizer, text):
       print(f'(the model does not know the word {unknown!r})')
-    prompt = prompt_of(text.strip(), base.task, experiment.evaluation)
+    prompt = prompt_of(text.strip(), base.task, settings)
     print('\n'.join(lines(models, prompt)), flush=True)
 
 
@@ -260,17 +280,16 @@ def _unknown_words(tokenizer: tokenizers.Tokenizer, text: str) -> list[str]:
   ]
 
 
-def _with_settings(experiment, arguments) -> config_lib.Experiment:
-  """Returns a run's config with the settings of the command line."""
+def _settings(settings, arguments) -> sections.EvaluationConfig:
+  """Returns a run's settings, replaced by those of the command line."""
   given = {k: getattr(arguments, k) for k in _SETTINGS}
   given = {k: value for k, value in given.items() if value is not None}
   if given.get('prompt_format') in ('plain', 'chat'):
     given.setdefault('shots', 0)
   try:
-    settings = dataclasses.replace(experiment.evaluation, **given)
+    return dataclasses.replace(settings, **given)
   except schema.UserError as error:
     raise schema.UserError(f'--{error}') from None
-  return dataclasses.replace(experiment, evaluation=settings)
 
 
 def _question(prompt: str) -> task_lib.Question:
@@ -279,13 +298,11 @@ def _question(prompt: str) -> task_lib.Question:
   )
 
 
-def _evaluator(experiment, base, graphdef, size: int) -> evaluate.Evaluator:
-  return sets.evaluator(
-    dataclasses.replace(experiment.evaluation, batch_size=size),
-    base.tokenizer,
-    graphdef,
-    experiment.base.max_length,
-  )
+def _evaluator(
+  settings, tokenizer, max_length: int, graphdef: nnx.GraphDef, size: int
+) -> evaluate.Evaluator:
+  settings = dataclasses.replace(settings, batch_size=size)
+  return sets.evaluator(settings, tokenizer, graphdef, max_length)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -140,6 +140,7 @@ def tokenize_answers(
   *,
   max_length: int,
   end: bool,
+  whole: bool = False,
   chat: chat_lib.Chat | None = None,
 ) -> Encoded:
   """Encodes texts, one row each, with a loss on their answers only.
@@ -153,6 +154,7 @@ def tokenize_answers(
     tokenizer: Tokenizer whose ids to use.
     max_length: Most tokens in a row, at least 2.
     end: Whether to append an end; it counts if it follows the answer.
+    whole: Whether to refuse a text that is too long for a row.
     chat: Form of the conversation in which the answer replies to the text
       before it; None if it continues that text. A chat is never cut.
 
@@ -173,7 +175,7 @@ def tokenize_answers(
   bos = np.array(tokenizer.beginning, np.int32)
   eos_id = tokenizer.eos_id
   if chat is not None:  # whose template writes all special tokens
-    bos, eos_id = bos[:0], chat.end_id
+    bos, eos_id, whole = bos[:0], chat.end_id, True
   row_tokens, row_weights = [], []
   for text, (ids, offsets), answer in _with_answers(texts, tokenizer, chat):
     length = len(ids) + end
@@ -181,11 +183,11 @@ def tokenize_answers(
     counted = _in_answer(answer, offsets)[:length]
     first = max(0, length - (max_length - len(bos)))
     before = int(np.argmax(counted))
-    if first and (chat is not None or first + 1 - len(bos) > before):
-      least = length + 1 - before if chat is None else length
+    if first and (whole or first + 1 - len(bos) > before):
+      least = length + (len(bos) if whole else 1 - before)
       raise schema.UserError(
         f'max_length = {max_length} must be at least {least} to hold the'
-        f' {"" if chat is None else "chat with the "}answer'
+        f' {"prompt and " if whole else ""}answer'
         f' {text.text[slice(*text.answer)][:40]!r}'
       )
     row_tokens.append(np.append(bos, tokens[first:]))
@@ -198,6 +200,7 @@ def tokenize_questions(
   tokenizer: tokenizers.Tokenizer,
   *,
   max_length: int,
+  whole: bool = False,
   chat: chat_lib.Chat | None = None,
 ) -> Encoded:
   """Encodes questions with their first answers, as `tokenize_answers` does."""
@@ -206,6 +209,7 @@ def tokenize_questions(
     tokenizer,
     max_length=max_length,
     end=True,
+    whole=whole,
     chat=chat,
   )
 

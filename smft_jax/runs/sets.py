@@ -140,7 +140,10 @@ def check(
   )
   for name, questions in drawn.questions.items():
     _check(
-      functools.partial(encoding.tokenize_questions, chat=chat),
+      # Less than a few-shot prompt would be another prompt.
+      functools.partial(
+        encoding.tokenize_questions, whole=bool(settings.shots), chat=chat
+      ),
       name,
       questions,
       tokenizer,

@@ -102,6 +102,21 @@ def test_an_answer_that_does_not_fit_names_its_file_and_line(tmp_path):
   )
 
 
+def test_a_few_shot_prompt_must_fit():
+  task = make_task(question('B', 'Rome'), question('C', 'Oslo'))
+  tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
+  few = experiment_of(prompt_format='few_shot', shots=1)
+
+  def with_length(length):
+    base = dataclasses.replace(few.base, max_length=length)
+    return dataclasses.replace(few, base=base)
+
+  # A beginning, two questions of eight tokens with their answers, an end.
+  sets.check(with_length(20), task, tokenizer)
+  with pytest.raises(schema.UserError, match=r'least 20 .* prompt and answer'):
+    sets.check(with_length(19), task, tokenizer)
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
