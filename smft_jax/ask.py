@@ -62,6 +62,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
   'shots': {'type': int},
 }
 
+# Makes what asks, of a model and the number of its versions.
+_MakeEvaluator = Callable[[nnx.GraphDef, int], evaluate.Evaluator]
+
 _NO_SLOTS = np.zeros(0, np.int32)
 
 
@@ -111,18 +114,12 @@ class Model:
 
 
 def with_lessons(
-  make_evaluator: Callable[[nnx.GraphDef, int], evaluate.Evaluator],
+  make_evaluator: _MakeEvaluator,
   base: base_lib.Base,
   lessons: Sequence[lesson_lib.Lesson],
   names: Sequence[str],
 ) -> Model:
   """Returns the base and the base with each lesson, over one table.
-
-  Args:
-    make_evaluator: Makes what asks, of a model and a number of versions.
-    base: The base.
-    lessons: What it learned, by version.
-    names: A name for each lesson.
 
   Raises:
     UserError: If a lesson is of another base.
@@ -143,19 +140,12 @@ def with_lessons(
 
 
 def before_and_after(
-  make_evaluator: Callable[[nnx.GraphDef, int], evaluate.Evaluator],
+  make_evaluator: _MakeEvaluator,
   experiment: config_lib.Experiment,
   base: base_lib.Base,
   workdir: pathlib.Path,
 ) -> list[Model]:
-  """Returns a run's base and, if it streamed documents, the finetuned model.
-
-  Args:
-    make_evaluator: Makes what asks, of a model and a number of versions.
-    experiment: The run's config.
-    base: Its base.
-    workdir: Its workdir.
-  """
+  """Returns a run's base and, if it streamed documents, the finetuned model."""
 
   def model(name: str, changed: np.ndarray, graphdef, params) -> Model:
     evaluator = make_evaluator(graphdef, 1)

@@ -135,7 +135,6 @@ class Experiment:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
     self._check_sizes()
-    self._check_prompts()
     if self.mesh is not None:
       self._check_batches(self.mesh.data * self.mesh.fsdp)
     if self.stream is None:
@@ -179,16 +178,6 @@ class Experiment:
           'config.model.memory_layers is empty, so the model has no memory, and'
           f' config.{name} cannot be used'
         )
-
-  def _check_prompts(self) -> None:
-    """Checks that examples are put before a question once."""
-    shots = getattr(self.data, 'shots', 0)
-    if shots and self.evaluation.shots:
-      raise schema.UserError(
-        f'config.data.shots = {shots} puts examples before held-out questions'
-        ' already; leave it out with config.evaluation.shots ='
-        f' {self.evaluation.shots}, which puts them before all'
-      )
 
   def _check_batches(self, replicas: int) -> None:
     for name in ('base', 'background', 'stream', 'evaluation'):

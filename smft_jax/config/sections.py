@@ -116,8 +116,9 @@ class EvaluationConfig:
     prompt_format: How questions are asked: 'plain' continues their prompts,
       'few_shot' puts solved questions before them, 'chat' takes the chat
       template of the base's tokenizer.
-    shots: Solved questions of a 'few_shot' prompt: the first ones of the first
-      held-out set that do not ask for the same fact.
+    shots: Solved questions of a 'few_shot' prompt: the first ones of the
+      question's own set if it is held out, else of other held-out sets. None
+      asks for the same fact.
     metric: Headline metric of question sets.
     text_metric: Headline metric of text sets.
   """

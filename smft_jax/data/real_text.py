@@ -41,8 +41,6 @@ class RealTextConfig:
     held_out_choices: Sources of multiple choices to measure.
     questions_per_paragraph: Questions of each known document to pretrain on.
     num_known_questions: Size of the set 'known': questions on known documents.
-    shots: Examples before each held-out question: the first ones of its
-      source, which are then not asked.
     augmentations: Texts of a streamed document that training may see.
     augmentations_file: File of such texts, see `data.augment`; documents that
       it lacks are retold by rule. '' for none.
@@ -66,7 +64,6 @@ class RealTextConfig:
   held_out_choices: tuple[str, ...] = ()
   questions_per_paragraph: int = 1
   num_known_questions: int = 300
-  shots: int = 0
   augmentations: int = 16
   augmentations_file: str = ''
   bad_input: Literal['refuse', 'skip'] = 'refuse'
@@ -76,7 +73,7 @@ class RealTextConfig:
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'augmentations')
     schema.at_least(
-      0, self, 'seed', 'questions_per_paragraph', 'num_known_questions', 'shots'
+      0, self, 'seed', 'questions_per_paragraph', 'num_known_questions'
     )
     # 256 bytes and the special tokens.
     schema.at_least(260, self, 'tokenizer_vocab_size')
@@ -121,14 +118,11 @@ def base_task(
     found = [question(q, seen=False) for q in reader.questions(name)]
     # Data sets share a few questions.
     new = [q for q in found if q.prompt not in prompts]
-    if len(new) <= config.shots:
+    if not new:
       raise schema.UserError(
-        f'{name} has {len(new)} questions outside the pretraining data, too few'
-        f' with config.data.shots = {config.shots}'
+        f'{name} has no question outside the pretraining data'
       )
-    questions[set_name(name)] = task.with_examples(
-      new[config.shots :], new[: config.shots], config.shots
-    )
+    questions[set_name(name)] = tuple(new)
   return (
     task.Task(
       pretraining=(

@@ -256,6 +256,7 @@ def train_word_level(texts: Iterable[str]) -> Tokenizer:
   inner.train_from_iterator(texts, trainer)
   if inner.get_vocab_size() == len(specials):
     raise ValueError('no words to train a tokenizer on: the texts are empty')
+  inner.post_processor = _puts_bos(inner)
   return Tokenizer(inner)
 
 
@@ -280,8 +281,6 @@ def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     add_prefix_space=False
   )
   inner.decoder = tokenizers.decoders.ByteLevel()
-  # Takes the leading space of a token out of its offsets.
-  inner.post_processor = tokenizers.processors.ByteLevel(trim_offsets=True)
   trainer = tokenizers.trainers.BpeTrainer(
     vocab_size=vocab_size,
     special_tokens=specials,
@@ -289,4 +288,18 @@ def train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     show_progress=False,
   )
   inner.train_from_iterator(texts, trainer)
+  # Takes the leading space of a token out of its offsets.
+  trim = tokenizers.processors.ByteLevel(trim_offsets=True)
+  inner.post_processor = tokenizers.processors.Sequence(
+    [trim, _puts_bos(inner)]
+  )
   return Tokenizer(inner)
+
+
+def _puts_bos(
+  inner: tokenizers.Tokenizer,
+) -> tokenizers.processors.PostProcessor:
+  """Returns what makes rows of `transformers` begin as ours do."""
+  return tokenizers.processors.TemplateProcessing(
+    single=f'{BOS} $A', special_tokens=[(BOS, inner.token_to_id(BOS))]
+  )

@@ -74,7 +74,10 @@ def draw(
   if documents and 'target' not in targets:
     texts['target'] = tuple(take([t for d in documents for t in d.texts]))
   return Sets(
-    questions={n: prompted(qs, task, settings) for n, qs in questions.items()},
+    questions={
+      name: prompted(entries, task, settings, name)
+      for name, entries in questions.items()
+    },
     texts=texts,
     choices={name: tuple(take(cs)) for name, cs in task.choices.items()},
     documents=documents,
@@ -86,15 +89,25 @@ def prompted(
   questions: Sequence[task_lib.Question],
   task: task_lib.Task,
   settings: sections.EvaluationConfig,
+  name: str = '',
 ) -> tuple[task_lib.Question, ...]:
   """Puts solved questions of a task before questions, if settings ask for it.
 
+  Args:
+    questions: The questions.
+    task: The task.
+    settings: How many to put before each.
+    name: The set of the questions, whose own go before those of other sets.
+
   Raises:
-    UserError: The task has too few questions.
+    UserError: The task has too few held-out questions.
   """
-  held_out = next(iter(task.questions.values()), ())
-  examples = held_out or [q for d in task.documents for q in d.questions]
-  return task_lib.with_examples(questions, examples, settings.shots)
+  names = sorted(task.questions, key=lambda other: other != name)
+  examples = [q for other in names for q in task.questions[other]]
+  try:
+    return task_lib.with_examples(questions, examples, settings.shots)
+  except schema.UserError as error:
+    raise schema.UserError(f'config.evaluation.{error}') from None
 
 
 def evaluator(

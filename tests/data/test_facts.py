@@ -93,17 +93,10 @@ def test_held_out_sets_are_named_after_their_sources(folder, files):
   assert not any('cup' in text for text in trained)
 
 
-def test_examples_stand_before_held_out_questions_only(folder, files):
-  files['held_out_questions'] = files['held_out_questions'][:1]
-  task = facts.make_task(config(folder, files, shots=2))
-  asked = task.questions['cups']
-  assert [q.fact for q in asked] == ['other2', 'other3', 'other4']
-  for question in asked:
-    assert question.prompt.count('Question:') == 3
-    assert 'Question: Who won other 0? Answer: A0' in question.prompt
-  assert task.documents[0].questions[1].prompt.count('Question:') == 1
-  with pytest.raises(schema.UserError, match='shots = 5'):
-    facts.make_task(config(folder, files, shots=5))
+def test_a_held_out_set_must_be_new(folder, files):
+  files['held_out_questions'] = files['known_questions']
+  with pytest.raises(schema.UserError, match='no question outside the pretr'):
+    facts.make_task(config(folder, files))
 
 
 def test_texts_of_a_language_model_take_the_place_of_rules(

@@ -129,6 +129,22 @@ def rows_of(rows):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
+@pytest.mark.parametrize('kind', ['words', 'bytes'])
+def test_transformers_begins_the_rows_of_our_tokenizers(kind, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  made = (
+    tokenizers.train_word_level(_PROMPTS)
+    if kind == 'words'
+    else tokenizers.train_byte_level_bpe(_PROMPTS, 270)
+  )
+  made.write(tmp_path)
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  rows = rows_of(encoding.tokenize_prompts(_PROMPTS, made))
+  assert [ids for ids, _ in rows] == [theirs(p)['input_ids'] for p in _PROMPTS]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')  # not ours to keep free of them
 @pytest.mark.parametrize('kind', ['llama_2', 'llama_3', 'qwen', 'folder'])
 def test_ids_are_those_of_transformers(kind, tmp_path):
   """`SMFT_TEST_HF_FOLDER` may name a real folder with a tokenizer."""

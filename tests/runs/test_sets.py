@@ -28,7 +28,7 @@ def question(fact, answer='Porto', **more):
   )
 
 
-def make_task(*held_out):
+def make_task(*held_out, **more):
   text = task_lib.Text(text='Ada lives in Porto')
   taught = question('Ada')
   document = task_lib.Document(
@@ -37,7 +37,7 @@ def make_task(*held_out):
   return task_lib.Task(
     pretraining=(text,),
     documents=(document,),
-    questions={'known': held_out} if held_out else {},
+    questions={'known': held_out} | more,
     texts={},
     counts={},
   )
@@ -49,7 +49,9 @@ def experiment_of(**evaluation):
 
 
 def test_few_shot_prompts_show_held_out_questions_only():
-  task = make_task(question('B', 'Rome'), question('C', 'Oslo'), question('D'))
+  task = make_task(
+    question('B', 'Rome'), question('C', 'Oslo'), other=(question('D'),)
+  )
   settings = experiment_of(prompt_format='few_shot', shots=2).evaluation
   drawn = sets.draw(task, settings, max_documents=None, seed=0)
   solved = {
@@ -68,6 +70,12 @@ def test_few_shot_prompts_show_held_out_questions_only():
     'C': [solved['B'], solved['D']],
     'D': [solved['B'], solved['C']],
   }
+  # A set's own questions go before those of other sets.
+  task = make_task(question('B', 'Rome'), other=(question('D'), question('E')))
+  one = dataclasses.replace(settings, shots=1)
+  drawn = sets.draw(task, one, max_documents=None, seed=0)
+  (_, last) = drawn.questions['other']
+  assert last.prompt.startswith(solved['D'])
   with pytest.raises(schema.UserError, match='shots = 2 is more than the 1'):
     sets.draw(
       make_task(question('B'), question('C')),
