@@ -56,8 +56,9 @@ def find(
 ) -> dict[str, Any]:
   """Returns the fields of a `tokenizers.Tokenizer`, but for `inner`.
 
-  A text begins with a beginning token if `add_bos_token` says so. Where no
-  config has that key, the post-processor decides.
+  Without any name in the configs nothing is found: the defaults are right for
+  our own tokenizers. A text begins with a token if `add_bos_token` says so.
+  Where no config has that key, the post-processor decides.
 
   Args:
     inner: The tokenizer.
@@ -71,6 +72,8 @@ def find(
   """
   added = inner.get_added_tokens_decoder()
   names = {kind: _name(kind, configs, added) for kind in _KINDS}
+  if not any(names.values()):
+    return {}
   adds = _first(configs, 'add_bos_token')
   if adds is None:
     front = list(_front(post_processor or {}))
@@ -78,8 +81,6 @@ def find(
       raise ValueError(f'texts begin with several special tokens: {front}')
     adds = bool(front)
     names['bos'] = front[0] if front else names['bos']
-  if not any(names.values()):
-    return {}
   if names['eos'] is None:
     raise ValueError('tokenizer_config.json names no eos_token')
   if adds and names['bos'] is None:
