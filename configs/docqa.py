@@ -1,43 +1,64 @@
 """Finetunes the memory of a base model on a stream of new documents.
 
   python -m smft_jax.train --config=configs/docqa.py
+  python -m smft_jax.train --config=configs/docqa.py:jsonl,hf \
+      --config.base.path=PATH --config.data.documents_file=FILE
+  python -m smft_jax.train --config=configs/docqa.py:world,hf \
+      --config.base.path=PATH
   python -m smft_jax.train --config=configs/docqa.py:squad \
       --config.data.data_dir=DIR
-  python -m smft_jax.train --config=configs/docqa.py:jsonl \
-      --config.data.data_dir=DIR --config.data.documents_file=FILE
-  python -m smft_jax.train --config=configs/docqa.py:simpleqa \
-      --config.data.data_dir=DIR --config.data.documents_file=PAGES
 
-The base of configs/pretrain.py (for hf that of configs/heal.py) is made first,
-unless it is cached.
+A variant is a kind of data and, after a comma, a way to get the base, which is
+made first unless it is cached.
 
-world (default): 8 minutes on two cores, 1.5 of them after the base. With seed 0
-  expect 0.92 recall of the new facts in unseen phrasings and 1% of the known
-  facts lost; over seeds 0.83 to 0.92, and up to 3%.
-hf: the same stream, for weights that were trained without memory
-  (--config.base.path=FOLDER) and are healed first. With weights of
-  configs/pretrain.py:plain expect 0.75 recall, and 2% of the known facts lost.
-squad, jsonl, simpleqa: real text; docs/numbers.md has results.
+world (default): invented people.
+jsonl: your documents, a file that ends in .jsonl, .txt or .md.
+squad: paragraphs of SQuAD, from TFDS data sets in DIR.
+simpleqa: pages for SimpleQA's questions (--config.data.documents_file=FILE),
+  and data sets in DIR.
+
+(none): a small model made from scratch, configs/pretrain.py. Needs DIR, but for
+  world: 8 minutes on two cores, 1.5 of them after the base. With seed 0 expect
+  0.92 recall of the new facts in unseen phrasings and 1% of the known facts
+  lost; over seeds 0.83 to 0.92, and up to 3%.
+hf: a pretrained model with a memory fitted to it, configs/fit.py. PATH is a
+  Hugging Face folder or a GGUF file; DIR is optional but for data in it.
+heal: pretrained weights with a memory that is trained, configs/heal.py. For
+  world the weights are those of configs/pretrain.py:plain; expect 0.75 recall,
+  and 2% of the known facts lost.
+docs/numbers.md has results.
 """
 
 import pathlib
 
 from smft_jax.config import file as config_file
 
-VARIANTS = ('world', 'hf', 'squad', 'jsonl', 'simpleqa')
+_BASES = {'': 'pretrain.py', ',hf': 'fit.py', ',heal': 'heal.py'}
+VARIANTS = tuple(
+  f'{kind}{base}'
+  for kind in ('world', 'jsonl', 'squad', 'simpleqa')
+  for base in _BASES
+)
 
 
 def get_config(variant='world'):
-  """Sparse memory finetuning as in the paper: TF-IDF, SGD, t rows a step."""
-  source = 'heal.py:world' if variant == 'hf' else f'pretrain.py:{variant}'
-  config = config_file.load(str(pathlib.Path(__file__).with_name(source)))
+  """Sparse memory finetuning: TF-IDF, t rows a step."""
+  kind, comma, base = variant.partition(',')
+  source = pathlib.Path(__file__).with_name(_BASES[comma + base])
+  config = config_file.load(f'{source}:{kind}')
   config.method = dict(
     name='sparse_memory', update='rows', ranking='tf_idf', optimizer='sgd'
   )
-  if variant in ('world', 'hf'):
+  if base == 'hf':
+    config.stream = dict(steps_per_document=24, batch_size=18)
+    config.method.update(
+      dict(ranking='tf_idf_cubed', optimizer='adam', t=300, learning_rate=0.3)
+    )
+    return config
+  if kind == 'world':
     config.background = dict(num_batches=32, batch_size=256)
     config.stream = dict(steps_per_document=16, batch_size=32)
-    rate = 150.0 if variant == 'hf' else 30.0
+    rate = 150.0 if base == 'heal' else 30.0
     config.method.update(dict(t=300, learning_rate=rate))
   else:
     config.background = dict(num_batches=128, batch_size=8)

@@ -24,15 +24,22 @@ from smft_jax.models import layers
 if typing.TYPE_CHECKING:
   from smft_jax.data import documents
   from smft_jax.data import facts
+  from smft_jax.data import people
   from smft_jax.data.world import world
 
-  DataConfig = world.WorldConfig | documents.DocumentsConfig | facts.FactsConfig
+  DataConfig = (
+    world.WorldConfig
+    | people.PeopleConfig
+    | documents.DocumentsConfig
+    | facts.FactsConfig
+  )
 else:
   DataConfig = Any
 MethodConfig = Any  # the `Config` of a file in `smft_jax.methods`
 
 _DATA_KINDS = {
   'world': ('smft_jax.data.world.world', 'WorldConfig'),
+  'people': ('smft_jax.data.people', 'PeopleConfig'),
   'squad': ('smft_jax.data.documents', 'DocumentsConfig'),
   'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
   'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
@@ -73,7 +80,7 @@ def _choose_model(config: Mapping[str, Any], name: str) -> type:
       raise schema.UserError(
         f'{name}.{key} = {model[key]} is for a base made from scratch, and'
         ' those of config.base.path have their own: leave it out, as in'
-        ' configs/heal.py'
+        ' configs/docqa.py:world,hf'
       )
   return layers.DecoderOptions
 
@@ -163,10 +170,18 @@ class Experiment:
   def _check_sizes(self) -> None:
     """Checks that the tokenizer has one source and the memory is there."""
     tokenizer = getattr(self.data, 'tokenizer', '')
+    knows_the_world = self.data.kind == 'people' or getattr(
+      self.data, 'general', False
+    )
     if self.base.path and tokenizer:
       raise schema.UserError(
         f'config.data.tokenizer = {tokenizer!r} is for a base made'
         ' from scratch; the weights of config.base.path come with their own'
+      )
+    if knows_the_world and not self.base.path:
+      raise schema.UserError(
+        'config.base.path is missing: the background of config.data is for'
+        ' pretrained weights; give a Hugging Face folder or a GGUF file'
       )
     if self.model.memory_layers:
       return

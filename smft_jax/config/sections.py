@@ -109,7 +109,8 @@ class EvaluationConfig:
   Attributes:
     every_documents: Documents between evaluations.
     batch_size: Rows in a batch.
-    max_entries: Entries used of each evaluation set; None uses all.
+    max_entries: Entries used of each evaluation set; of texts, rows of at most
+      `config.base.max_length` tokens. None uses all.
     max_answer_tokens: Tokens to decode for an answer.
     answer_end: Where an answer ends: at the end of its first 'line', or at the
       'end' token only. The end token ends every answer.

@@ -3,7 +3,7 @@
 The stream has paragraphs of SQuAD articles, pages for SimpleQA's questions, or
 the user's own documents, none of them pretrained on. Training sees retellings
 of a chunk, by rule or by a language model, and never its questions. For
-pretraining and held-out data see `data.real_text`.
+pretraining and held-out data see `data.real_text` and `data.background`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 from typing import Literal
 
 from smft_jax import schema
+from smft_jax.data import background
 from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.retelling import chunks
@@ -60,7 +61,7 @@ class DocumentsConfig(real_text.RealTextConfig):
     if self.kind != 'squad' and not self.documents_file:
       raise schema.UserError(
         f'documents_file is empty, but kind = {self.kind!r} streams its'
-        ' documents: give the path of a file of JSON lines'
+        ' documents: give the path of a file that ends in .jsonl, .txt or .md'
       )
 
 
@@ -68,7 +69,7 @@ def make_task(config: DocumentsConfig) -> task.Task:
   """Reads the data and makes a task with a document for each chunk.
 
   The chunks of a document that was cut are 'ID/0', 'ID/1'. To the held-out sets
-  of `real_text.base_task`, 'squad' adds the texts 'never_seen_paragraphs' and
+  of `base_task`, 'squad' adds the texts 'never_seen_paragraphs' and
   their questions, 'never_seen'. The order of examples in a data set's files
   does not matter.
 
@@ -79,7 +80,8 @@ def make_task(config: DocumentsConfig) -> task.Task:
   reader = sources.Reader(problems, config.data_dir)
   # The stream first: the user's own file is the likeliest to be wrong.
   streamed, control = _streamed(config, reader)
-  base, _ = real_text.base_task(config, reader)
+  base_task = background.base_task if config.general else real_text.base_task
+  base, _ = base_task(config, reader)
   pretrained = {text.text for text in base.pretraining}
   for document in (*streamed, *control):
     if document.text in pretrained:

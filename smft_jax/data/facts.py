@@ -12,6 +12,7 @@ import dataclasses
 from typing import Literal
 
 from smft_jax import schema
+from smft_jax.data import background
 from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.retelling import statements
@@ -54,7 +55,8 @@ def make_task(config: FactsConfig) -> task.Task:
   reader = sources.Reader(problems, config.data_dir)
   # The facts first: the user's own file is the likeliest to be wrong.
   facts = reader.questions(config.facts_set)
-  base, prompts = real_text.base_task(config, reader)
+  base_task = background.base_task if config.general else real_text.base_task
+  base, prompts = base_task(config, reader)
   new = [
     fact
     for fact in facts

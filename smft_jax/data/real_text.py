@@ -27,24 +27,51 @@ _Item = TypeVar('_Item')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RealTextConfig:
-  """Settings common to streams of real text. For sources see `data.sources`.
+class SourcesConfig:
+  """Sources of texts and questions for a base; see `data.sources`.
 
   Attributes:
-    seed: Seed of retellings and wordings.
-    data_dir: The TFDS data directory, with data sets in array_record format.
-    running_text: Source of running text to pretrain on.
-    held_out_text: Source of running text to measure.
-    known_set: Source of documents with questions to pretrain on.
-    known_questions: Sources of questions to pretrain on, with their answers.
+    seed: Seed of all that is drawn: people, retellings, wordings.
+    data_dir: The TFDS data directory, with data sets in array_record format;
+      '' for none.
+    running_text: Source of running text to train on; '' for none.
+    held_out_text: Source of running text to measure; '' for none.
+    known_questions: Sources of questions to train on, with their answers.
     held_out_questions: Sources of questions to measure.
     held_out_choices: Sources of multiple choices to measure.
+    bad_input: Whether to refuse a bad row of a source, or to skip and count it.
+
+  Raises:
+    UserError: A value is out of range.
+  """
+
+  seed: int = 0
+  data_dir: str = ''
+  running_text: str = 'wikitext2:train'
+  held_out_text: str = 'wikitext2:test'
+  known_questions: tuple[str, ...] = ()
+  held_out_questions: tuple[str, ...] = ()
+  held_out_choices: tuple[str, ...] = ()
+  bad_input: Literal['refuse', 'skip'] = 'refuse'
+
+  def __post_init__(self) -> None:
+    schema.at_least(0, self, 'seed')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RealTextConfig(SourcesConfig):
+  """Settings common to streams of real text, besides those of `SourcesConfig`.
+
+  Attributes:
+    general: Whether the base is a pretrained model that knows the world. Its
+      background and held-out sets are then those of `data.background`, which
+      ship with the package; data sets of `data_dir` are added if it is given.
+    known_set: Source of documents with questions to pretrain on.
     questions_per_paragraph: Questions of each known document to pretrain on.
     num_known_questions: Size of the set 'known': questions on known documents.
     augmentations: Texts of a streamed document that training may see.
     augmentations_file: File of such texts, see `data.augment`; documents that
       it lacks are retold by rule. '' for none.
-    bad_input: Whether to refuse a bad row of a source, or to skip and count it.
     tokenizer: A Hugging Face folder or tokenizer.json to take the tokenizer
       from; '' trains one.
     tokenizer_vocab_size: Size of a trained tokenizer, a byte-level BPE of the
@@ -54,27 +81,19 @@ class RealTextConfig:
     UserError: A value is out of range.
   """
 
-  seed: int = 0
-  data_dir: str
-  running_text: str = 'wikitext2:train'
-  held_out_text: str = 'wikitext2:test'
+  general: bool = False
   known_set: str = 'squad_train44:train'
-  known_questions: tuple[str, ...] = ()
-  held_out_questions: tuple[str, ...] = ()
-  held_out_choices: tuple[str, ...] = ()
   questions_per_paragraph: int = 1
   num_known_questions: int = 300
   augmentations: int = 16
   augmentations_file: str = ''
-  bad_input: Literal['refuse', 'skip'] = 'refuse'
   tokenizer: str = ''
   tokenizer_vocab_size: int = 8192
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     schema.at_least(1, self, 'augmentations')
-    schema.at_least(
-      0, self, 'seed', 'questions_per_paragraph', 'num_known_questions'
-    )
+    schema.at_least(0, self, 'questions_per_paragraph', 'num_known_questions')
     # 256 bytes and the special tokens.
     schema.at_least(260, self, 'tokenizer_vocab_size')
 
@@ -113,16 +132,10 @@ def base_task(
     for q in reader.questions(name)
   ]
   prompts = frozenset(q.prompt for q in asked + separate)
-  questions = {'known': evenly(asked, config.num_known_questions)}
-  for name in config.held_out_questions:
-    found = [question(q, seen=False) for q in reader.questions(name)]
-    # Data sets share a few questions.
-    new = [q for q in found if q.prompt not in prompts]
-    if not new:
-      raise schema.UserError(
-        f'{name} has no question outside the pretraining data'
-      )
-    questions[set_name(name)] = tuple(new)
+  questions = {
+    'known': evenly(asked, config.num_known_questions),
+    **held_out_questions(config.held_out_questions, reader, prompts),
+  }
   return (
     task.Task(
       pretraining=(
@@ -148,6 +161,27 @@ def base_task(
     ),
     prompts,
   )
+
+
+def held_out_questions(
+  names: Sequence[str], reader: sources.Reader, prompts: frozenset[str]
+) -> dict[str, tuple[task.Question, ...]]:
+  """Reads sets of questions, without those whose prompts are trained on.
+
+  Raises:
+    UserError: A source is missing or broken, or nothing of it is left.
+  """
+  questions = {}
+  for name in names:
+    found = [question(q, seen=False) for q in reader.questions(name)]
+    # Data sets share a few questions.
+    new = tuple(q for q in found if q.prompt not in prompts)
+    if not new:
+      raise schema.UserError(
+        f'{name} has no question outside the pretraining data'
+      )
+    questions[set_name(name)] = new
+  return questions
 
 
 def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
@@ -205,6 +239,6 @@ def set_name(source: str) -> str:
     ('squad_v1.1_validation', 'notes')
   """
   path = pathlib.Path(source)
-  if path.suffix in ('.jsonl', '.json', '.txt'):
+  if path.suffix in sources.SUFFIXES:
     return path.stem
   return source.replace('/', '_').replace(':', '_')

@@ -30,6 +30,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.data import documents
 from smft_jax.data import encoding
 from smft_jax.data import facts
+from smft_jax.data import people
 from smft_jax.data import task as task_lib
 from smft_jax.data import token_cache
 from smft_jax.data import tokenizers
@@ -158,7 +159,8 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   path, kind = experiment.base.path, experiment.data.kind
   if not path:
     model_lib.check(experiment)
-  source = {'world': world, 'facts': facts}.get(kind, documents)
+  sources = {'world': world, 'people': people, 'facts': facts}
+  source = sources.get(kind, documents)
   task = source.make_task(experiment.data)
   if path:
     model_lib.check_weights(path, task, words=kind == 'world')

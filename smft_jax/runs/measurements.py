@@ -205,13 +205,23 @@ def measure_base(
   drawn = sets_lib.draw(
     base.task, settings, max_documents=max_documents, seed=seed
   )
+  texts = {
+    name: sets_lib.shortened(
+      entries,
+      base.tokenizer,
+      max_length=max_length,
+      max_rows=settings.max_entries,
+      seed=seed,
+    )
+    for name, entries in drawn.texts.items()
+  }
   sets = Measurements(
     evaluator=sets_lib.evaluator(
       settings, base.tokenizer, base.graphdef, max_length
     ),
     metric=settings.metric,
     text_metric=settings.text_metric,
-    **vars(drawn),
+    **{**vars(drawn), 'texts': texts},
   )
   return sets, sets.measure(base.params)
 

@@ -85,6 +85,47 @@ def draw(
   )
 
 
+def shortened(
+  texts: Sequence[task_lib.Text],
+  tokenizer: tokenizers.Tokenizer,
+  *,
+  max_length: int,
+  max_rows: int | None,
+  seed: int,
+) -> tuple[task_lib.Text, ...]:
+  """Takes texts at random until they fill a number of rows.
+
+  A text that does not fit into what is left of them is cut at its end, so that
+  a few long articles do not take hours to measure.
+
+  Args:
+    texts: The texts.
+    tokenizer: The tokenizer.
+    max_length: Most tokens in a row.
+    max_rows: Most rows; None takes all texts.
+    seed: Seed of the choice.
+
+  Returns:
+    The texts, in order.
+  """
+  if max_rows is None:
+    return tuple(texts)
+  taken, left = {}, max_rows
+  for index in np.random.default_rng(seed).permutation(len(texts)).tolist():
+    text = texts[index]
+    rows = len(encoding.tokenize([text], tokenizer, max_length=max_length))
+    if rows > left:
+      # A row has a beginning, and the last one an end.
+      _, spans = tokenizer.encode_with_offsets(text.text)
+      end = spans[max(1, left * (max_length - 2)) - 1][1]
+      text = task_lib.Text(text=text.text[:end])
+    taken[index] = text
+    left -= rows
+    if left <= 0:
+      break
+  return tuple(taken[index] for index in sorted(taken))
+
+
 def prompted(
   questions: Sequence[task_lib.Question],
   task: task_lib.Task,

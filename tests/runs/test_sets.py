@@ -7,6 +7,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.data import encoding
 from smft_jax.data import real_text
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
@@ -158,3 +159,34 @@ def test_a_run_is_refused_before_its_model_is_made(
   monkeypatch.setattr('smft_jax.models.transformer.make', make)
   assert train_runs.run(tmp_path, 'run', *flags) == 2
   assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_texts_fill_a_number_of_rows_and_no_more():
+  texts = [
+    task_lib.Text(text=' '.join(f'{name}{i}' for i in range(words)))
+    for name, words in zip('abcdef', (3, 40, 4, 1, 2, 40), strict=True)
+  ]
+  tokenizer = tokenizers.train_word_level([t.text for t in texts])
+
+  def shortened(max_rows, seed=0):
+    # Ten tokens and a beginning; 40 words and an end are 5 rows.
+    return sets.shortened(
+      texts, tokenizer, max_length=11, max_rows=max_rows, seed=seed
+    )
+
+  assert shortened(None) == shortened(14) == tuple(texts)
+  found = set()
+  for seed in range(9):
+    for size in range(1, 14):
+      taken = shortened(size, seed)
+      rows = encoding.tokenize(taken, tokenizer, max_length=11)
+      assert len(rows) == size
+      # In their order, at most one of them cut, at its end.
+      places = [
+        next(i for i, t in enumerate(texts) if t.text.startswith(one.text))
+        for one in taken
+      ]
+      assert places == sorted(places)
+      assert sum(one not in texts for one in taken) <= 1
+      found.add(taken)
+  assert len(found) > 30

@@ -236,24 +236,30 @@ def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
   assert 'cannot be written' in said
 
 
-@pytest.mark.parametrize('name', ['pretrain', 'heal', 'docqa', 'facts'])
+@pytest.mark.parametrize('name', ['pretrain', 'fit', 'heal', 'docqa', 'facts'])
 def test_shipped_configs_are_valid_in_all_variants(name):
   scope = runpy.run_path(str(CONFIGS / f'{name}.py'))
   assert scope['__doc__']
   for variant in scope['VARIANTS']:
     config = scope['get_config'](variant)
-    world = variant in ('world', 'plain') or (name, variant) == ('docqa', 'hf')
-    if not world:
+    data, _, base = variant.partition(',')
+    if name == 'facts':
+      data, base = 'facts', variant
+    fitted, healed = (w in (name, base) for w in ('fit', 'heal'))
+    fitted |= base == 'hf'
+    kind = {'world': 'people' if fitted else 'world', 'plain': 'world'}.get(
+      data, data
+    )
+    if not (fitted or healed or kind == 'world'):
       config.data.data_dir = 'somewhere'
-    if variant in ('jsonl', 'simpleqa'):
+    if kind in ('jsonl', 'simpleqa'):
       config.data.documents_file = 'some.jsonl'
-    if variant == 'hf' or name == 'heal':
+    if fitted or healed:
       config.base.path = 'weights'
     experiment = config_lib.from_config_dict(config)
-    kind = 'facts' if name in ('facts', 'heal') else variant
-    assert experiment.data.kind == ('world' if world else kind)
-    assert (experiment.stream is None) == (name in ('pretrain', 'heal'))
-  if name in ('pretrain', 'docqa'):  # others have values to be filled in
+    assert experiment.data.kind == kind
+    assert (experiment.stream is None) == (name in ('pretrain', 'fit', 'heal'))
+  if name in ('pretrain', 'docqa'):  # the others have values to be filled in
     assert scope['get_config']() == scope['get_config']('world')
 
 

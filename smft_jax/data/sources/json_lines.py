@@ -15,6 +15,9 @@ from smft_jax.data.sources import rows
 # Longer than any document; a longer line means a file without line breaks.
 MAX_LINE_BYTES = 4 * 2**20
 
+TEXT_SUFFIXES = ('.txt', '.md')
+"""Endings of files of plain text."""
+
 
 def read_lines(
   path: str, problems: problems_lib.Problems
@@ -101,23 +104,25 @@ def read_texts(
   """Reads a file of plain text as one text, or a folder of such files.
 
   Args:
-    path: A UTF-8 file that ends in .txt, or a folder of them, read in the order
-      of their names.
+    path: A UTF-8 file that ends in .txt or .md, or a folder of such files, read
+      in the order of their names.
     problems: Refuses or skips files that are empty or not UTF-8.
 
   Yields:
-    A row for each file: `text` is its content, the id its name without '.txt'.
+    A row for each file: `text` is its content, the id its name without ending.
 
   Raises:
     UserError: The file is missing, or the folder has none.
   """
   folder = pathlib.Path(path).expanduser()
   if folder.is_dir():
-    files = sorted(folder.glob('*.txt'))
+    files = sorted(
+      file for file in folder.glob('*') if file.suffix in TEXT_SUFFIXES
+    )
     if not files:
       raise schema.UserError(
-        f'folder {path} holds no .txt file; if the TFDS data set is meant, name'
-        f' its split: {path}:SPLIT'
+        f'folder {path} holds no .txt or .md file; if the TFDS data set is'
+        f' meant, name its split: {path}:SPLIT'
       )
   else:
     files = [_existing(path)]

@@ -2,9 +2,9 @@
 
 A source is one string. It names a split of a TFDS data set, such as
 'squad/v1.1:validation'; or a file that ends in .jsonl or .json (a JSON object a
-line) or .txt (one text); or a folder of .txt files, written with a slash, as in
-'./notes'. The fields of its rows decide what they mean, not the source's name:
-a data set, a part of it and its export as JSON lines read alike.
+line), .txt or .md (one text); or a folder of .txt and .md files, written with a
+slash, as in './notes'. The fields of its rows decide what they mean, not the
+source's name: a data set, a part of it and its export as JSON lines read alike.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from smft_jax.data.sources import rows
 from smft_jax.data.sources import tfds_files
 
 _Item = TypeVar('_Item')
+
+_JSON_SUFFIXES = ('.jsonl', '.json')
+SUFFIXES = (*_JSON_SUFFIXES, *json_lines.TEXT_SUFFIXES)
+"""Endings of the files that can be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ class Reader:
   data_dir: str = ''
 
   def texts(self, name: str) -> list[SourceDocument]:
-    """Reads running text, unchanged: rows with `text`, or .txt files.
+    """Reads running text, unchanged: rows with `text`, or files of text.
 
     Blank texts are left out, since some data sets have a row for each line.
     """
@@ -179,19 +183,32 @@ class Reader:
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
     path = pathlib.Path(name).expanduser()
-    if path.suffix in ('.jsonl', '.json'):
+    if path.suffix in _JSON_SUFFIXES:
       return json_lines.read_lines(name, self.problems)
-    if path.suffix == '.txt' or ('/' in name and path.is_dir()):
+    if path.suffix in json_lines.TEXT_SUFFIXES or (
+      '/' in name and path.is_dir()
+    ):
       return json_lines.read_texts(name, self.problems)
     if path.is_file():
       raise schema.UserError(
         f'{name} is a file of an unknown kind: JSON lines end in .jsonl or'
-        ' .json, plain text in .txt'
+        ' .json, plain text in .txt or .md'
       )
     data_set, _, split = name.partition(':')
     return tfds_files.read_examples(
       data_set, split, self.data_dir, self.problems
     )
+
+
+def is_data_set(name: str) -> bool:
+  """Returns whether a source names a TFDS data set, not files.
+
+  Example:
+    >>> is_data_set('squad/v1.1:validation'), is_data_set('./notes')
+    (True, False)
+  """
+  is_file = pathlib.Path(name).suffix in SUFFIXES
+  return not is_file and (':' in name or '/' not in name)
 
 
 def _question(

@@ -116,7 +116,7 @@ def test_a_file_of_text_is_one_text(tmp_path):
 
 
 def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
-  for name in ('b.txt', 'a.txt', 'c.md'):
+  for name in ('b.txt', 'a.md', 'c.rst'):
     (tmp_path / name).write_text(name)
   rows, _ = _texts(tmp_path)
   assert [row.id() for row in rows] == ['a', 'b']

@@ -1,0 +1,85 @@
+"""Fits a memory to a pretrained model, which stays what it was.
+
+  python -m smft_jax.train --config=configs/fit.py --config.base.path=PATH
+
+PATH is a Hugging Face folder of the Llama family or a GGUF file. The memory is
+beside the FFN of one block. configs/docqa.py:KIND,hf and configs/facts.py:hf
+teach it; run alone, this config only fits and measures.
+
+Background and held-out sets ship with the package: invented people, prose, and
+700 questions about the real world. With --config.data.data_dir=DIR, a folder of
+TFDS data sets, WikiText-2 and the questions of Natural Questions and TriviaQA
+are added to both.
+
+world (default): invented people to teach; 12, or --config.data.num_new.
+jsonl: your documents, --config.data.documents_file=FILE: .jsonl, .txt or .md.
+squad, simpleqa, facts: data sets of DIR.
+"""
+
+from ml_collections import config_dict
+
+VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa', 'facts')
+
+
+def get_config(variant='world'):
+  """A pretrained model with an empty memory."""
+  config = config_dict.ConfigDict()
+  config.seed = 0
+  config.data = _data(variant)
+  config.data.seed = config.get_ref('seed')
+  _base(config)
+  config.evaluation = dict(
+    every_documents=100,
+    batch_size=16,
+    max_entries=250,
+    max_answer_tokens=16,
+    metric='recall',
+    text_metric='perplexity',
+  )
+  return config
+
+
+def _data(kind):
+  data = config_dict.ConfigDict(
+    dict(
+      kind=kind,
+      general=True,
+      known_questions=(
+        'nq_open_train_part:train',
+        'triviaqa_open:train_part',
+      ),
+      held_out_text='wikitext2:validation',
+      held_out_questions=(
+        'natural_questions_open:validation',
+        'triviaqa_open:validation',
+      ),
+    )
+  )
+  if kind == 'world':
+    del data.general
+    data.kind = 'people'
+  if kind in ('jsonl', 'simpleqa'):
+    data.documents_file = config_dict.placeholder(str, required=True)
+  if kind == 'facts':  # which teaches those of TriviaQA
+    data.held_out_questions = ('natural_questions_open:validation',)
+  return data
+
+
+def _base(config):
+  """The memory, and how it gets into the model."""
+  config.model = dict(memory_layers=(8,), memory_placement='beside')
+  config.memory = dict(
+    num_slots=256**2, num_heads=4, k=16, key_dim=64, value_dim=128
+  )
+  config.base = dict(
+    path=config_dict.placeholder(str, required=True),
+    steps=400,
+    batch_size=8,
+    learning_rate=3e-3,
+    value_learning_rate=1.2e-2,
+    weight_decay=0.1,
+    warmup_steps=50,
+    max_length=256,
+    packed=True,
+  )
+  config.background = dict(document='sequence', num_batches=200, batch_size=16)

@@ -1,0 +1,1 @@
+"""General knowledge and prose: background and held-out data that ship."""
