@@ -217,7 +217,7 @@ def cases(
     experiment,
     base_lib.Base(
       folder=pathlib.Path(),
-      task=task,
+      read_task=lambda: task,
       tokenizer=tokenizer,
       graphdef=graphdef,
       params=params,

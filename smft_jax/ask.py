@@ -165,19 +165,21 @@ def before_and_after(
 
 
 def prompt_of(
-  text: str, task: task_lib.Task, settings: sections.EvaluationConfig
+  text: str, base: base_lib.Base, settings: sections.EvaluationConfig
 ) -> str:
   """Formats a text as the evaluation does if it is a question.
 
   Args:
     text: The text.
-    task: Its questions are the examples of few-shot prompts.
+    base: Its data has the examples of few-shot prompts.
     settings: How to ask.
   """
   if not text.endswith('?'):
     return text
   prompt = world_words.QUESTION_FORMAT.format(question=text)
-  (question,) = sets.prompted([_question(prompt)], task, settings)
+  if not settings.shots:  # nor is any data read
+    return prompt
+  (question,) = sets.prompted([_question(prompt)], base.task, settings)
   return question.prompt
 
 
@@ -232,7 +234,7 @@ def main(argv: list[str]) -> None:
   lessons = [lesson_file.read(name) for name in arguments.lesson]
   experiment = saved_run.load_experiment(workdir)
   settings = _settings(experiment.evaluation, arguments)
-  base = saved_run.load_base(experiment)
+  base = saved_run.load_base(experiment, workdir)
   make_evaluator = functools.partial(
     _evaluator, settings, base.tokenizer, experiment.base.max_length
   )
@@ -243,7 +245,7 @@ def main(argv: list[str]) -> None:
   for text in [arguments.question] if arguments.question else _typed():
     for unknown in _unknown_words(base.tokenizer, text):
       print(f'(the model does not know the word {unknown!r})')
-    prompt = prompt_of(text.strip(), base.task, settings)
+    prompt = prompt_of(text.strip(), base, settings)
     print('\n'.join(lines(models, prompt)), flush=True)
 
 

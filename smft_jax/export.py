@@ -34,7 +34,7 @@ def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
       cannot hold the model, for instance with adapters.
   """
   experiment = saved_run.load_experiment(workdir)
-  base = saved_run.load_base(experiment)
+  base = saved_run.load_base(experiment, workdir)
   graphdef, params = base.graphdef, base.params
   if experiment.stream is not None:
     state = states.last_state(experiment, base, workdir)

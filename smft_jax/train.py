@@ -24,6 +24,7 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import measurements
 from smft_jax.runs import results as results_lib
+from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import processes
@@ -70,6 +71,7 @@ def run(
     workdir, tensorboard=experiment.tensorboard
   ) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
+    saved_run.record_base(workdir, base)
     if experiment.stream is None:
       results = _measure_base(experiment, base, writer)
     else:

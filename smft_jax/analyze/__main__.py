@@ -45,7 +45,7 @@ def run(workdir: pathlib.Path) -> dict[str, Any]:
   """
   experiment, results = _finished_run(workdir)
   workdir_lib.check_writable(workdir)
-  base = saved_run.load_base(experiment)
+  base = saved_run.load_base(experiment, workdir)
   first = states.first_state(experiment, base)
   last = states.last_state(experiment, base, workdir)
   found, facts = analysis.analyse(experiment, base, first, last)

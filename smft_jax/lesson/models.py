@@ -47,7 +47,7 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
       f' changes more than value rows; lessons are made of'
       f' {" and ".join(map(repr, known))}'
     )
-  base = saved_run.load_base(experiment)
+  base = saved_run.load_base(experiment, workdir)
   state = states.last_state(experiment, base, workdir)
   steps = int(state.step)
   config = config_lib.to_dict(experiment)

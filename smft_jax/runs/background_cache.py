@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import hashlib
 import json
 import pathlib
@@ -143,9 +142,7 @@ def _provenance(
   assert config is not None
   return {
     'model': base.fingerprint,
-    'corpus': _corpus_key(
-      settings.corpus, corpus_texts(settings.corpus, base.task)
-    ),
+    'corpus': _corpus_key(settings.corpus, base),
     'document': settings.document,
     'num_batches': settings.num_batches,
     'batch_size': settings.batch_size,
@@ -155,10 +152,11 @@ def _provenance(
   }
 
 
-def _corpus_key(name: str, texts: Sequence[task_lib.Text]) -> str:
+def _corpus_key(name: str, base: base_lib.Base) -> str:
   """Returns a corpus's name, with a hash unless the base fixes its texts."""
   if name == 'pretraining':
     return name
+  texts = corpus_texts(name, base.task)
   digest = hashlib.sha256('\0'.join(t.text for t in texts).encode())
   return f'{name} {digest.hexdigest()[:16]}'
 

@@ -11,6 +11,7 @@ seed, weights), so that a changed config makes another base:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import hashlib
@@ -54,7 +55,7 @@ class Base:
 
   Attributes:
     folder: Its folder in the cache.
-    task: Its data, and the stream to learn.
+    read_task: Reads its data, and the stream to learn.
     tokenizer: Its tokenizer.
     graphdef: The model.
     params: The model's Variables.
@@ -63,12 +64,17 @@ class Base:
   """
 
   folder: pathlib.Path
-  task: task_lib.Task
+  read_task: Callable[[], task_lib.Task]
   tokenizer: tokenizers.Tokenizer
   graphdef: nnx.GraphDef
   params: nnx.State
   fingerprint: str
   layout: layout_lib.Layout | None = None
+
+  @functools.cached_property
+  def task(self) -> task_lib.Task:
+    """The data, read when it is first asked for."""
+    return self.read_task()
 
   @property
   def config(self) -> layers.TransformerConfig:
@@ -96,44 +102,73 @@ def find_or_make(
   """
   settings, folder = experiment.base, _folder(experiment, task)
   processes.on_main('the tokenizer', _write_tokenizer, experiment, task, folder)
-  try:
-    tokenizer = tokenizers.read(folder)
-  except schema.UserError as error:
-    raise schema.UserError(
-      f'{error}; remove {folder} to make the base again'
-    ) from None
+  tokenizer = _read_tokenizer(folder)
   sets.check(experiment, task, tokenizer)
+  found = find(experiment, folder, lambda: task)
+  if found is not None:
+    return found
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
   graphdef, params = transformer.make(config, experiment.seed)
   owner = {'config': _base_config(experiment)}
-  found = checkpoint.restore_newest(folder / 'params', params, owner)
-  if found:
-    logging.info('base found in %s', folder)
-    params = found[1]
-  else:
-    if settings.path:
-      params = hf.load_params(settings.path, params)
-    doing = 'healing' if settings.path else 'pretraining'
-    logging.info('base not found, %s it into %s', doing, folder)
-    params = pretrain.train(
-      settings,
-      nnx.merge(graphdef, params),
-      token_cache.tokenized(
-        folder, task.pretraining, tokenizer, settings.max_length
-      ),
-      writer,
-      pad_id=tokenizer.pad_id,
-      seed=experiment.seed,
-      max_skipped=experiment.max_skipped,
-      folder=folder / 'pretraining',
-      owner=owner,
-    )
-    checkpoint.save(folder / 'params', settings.steps, params, owner=owner)
-    if processes.is_main():
-      shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+  if settings.path:
+    params = hf.load_params(settings.path, params)
+  doing = 'healing' if settings.path else 'pretraining'
+  logging.info('base not found, %s it into %s', doing, folder)
+  params = pretrain.train(
+    settings,
+    nnx.merge(graphdef, params),
+    token_cache.tokenized(
+      folder, task.pretraining, tokenizer, settings.max_length
+    ),
+    writer,
+    pad_id=tokenizer.pad_id,
+    seed=experiment.seed,
+    max_skipped=experiment.max_skipped,
+    folder=folder / 'pretraining',
+    owner=owner,
+  )
+  checkpoint.save(folder / 'params', settings.steps, params, owner=owner)
+  if processes.is_main():
+    shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+  return _base(folder, lambda: task, tokenizer, graphdef, params)
+
+
+def find(
+  experiment: config_lib.Experiment,
+  folder: pathlib.Path,
+  read_task: Callable[[], task_lib.Task],
+) -> Base | None:
+  """Reads a base from its folder in the cache, without its data.
+
+  Args:
+    experiment: The run's config.
+    folder: The folder.
+    read_task: Reads the data.
+
+  Returns:
+    The base; None if the folder has none.
+
+  Raises:
+    ValueError: If the base there is damaged, or of another config.
+  """
+  params = folder / 'params'
+  if not processes.on_main('the base', params.is_dir):
+    return None
+  tokenizer = _read_tokenizer(folder)
+  config = model_lib.config_of(experiment, tokenizer.vocab_size)
+  graphdef, fresh = transformer.make(config, experiment.seed)
+  owner = {'config': _base_config(experiment)}
+  found = checkpoint.restore_newest(params, fresh, owner)
+  if found is None:
+    return None
+  logging.info('base found in %s', folder)
+  return _base(folder, read_task, tokenizer, graphdef, found[1])
+
+
+def _base(folder, read_task, tokenizer, graphdef, params) -> Base:
   return Base(
     folder=folder,
-    task=task,
+    read_task=read_task,
     tokenizer=tokenizer,
     graphdef=graphdef,
     params=params,
@@ -179,7 +214,7 @@ def check_cache(experiment: config_lib.Experiment) -> None:
   Raises:
     UserError: If it cannot be made or written, or processes do not share it.
   """
-  root = _cache(experiment)
+  root = cache(experiment)
   processes.on_main('the cache', _make_cache, root)
   agreement.check_shared(root, 'config.base.cache_dir')
 
@@ -192,6 +227,15 @@ def _make_cache(root: pathlib.Path) -> None:
   except OSError as error:
     raise schema.UserError(
       f'config.base.cache_dir: {root} cannot be written: {error.strerror}'
+    ) from None
+
+
+def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
+  try:
+    return tokenizers.read(folder)
+  except schema.UserError as error:
+    raise schema.UserError(
+      f'{error}; remove {folder} to make the base again'
     ) from None
 
 
@@ -227,7 +271,7 @@ def _folder(
   for text in task.pretraining:
     digest.update(f'{text.text}\0{text.answer}\0'.encode())
   kind = 'world' if experiment.data.kind == 'world' else 'text'
-  return _cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
+  return cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
 
 
 def _base_config(experiment: config_lib.Experiment) -> dict[str, Any]:
@@ -255,6 +299,7 @@ def _tokenizer_key(experiment, task) -> str:
   return ' '.join(sorted(words))
 
 
-def _cache(experiment: config_lib.Experiment) -> pathlib.Path:
+def cache(experiment: config_lib.Experiment) -> pathlib.Path:
+  """Returns the folder of cached bases."""
   root = experiment.base.cache_dir or '~/.cache/smft_jax'
   return pathlib.Path(root).expanduser().absolute()

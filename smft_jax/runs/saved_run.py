@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import tempfile
@@ -10,7 +11,10 @@ import tempfile
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
+from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
+
+_BASE = 'base.json'
 
 
 def load_experiment(workdir: pathlib.Path) -> config_lib.Experiment:
@@ -32,14 +36,51 @@ def load_experiment(workdir: pathlib.Path) -> config_lib.Experiment:
   return dataclasses.replace(experiment, mesh=None)
 
 
-def load_base(experiment: config_lib.Experiment) -> base_lib.Base:
-  """Reads the base of a run from the cache, or makes it again."""
-  task = base_lib.make_task(experiment)
+def record_base(workdir: pathlib.Path, base: base_lib.Base) -> None:
+  """Writes the name of a run's base into its workdir, for `load_base`.
+
+  The name is a hash of the data, which takes long to read.
+  """
+  atomic.write_json(workdir / _BASE, {'base': base.folder.name})
+
+
+def load_base(
+  experiment: config_lib.Experiment, workdir: pathlib.Path
+) -> base_lib.Base:
+  """Reads the base of a run from the cache, or makes it again.
+
+  Data is read only if the base must be made, or when its `task` is asked for.
+
+  Args:
+    experiment: The run's config.
+    workdir: Its folder.
+  """
+  read_task = functools.partial(base_lib.make_task, experiment)
+  name = _recorded(workdir)
+  if name:
+    place = base_lib.cache(experiment) / name
+    found = base_lib.find(experiment, place, read_task)
+    if found is not None:
+      return found
+  task = read_task()
   with (
     tempfile.TemporaryDirectory() as folder,
     records_lib.MetricsWriter(folder) as writer,
   ):
     return base_lib.find_or_make(experiment, task, writer)
+
+
+def _recorded(workdir: pathlib.Path) -> str:
+  """Returns what `record_base` wrote; '' without it."""
+  path = workdir / _BASE
+  try:
+    return str(json.loads(path.read_text())['base'])
+  except FileNotFoundError:
+    return ''
+  except (ValueError, KeyError, TypeError):
+    raise schema.UserError(
+      f'{path} is damaged; remove it to find the base by its data'
+    ) from None
 
 
 def _other_runs(workdir: pathlib.Path) -> str:

@@ -217,7 +217,7 @@ def test_texts_without_answers_or_questions(run, last, tmp_path):
     bare = dataclasses.replace(document, augmentations=texts, questions=())
     documents.append(bare)
   bare_task = dataclasses.replace(base.task, documents=tuple(documents))
-  plain = dataclasses.replace(base, task=bare_task)
+  plain = dataclasses.replace(base, read_task=lambda: bare_task)
   first = states.first_state(experiment, base)
   found, facts = analysis.analyse(experiment, plain, first, last)
   assert found['changed_but_not_found'] == 0

@@ -122,7 +122,7 @@ def base(tmp_path_factory):
   )
   return base_lib.Base(
     folder=tmp_path_factory.mktemp('base'),
-    task=task,
+    read_task=lambda: task,
     tokenizer=tokenizer,
     graphdef=graphdef,
     params=jax.tree.map(

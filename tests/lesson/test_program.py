@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 
 from flax import nnx
 import jax
@@ -18,6 +19,8 @@ from smft_jax.data import tokenizers
 from smft_jax.evaluation import evaluate
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
+from smft_jax.runs import base as base_lib
+from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.store import checksum
@@ -291,3 +294,42 @@ def test_a_run_as_a_hugging_face_folder(root, learned_run, tmp_path, capsys):
   assert program.run(export.main, [f'--workdir={root}/runn', argv[1]]) == 2
   assert f'did you mean {root}/run?' in capsys.readouterr().err
   assert train_runs.files(tmp_path) == before
+
+
+def test_data_is_read_only_if_the_base_is_gone(
+  learned_run, tmp_path, monkeypatch, capsys
+):
+  run, experiment, base = learned_run
+  workdir = tmp_path / 'run'
+  shutil.copytree(run, workdir)
+  read = []
+  make_task = base_lib.make_task
+
+  def counted(experiment):
+    read.append(experiment)
+    return make_task(experiment)
+
+  monkeypatch.setattr(base_lib, 'make_task', counted)
+  flag = f'--workdir={workdir}'
+  assert lesson('save', flag, f'--out={tmp_path}/a.safetensors') == 0
+  assert program.run(export.main, [flag, f'--out={tmp_path}/out']) == 0
+  assert program.run(ask.main, [flag, 'Where is it?']) == 0
+  assert not read
+  found = saved_run.load_base(experiment, workdir)
+  assert found.fingerprint == base.fingerprint
+  assert not read
+  assert found.task == found.task == base.task
+  assert len(read) == 1
+  # A base that is not where it was, a run that is older, a file half written.
+  record = workdir / 'base.json'
+  record.write_text('{"base": "base-world-gone"}')
+  assert saved_run.load_base(experiment, workdir).folder == base.folder
+  record.unlink()
+  assert saved_run.load_base(experiment, workdir).folder == base.folder
+  assert len(read) == 3
+  capsys.readouterr()
+  record.write_text('{"ba')
+  assert program.run(ask.main, [flag, 'Where?']) == 2
+  assert capsys.readouterr().err == (
+    f'error: {record} is damaged; remove it to find the base by its data\n'
+  )

@@ -32,9 +32,9 @@ def experiment(tmp_path_factory, quick_compilation):
 
 
 @pytest.fixture(scope='module')
-def base(experiment):
+def base(experiment, tmp_path_factory):
   with steps.optax_promotion():
-    return saved_run.load_base(experiment)
+    return saved_run.load_base(experiment, tmp_path_factory.mktemp('none'))
 
 
 def with_method(experiment, **settings):

@@ -86,7 +86,8 @@ def learn(workdir: pathlib.Path, config):
   """
   experiment = config_lib.from_config_dict(config)
   workdir_lib.prepare(workdir, experiment)
-  base = saved_run.load_base(experiment)
+  base = saved_run.load_base(experiment, workdir)
+  saved_run.record_base(workdir, base)
   state = states.first_state(experiment, base)
   student = finetune.make_learner(experiment, base)
   saves = states.checkpoints_of(experiment, base, state, workdir)
