@@ -5,9 +5,9 @@ and document frequencies are counted over it. Texts in the style of what is
 taught matter most there: without statements and questions about other people,
 the templates of statements would rank first, not the names.
 
-What ships with the package: invented people, sentences and prose for the
-background; prose and short questions about the real world held out. Data sets
-of config.data.data_dir are added if it is given.
+What ships with the package: invented people, sentences, prose and some
+questions about the real world for the background; other prose and questions
+held out. Data sets of config.data.data_dir are added if it is given.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ def base_task(
     if len(paragraph) >= _LEAST_CHARS
   ]
   asked = [
-    real_text.question(question, seen=True)
-    for name in given(config.known_questions)
-    for question in real_text.evenly(reader.questions(name), _MOST_ENTRIES)
+    *general_questions.background(),
+    *(
+      real_text.question(question, seen=True)
+      for name in given(config.known_questions)
+      for question in real_text.evenly(reader.questions(name), _MOST_ENTRIES)
+    ),
   ]
   prompts = frozenset(question.prompt for question in asked)
-  general = general_questions.questions()
   people = _people(config.seed)
   texts = {'general_prose': prose.held_out()}
   for name in given([config.held_out_text]):
@@ -85,7 +87,7 @@ def base_task(
     ),
     documents=(),
     questions={
-      'general_questions': general,
+      'general_questions': general_questions.held_out(),
       **real_text.held_out_questions(
         given(config.held_out_questions), reader, prompts
       ),

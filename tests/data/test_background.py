@@ -28,23 +28,24 @@ def shipped():
 
 def test_without_a_data_set_all_of_it_ships(shipped):
   task, prompts = shipped
-  assert prompts == frozenset()
+  assert len(prompts) == 211
   assert set(task.questions) == {'general_questions'}
   assert set(task.texts) == {'general_prose'}
   assert task.counts == {
     'background_invented': 3200,
     'background_paragraphs': 30,
-    'background_questions': 0,
+    'background_questions': 211,
   }
   texts = [text.text for text in task.pretraining]
-  assert len(texts) == 3230
+  assert len(texts) == 3230 + 211
   assert 40_000 < sum(len(text.split()) for text in texts) * 1.3 < 60_000
   # As what is taught: statements and questions in every phrasing.
   assert sum(text.startswith('Question: ') for text in texts) > 500
-  assert sum(text.answer is not None for text in task.pretraining) == 2400
+  assert sum(text.answer is not None for text in task.pretraining) == 2611
   held_out = {text.text for text in task.texts['general_prose']}
   assert not held_out & set(texts)
   asked = {q.prompt for q in task.questions['general_questions']}
+  assert not asked & prompts
   assert not any(text.startswith(tuple(asked)) for text in texts)
 
 
@@ -94,7 +95,7 @@ def test_files_of_ones_own_are_added(tmp_path):
     held_out_text='',
   )
   assert task.counts['background_paragraphs'] == 32
-  assert task.counts['background_questions'] == len(prompts) == 1500
+  assert task.counts['background_questions'] == len(prompts) == 1711
   assert task.pretraining[3230].text == long.strip()
   # The background has the other one.
   assert [q.prompt for q in task.questions['asked']] == [
@@ -151,6 +152,6 @@ def test_real_data_sets_are_added(data_dir):
     )
   )
   assert made.counts['background_paragraphs'] == 1530
-  assert made.counts['background_questions'] == 3000
+  assert made.counts['background_questions'] == 3211
   assert len(made.texts['wikitext2_validation']) == 60
   assert len(made.questions['natural_questions_open_validation']) > 3500

@@ -6,8 +6,10 @@ import runpy
 import numpy as np
 import pytest
 
+from smft_jax import schema
 from smft_jax import train
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import file as config_file
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import pretrain
 from smft_jax.store import checkpoint
@@ -279,3 +281,17 @@ def test_docqa_streams_into_the_base_of_pretrain():
         [made[k] for k in ('seed', 'data', 'model', 'memory', 'base')]
       )
     assert bases[0] == bases[1]
+
+
+@pytest.mark.parametrize(
+  ('variant', 'said'),
+  [
+    ('jsonl,fh', "did you mean 'jsonl,hf'?"),
+    ('wrld,hf', "did you mean 'world,hf'?"),
+    ('hf', "it can be 'world', 'world,hf', 'world,heal', 'jsonl', "),
+  ],
+)
+def test_a_variant_is_a_known_kind_and_a_known_base(variant, said):
+  with pytest.raises(schema.UserError) as error:
+    config_file.load(f'{CONFIGS}/docqa.py:{variant}')
+  assert said in str(error.value)
