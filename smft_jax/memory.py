@@ -8,15 +8,16 @@ dimension (Memory+ of "Memory Layers at Scale", arXiv:2412.09764):
   y = sum_{h, j} softmax_j(score[h, j]) * V[slot[h, j]]
   out = W2 (y * silu(W1 x))
 
+A memory that `retrofit.fit_memory` adds has no gate: out = y, or 0 for a token
+whose reads do not reach a quorum (`smft_jax.quorum`).
+
 Shapes: D model dim, N slots, n = sqrt(N) sub-keys per half, V value dim,
 H heads, K key dim, k slots per head, A = H * k accesses per token.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 
 from flax import nnx
 import jax
@@ -27,7 +28,9 @@ from smft_jax import counting
 from smft_jax import lookup
 from smft_jax import overlay as overlay_lib
 from smft_jax import product_keys
-from smft_jax import schema
+from smft_jax import quorum
+from smft_jax.memory_config import MemoryConfig as MemoryConfig
+from smft_jax.memory_config import MemorySizes as MemorySizes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import search as sharded_search
@@ -52,6 +55,17 @@ class AccessCounts(MemoryParam):
   """A count carrier [3, N]: its gradient counts the slots a loss read."""
 
 
+class SlotLessons(nnx.Variable):
+  """int32 [N]: the last lesson that taught each slot, from 1; 0 if none did.
+
+  No parameter: nothing differentiates it. Only with a quorum.
+  """
+
+
+class MemoryInput(nnx.Intermediate):
+  """Sown: what a layer was called with, [..., D]."""
+
+
 class SlotIds(nnx.Intermediate):
   """Sown: the slots a layer read, int32 [..., A]."""
 
@@ -64,105 +78,16 @@ class ReadPerturbation(nnx.Perturbation):
   """A zero added to a layer's read, [..., V], to take the read's gradient."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MemorySizes:
-  """Sizes of a memory, which do not depend on the model around it.
-
-  Attributes:
-    num_slots: N, rows of the value table; a square, n * n.
-    value_dim: V, size of one row; need not equal `model_dim`.
-    num_heads: H, independent searches per token.
-    k: slots each head reads; at most n.
-    key_dim: K, size of one head's query; even, a half per sub-key.
-    qk_norm: Normalise query and key halves, so that growing norms cannot
-      collapse the softmax; keeps small models stable.
-
-  Raises:
-    ValueError: For a `num_slots` that is no square, a `k` above n, an odd
-      `key_dim` or a size below 1.
-  """
-
-  num_slots: int
-  value_dim: int
-  num_heads: int = 4
-  k: int = 32
-  key_dim: int = 64
-  qk_norm: bool = True
-
-  def __post_init__(self) -> None:
-    schema.at_least(
-      1, self, 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
-    )
-    n = math.isqrt(self.num_slots)
-    if n * n != self.num_slots:
-      raise ValueError(
-        f'num_slots must be a square, got {self.num_slots}; the nearest are'
-        f' {n * n} and {(n + 1) ** 2}'
-      )
-    if self.k > n:
-      raise ValueError(
-        f'k must be at most sqrt(num_slots) = {n}, got {self.k}: lower k or'
-        f' raise num_slots to {self.k**2}'
-      )
-    if self.key_dim % 2:
-      raise ValueError(
-        f'key_dim must be even, half for each sub-key, got {self.key_dim};'
-        f' take {self.key_dim + 1}'
-      )
-
-  @property
-  def subkeys_per_half(self) -> int:
-    """n, the sub-keys that each half of a query is scored against."""
-    return math.isqrt(self.num_slots)
-
-  @property
-  def accesses_per_token(self) -> int:
-    """A = H * k."""
-    return self.num_heads * self.k
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryConfig(MemorySizes):
-  """Sizes and options of a memory layer.
-
-  Attributes:
-    model_dim: D, size of the layer's input and output.
-    count_carrier: Whether to hold `access_counts` too. Its gradient tells
-      `optim.sparse_memory_finetuning` what was read, in trainers that pass
-      nothing but gradients to their optimizer.
-    layout: Placement of tables, sub-keys and tokens on a mesh; None without
-      one.
-    dtype: Of parameters and computation. Softmax, norms and sums over slots
-      are always float32.
-
-  Raises:
-    ValueError: As `MemorySizes`, and for sizes that the mesh does not divide.
-
-  Example:
-    >>> config = MemoryConfig(model_dim=8, num_slots=49, value_dim=6, k=3)
-    >>> config.subkeys_per_half, config.accesses_per_token
-    (7, 12)
-  """
-
-  model_dim: int
-  count_carrier: bool = False
-  layout: layout_lib.Layout | None = None
-  dtype: jax.typing.DTypeLike = jnp.float32
-
-  def __post_init__(self) -> None:
-    # By name, so that equal dtypes make equal configs.
-    object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
-    schema.at_least(1, self, 'model_dim')
-    super().__post_init__()
-    if self.layout is not None:
-      self.layout.check(self.num_slots, self.value_dim, self.num_heads)
-
-
 def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:
   """Makes a value table [N, V], normal with standard deviation V ** -0.5."""
   init = nnx.initializers.normal(config.value_dim**-0.5)
   shape = (config.num_slots, config.value_dim)
   return MemoryValue(init(rngs.params(), shape, config.dtype))
+
+
+def make_lessons(config: MemoryConfig) -> SlotLessons:
+  """Makes the lessons [N] of a table that was taught nothing."""
+  return SlotLessons(jnp.zeros((config.num_slots,), jnp.int32))
 
 
 def _unit(x: jax.Array, eps: float = 1e-6) -> jax.Array:
@@ -225,14 +150,17 @@ class ProductKeyMemory(nnx.Module):
     subkeys = jax.random.uniform(rngs.params(), shape, dtype, -bound, bound)
     self.subkeys = MemorySubkeys(subkeys)
     self.query = normal(model_dim**-0.5, model_dim, heads, config.key_dim)
-    self.gate = normal(value_dim**-0.5, model_dim, value_dim)
-    self.out = normal(model_dim**-0.5, value_dim, model_dim)
+    if config.gated:
+      self.gate = normal(value_dim**-0.5, model_dim, value_dim)
+      self.out = normal(model_dim**-0.5, value_dim, model_dim)
     if config.qk_norm:
       self.query_scale = MemoryParam(jnp.ones((heads, 2, half), dtype))
     if output_gate:
       self.output_gate = MemoryParam(jnp.zeros((model_dim,), dtype))
     if own_values:
       self.values = make_values(config, rngs)
+      if config.quorum:
+        self.lessons = make_lessons(config)
     if config.count_carrier:
       self.access_counts = AccessCounts(counting.make_carrier(config.num_slots))
 
@@ -273,6 +201,7 @@ class ProductKeyMemory(nnx.Module):
     x: jax.Array,
     values: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
+    lessons: jax.Array | None = None,
   ) -> jax.Array:
     """Reads the memory.
 
@@ -280,6 +209,7 @@ class ProductKeyMemory(nnx.Module):
       x: [..., D], the normalized input of the block.
       values: [N, V], the shared pool; only for a layer without its own table.
       overlay: Rows to read in place of the table's, for x of [B, ..., D].
+      lessons: int32 [N], those of the shared pool; only with a quorum.
 
     Returns:
       [..., D] of x's dtype.
@@ -309,11 +239,20 @@ class ProductKeyMemory(nnx.Module):
       read = counting.count_carrier(self.access_counts[...], slot_ids, read)
     # Outside nnx.capture, sow and perturb would change the module.
     if hasattr(self, '__captures__'):
+      self.sow(MemoryInput, 'input', x)
       self.sow(SlotIds, 'slot_ids', slot_ids)
       self.sow(SlotWeights, 'slot_weights', weights)
       read = self.perturb('read', read, ReadPerturbation)
-    gate = jax.nn.silu(x @ self.gate[...])
-    y = (read * gate) @ self.out[...]
+    if self.config.quorum:
+      if lessons is None:
+        lessons = self.lessons[...]
+      taught_by = overlay_lib.read_lessons(lessons, overlay, slot_ids)
+      share = quorum.largest_share(taught_by, weights)
+      is_met = share >= self.config.quorum * self.config.num_heads
+      read = jnp.where(is_met[..., None], read, 0)
+    y = read
+    if self.config.gated:
+      y = (read * jax.nn.silu(x @ self.gate[...])) @ self.out[...]
     if hasattr(self, 'output_gate'):
       y *= self.output_gate[...].reshape(*(1,) * (y.ndim - 1), -1)
     return y
@@ -331,6 +270,8 @@ def spec_of(variable: nnx.Variable, layout: layout_lib.Layout) -> PartitionSpec:
   """Returns the partition spec of a Variable of a model, or of its moments."""
   if isinstance(variable, MemoryValue):
     return layout.values_NxV
+  if isinstance(variable, SlotLessons):
+    return layout.slots_N
   if isinstance(variable, AccessCounts):
     return PartitionSpec(None, *layout.slots_N)
   if isinstance(variable, MemorySubkeys):

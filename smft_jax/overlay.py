@@ -127,6 +127,30 @@ def read_rows(
   return (from_table.astype(wide) + from_rows.astype(wide)).astype(values.dtype)
 
 
+def read_lessons(
+  lessons: jax.Array, overlay: Overlay | None, slot_ids: jax.Array
+) -> jax.Array:
+  """Tells which lesson taught each slot that a token reads.
+
+  Each version of an overlay counts as a lesson of its own.
+
+  Args:
+    lessons: int32 [N], the last lesson that taught each slot of the table, from
+      1; 0 if none did.
+    overlay: As for `read_rows`; None for the table alone.
+    slot_ids: Integers [B, ..., A].
+
+  Returns:
+    int32 [B, ..., A].
+  """
+  taught_by = lessons.at[slot_ids].get(mode='promise_in_bounds')
+  if overlay is None:
+    return taught_by
+  place, found = _find(overlay, slot_ids)
+  is_taught_R = jnp.any(overlay.rows != 0, axis=-1).reshape(-1)
+  return jnp.where(found, jnp.where(is_taught_R[place], _UNUSED, 0), taught_by)
+
+
 def _find(overlay: Overlay, slot_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Looks up each access in the overlay.
 

@@ -198,21 +198,29 @@ def tf_idf(
   return _shares(counts, document_frequency) * idf_N
 
 
-def tf_idf_cubed(
+def tf_idf_squared(
   counts: jax.Array, document_frequency: jax.Array, num_documents: Number
 ) -> jax.Array:
-  r"""Scores slots by :math:`c(i) / \sum_j c(j) \cdot idf(i)^3`.
+  r"""Scores slots by :math:`c(i) / \sum_j c(j) \cdot idf(i)^2`.
 
   Penalizes slots that the background uses more than `tf_idf` does, and so
   keeps more of what the model knew. Not from the paper. Arguments, result and
   errors are those of `tf_idf`.
 
   Example:
-    >>> scores = tf_idf_cubed(
+    >>> scores = tf_idf_squared(
     ...     jnp.array([3.0, 1.0]), jnp.array([3.0, 0.0]), 7)
     >>> [round(x, 3) for x in scores.tolist()]
-    [0.25, 2.248]
+    [0.36, 1.081]
   """
+  idf_N = inverse_document_frequency(document_frequency, num_documents)
+  return _shares(counts, document_frequency) * idf_N**2
+
+
+def tf_idf_cubed(
+  counts: jax.Array, document_frequency: jax.Array, num_documents: Number
+) -> jax.Array:
+  """Like `tf_idf_squared`, with the cube of the idf."""
   idf_N = inverse_document_frequency(document_frequency, num_documents)
   return _shares(counts, document_frequency) * idf_N**3
 
@@ -275,14 +283,19 @@ def kl(
 
 
 RANKINGS: Mapping[str, Ranking] = types.MappingProxyType(
-  {f.__name__: f for f in (tf_idf, tf_idf_cubed, tf, all_accessed, kl)}
+  {
+    f.__name__: f
+    for f in (tf_idf, tf_idf_squared, tf_idf_cubed, tf, all_accessed, kl)
+  }
 )
 """Rankings by name: (counts, document_frequency, num_documents) -> scores."""
 
 WITHOUT_BACKGROUND = frozenset({'tf', 'all_accessed'})
 """Rankings that do not read document frequencies."""
 
-POINTWISE = frozenset({'tf_idf', 'tf_idf_cubed', 'tf', 'all_accessed'})
+POINTWISE = frozenset(
+  {'tf_idf', 'tf_idf_squared', 'tf_idf_cubed', 'tf', 'all_accessed'}
+)
 """Rankings that score a slot by its own count and frequency and the sum of all
 counts: accessed slots score the same with and without the others."""
 

@@ -18,9 +18,10 @@ import smft_jax
 
 LAYERS = (
   ('schema', 'blocks', 'counting', 'flops'),
-  ('product_keys', 'lookup', 'ranking', 'runtime'),
+  ('product_keys', 'lookup', 'ranking', 'quorum', 'key_fitting', 'runtime'),
   ('selection', 'overlay', 'optim', 'store'),
   ('sharded',),
+  ('memory_config',),
   ('memory', 'data'),
   ('models', 'retrofit', 'training'),
   ('methods', 'hf', 'evaluation', 'config'),
@@ -41,7 +42,7 @@ _HEAVY = (
 )
 # Parts by what importing them must not bring along, to the last file of a room.
 _LIGHT = {
-  'blocks product_keys lookup overlay counting ranking selection sharded': (
+  'blocks product_keys lookup overlay counting ranking quorum selection sharded': (
     *_HEAVY,
     'absl',
     'flax',

@@ -37,9 +37,12 @@ class Config(method_lib.MethodConfig):
     name: The method's name.
     update: 'rows' (cost independent of the number of slots) or 'dense' (a
       whole-table gradient, masked last). Both make the same change under SGD.
-    ranking: 'tf_idf' (the paper's), 'tf_idf_cubed', 'tf', 'all_accessed' or
-      'kl' (see `ranking.RANKINGS`), or 'random'.
-    t: Most slots to update per step.
+    ranking: 'tf_idf' (the paper's), 'tf_idf_squared', 'tf_idf_cubed', 'tf',
+      'all_accessed' or 'kl' (see `ranking.RANKINGS`), or 'random'.
+    t: Most slots to update per step, or per document.
+    select: When slots are selected: at every 'step', by its batch (the
+      paper's), or once per 'document', by all of its texts; each document then
+      starts with a new optimizer state. For update 'rows'.
     optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
     learning_rate: Constant rate; the loss is a mean over loss weights.
     replay_fraction: Share of each batch drawn from pretraining text. It adds to
@@ -56,6 +59,7 @@ class Config(method_lib.MethodConfig):
   update: Literal['rows', 'dense'] = 'rows'
   ranking: str = 'tf_idf'
   t: int = 300
+  select: Literal['step', 'document'] = 'step'
   optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
   learning_rate: float = 30.0
   replay_fraction: float = 0.0
@@ -65,6 +69,10 @@ class Config(method_lib.MethodConfig):
     schema.one_of('ranking', self.ranking, known)
     schema.at_least(1, self, 't')
     schema.positive(self, 'learning_rate')
+    if self.select == 'document' and self.update != 'rows':
+      raise schema.UserError(
+        f"select = 'document' needs update = 'rows', not {self.update!r}"
+      )
     method_lib.check_replay_fraction(self.replay_fraction)
 
   @property
@@ -76,7 +84,13 @@ class Config(method_lib.MethodConfig):
 def make(config: Config) -> method_lib.Method:
   """Builds the method."""
   return dataclasses.replace(
-    _method(config.update, config.ranking, config.t, config.optimizer),
+    _method(
+      config.update,
+      config.ranking,
+      config.t,
+      config.optimizer,
+      config.select == 'document',
+    ),
     hyperparameters={'learning_rate': config.learning_rate},
     replay_fraction=config.replay_fraction,
   )
@@ -84,7 +98,7 @@ def make(config: Config) -> method_lib.Method:
 
 @functools.cache
 def _method(
-  update: str, ranking_name: str, t: int, optimizer: str
+  update: str, ranking_name: str, t: int, optimizer: str, per_document: bool
 ) -> method_lib.Method:
   inner = optax.chain(OPTIMIZERS[optimizer](), method_lib.scale_by_given_rate())
   if update == 'dense':
@@ -95,6 +109,7 @@ def _method(
     optimizer=inner,
     update=update,
     top_t=t,
+    per_document=per_document,
     score=functools.partial(_score, ranking_name),
     pointwise=ranking_name in ranking.POINTWISE,
   )

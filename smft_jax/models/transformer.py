@@ -56,7 +56,10 @@ class Block(nnx.Module):
     )
     self.memory = (
       memory_lib.ProductKeyMemory(
-        config.memory, rngs=rngs, own_values=False, output_gate=beside
+        config.memory,
+        rngs=rngs,
+        own_values=False,
+        output_gate=beside and config.memory.gated,
       )
       if config.memory is not None and has_memory
       else None
@@ -67,8 +70,8 @@ class Block(nnx.Module):
   ):
     """Applies the block.
 
-    Args and returns are those of `layers.Attention`, with the value table
-    `pool` [N, V] and the `overlay` of a memory layer.
+    Args and returns are those of `layers.Attention`, with `pool`, the value
+    table [N, V] and its lessons [N], and the `overlay` of a memory layer.
     """
     mixed, present = self.attention(
       self.attention_norm(x), positions, attend, past, start
@@ -78,7 +81,8 @@ class Block(nnx.Module):
     if self.mlp is not None:
       x += self.mlp(normed)
     if self.memory is not None:
-      x += self.memory(normed, pool, overlay)
+      values, lessons = pool
+      x += self.memory(normed, values, overlay, lessons)
     return x, present
 
 
@@ -111,6 +115,8 @@ class Transformer(nnx.Module):
     # would not keep a Variable that is in two places.
     if config.memory is not None:
       self.pool = memory_lib.make_values(config.memory, rngs)
+      if config.memory.quorum:
+        self.lessons = memory_lib.make_lessons(config.memory)
 
   def __call__(
     self,
@@ -240,8 +246,11 @@ class Transformer(nnx.Module):
     memory = self.config.memory
     return None if memory is None else memory.layout
 
-  def _pool(self) -> jax.Array | None:
-    return self.pool[...] if self.config.memory is not None else None
+  def _pool(self) -> tuple[jax.Array | None, jax.Array | None]:
+    """Returns the value table and its lessons; None for what there is not."""
+    found = (getattr(self, name, None) for name in ('pool', 'lessons'))
+    values, lessons = (None if x is None else x[...] for x in found)
+    return values, lessons
 
   def _logits(self, x: jax.Array) -> jax.Array:
     table = self.embedding if self.config.tie_embeddings else self.unembedding

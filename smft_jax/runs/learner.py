@@ -155,6 +155,9 @@ class Learner:
       changed = state.method.begin_document(index, len(self._rows))
       state = dataclasses.replace(state, extras={**state.extras, **changed})
     hidden = self._hidden(state, index)
+    if state.method.per_document and not first:
+      whole = self._document(index)
+      state = step_lib.begin_document(state, whole, hidden, index + 1)
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
       with waiting():
@@ -240,7 +243,9 @@ class Learner:
     """
     rows = self._rows[index]
     filled = np.resize(np.arange(len(rows)), self._most_rows)
-    return batches.pad(rows.take(filled), self._length, self._pad_id)
+    batch = batches.pad(rows.take(filled), self._length, self._pad_id)
+    is_repeat = np.arange(self._most_rows) >= len(rows)
+    return batch._replace(ranked=batch.mask & ~is_repeat[:, None])
 
   def _hidden(
     self, state: state_lib.TrainState, index: int

@@ -70,6 +70,8 @@ class Method:
     update: 'full', 'dense' or 'rows', see `training.step`; or 'none': no steps,
       and questions are asked with the document in the prompt.
     top_t: Slots to update per step, for 'dense' and 'rows'.
+    per_document: Whether 'rows' selects slots once per document, by all of its
+      rows, instead of at every step; see `training.rows`.
     score: (key, counts [N], background) -> scores [N], the ranking of slots.
     pointwise: Whether an accessed slot's score is the same when slots without
       accesses are left out.
@@ -89,6 +91,7 @@ class Method:
   optimizer: optax.GradientTransformation
   update: str = 'full'
   top_t: int = 0
+  per_document: bool = False
   score: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
   pointwise: bool = False
   add_modules: Callable[[nnx.Module, nnx.Rngs], nnx.Module] | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
@@ -18,6 +18,19 @@ from jax.sharding import PartitionSpec
 from smft_jax import memory
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import method as method_lib
+
+
+class DocumentSlots(NamedTuple):
+  """Optimizer state of a method that selects slots once per document.
+
+  Attributes:
+    slots: int32 [t], the slots that the document's steps update; unused places
+      hold N.
+    inner: The optimizer's state for their rows.
+  """
+
+  slots: jax.Array
+  inner: Any
 
 
 @functools.partial(
@@ -95,9 +108,14 @@ def init(
         f'{method.top_t}.'
       )
   trainable = nnx.filter_state(params, method.trainable)
-  opt_state = method.optimizer.init(
-    value_table(params) if method.update == 'rows' else trainable
-  )
+  if method.per_document:
+    values = value_table(params)
+    unused = jnp.full((method.top_t,), values.shape[0], jnp.int32)
+    opt_state: Any = for_document(method, unused, values)
+  else:
+    opt_state = method.optimizer.init(
+      value_table(params) if method.update == 'rows' else trainable
+    )
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     skipped=jnp.zeros((), jnp.int32),
@@ -113,6 +131,21 @@ def init(
     method=method,
   )
   return shard(state, jax.device_put)
+
+
+def for_document(
+  method: method_lib.Method, slots: jax.Array, values: jax.Array
+) -> DocumentSlots:
+  """Returns the optimizer state before the first step on a document.
+
+  Args:
+    method: The method.
+    slots: int32 [t], the selected slots.
+    values: The value table [N, V], or its shape and dtype.
+  """
+  shape = (slots.shape[0], values.shape[1])
+  rows = jnp.zeros(shape, jnp.promote_types(values.dtype, jnp.float32))
+  return DocumentSlots(slots, method.optimizer.init(rows))
 
 
 def layout_of(state: TrainState) -> layout_lib.Layout | None:

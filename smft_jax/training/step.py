@@ -24,12 +24,10 @@ import optax
 
 from smft_jax import lookup
 from smft_jax import memory
-from smft_jax import optim
 from smft_jax import ranking
-from smft_jax import selection
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
-from smft_jax.training import method as method_lib
+from smft_jax.training import rows as rows_lib
 from smft_jax.training import state as state_lib
 
 
@@ -101,6 +99,43 @@ def hidden_below_memory(
     [B, L, D], for `train_step`.
   """
   return nnx.merge(graphdef, params).below_memory(tokens, mask)
+
+
+@functools.partial(jax.jit, donate_argnames='state')
+def begin_document(
+  state: state_lib.TrainState, batch, hidden: jax.Array | None, lesson
+) -> state_lib.TrainState:
+  """Selects the slots that all steps on a document update.
+
+  Args:
+    state: The state, of a method that is `per_document`; donated.
+    batch: All rows of the document, as in `train_step`.
+    hidden: As in `train_step`.
+    lesson: Number of the document, from 1. With a quorum the slots are marked
+      as taught by it.
+
+  Returns:
+    The state, with a new optimizer state.
+  """
+  _, accesses = loss_and_accesses(
+    state.graphdef, state.params, batch, hidden=hidden
+  )
+  slots, _ = rows_lib.select(state, accesses.slot_ids, _ranked(batch))
+  params = state.params
+  marks, rest = nnx.split_state(params, memory.SlotLessons, ...)
+  if marks:
+    marks = jax.tree.map(
+      lambda lessons: lessons.at[slots].set(lesson, mode='drop'), marks
+    )
+    params = nnx.merge_state(rest, marks)
+  state = dataclasses.replace(
+    state,
+    params=params,
+    opt_state=state_lib.for_document(
+      state.method, slots, state_lib.value_table(params)
+    ),
+  )
+  return state_lib.shard(state, jax.lax.with_sharding_constraint)
 
 
 def loss_and_accesses(
@@ -191,51 +226,26 @@ def _rows_update(state: state_lib.TrainState, batch, hidden):
   (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
     zeros
   )
-  values = state_lib.value_table(state.params)
-  layout = state_lib.layout_of(state)
-  score, document_frequency = _ranking(state)
-  slots, num_accessed = _with_layout(
-    layout, selection.select_slots, sharded_ranking.select_slots
-  )(
-    score,
-    jnp.concatenate(accesses.slot_ids, axis=-1),
-    document_frequency,
-    method.top_t,
-    mask=_ranked(batch),
-    pointwise=method.pointwise,
-  )
+  metrics = {'loss': loss}
+  if method.per_document:
+    slots = state.opt_state.slots
+  else:
+    slots, metrics['slots_accessed'] = rows_lib.select(
+      state, accesses.slot_ids, _ranked(batch)
+    )
   layers = zip(
     _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
   )
+  layout = state_lib.layout_of(state)
   row_gradient = _with_layout(
     layout, lookup.row_gradient, sharded_lookup.row_gradient
   )
-  rows = _sum(row_gradient(*layer, slots) for layer in layers)
-  good = _finite((loss, rows))
-  # Slots out of range are dropped, so a skipped step writes no row. Selecting
-  # between two tables would copy the table.
-  slots = jnp.where(good, slots, values.shape[0])
-  update = functools.partial(optim.update_rows, method.optimizer)
-  if layout is None:
-    values, opt_state = update(
-      state.opt_state, values, slots, rows, **state.extras
-    )
-  else:
-    values, opt_state = sharded_lookup.update_rows(
-      layout, update, state.opt_state, values, slots, rows, state.extras
-    )
-  opt_state = jax.tree.map(
-    lambda new, old: jnp.where(good, new, old) if new.ndim == 0 else new,
-    opt_state,
-    state.opt_state,
-  )
+  gradients = _sum(row_gradient(*layer, slots) for layer in layers)
+  good = _finite((loss, gradients))
+  values, opt_state = rows_lib.update(state, slots, gradients, good)
   trainable, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
   params = nnx.merge_state(frozen, jax.tree.map(lambda _: values, trainable))
-  metrics = {
-    'loss': loss,
-    'slots_accessed': num_accessed,
-    'slots_updated': jnp.sum(slots < values.shape[0]),
-  }
+  metrics['slots_updated'] = jnp.sum(good & (slots < values.shape[0]))
   return params, opt_state, good, metrics
 
 
@@ -279,7 +289,7 @@ def _dense_update(state: state_lib.TrainState, batch, hidden):
 
 def _slot_scores(state: state_lib.TrainState, batch, accesses: Accesses):
   """Returns the scores [N] and the number of accessed slots."""
-  score, document_frequency = _ranking(state)
+  score, document_frequency = rows_lib.ranking_of(state)
   slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
   count_accesses = _with_layout(
     state_lib.layout_of(state),
@@ -299,21 +309,6 @@ def _finite(tree: Any) -> jax.Array:
 def _ranked(batch):
   """Returns the tokens whose accesses rank slots, bool [B, L]."""
   return batch.mask if batch.ranked is None else batch.ranked
-
-
-def _ranking(state: state_lib.TrainState):
-  """Returns (counts, document frequency) -> scores, and the frequency."""
-  method, background = state.method, state.background
-  if method.score is None or background is None:
-    raise ValueError(f'method {method.name!r} cannot rank slots.')
-  key = jax.random.fold_in(jax.random.key(0), state.step)
-  rank = functools.partial(method.score, key)
-  documents = background.num_documents
-
-  def score(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
-    return rank(counts, method_lib.Background(document_frequency, documents))
-
-  return score, background.document_frequency
 
 
 def _with_layout(layout, whole, sharded):
