@@ -36,7 +36,7 @@ from smft_jax.data import stream as stream_lib
 from smft_jax.data import task as task_lib
 from smft_jax.data import token_cache
 from smft_jax.data import tokenizers
-from smft_jax.models import transformer
+from smft_jax.models import build
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.runs import model as model_lib
@@ -190,7 +190,7 @@ def cases(
   model = model_lib.config_of(experiment, tokenizer.vocab_size)
 
   def first_state(method: method_lib.Method) -> state_lib.TrainState:
-    graphdef, params = transformer.make(model, experiment.seed)
+    graphdef, params = build.make(model, experiment.seed)
     # Zeros: the cost of ranking does not depend on the counts.
     background = method_lib.Background(
       jnp.zeros(experiment.memory.num_slots), jnp.float32(1)
@@ -212,7 +212,7 @@ def cases(
     method = pretrain.make_method(experiment.base)
     return Case(name, make, lambda: first_state(method))
 
-  graphdef, params = transformer.make(model, experiment.seed)
+  graphdef, params = build.make(model, experiment.seed)
   student = finetune.make_learner(
     experiment,
     base_lib.Base(

@@ -50,9 +50,17 @@ def get_config(variant='world'):
     name='sparse_memory', update='rows', ranking='tf_idf', optimizer='sgd'
   )
   if base == 'hf':
-    config.stream = dict(steps_per_document=24, batch_size=18)
+    config.stream = dict(
+      steps_per_document=24, batch_size=18, context_weight=0.0
+    )
     config.method.update(
-      dict(ranking='tf_idf_cubed', optimizer='adam', t=300, learning_rate=0.3)
+      dict(
+        ranking='tf_idf_squared',
+        optimizer='adam',
+        select='document',
+        t=800,
+        learning_rate=0.4,
+      )
     )
     return config
   if kind == 'world':

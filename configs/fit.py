@@ -66,20 +66,19 @@ def _data(kind):
 
 
 def _base(config):
-  """The memory, and how it gets into the model."""
-  config.model = dict(memory_layers=(8,), memory_placement='beside')
+  """The memory, and the background that it is fitted to."""
+  config.model = dict(memory_placement='beside')
   config.memory = dict(
-    num_slots=256**2, num_heads=4, k=16, key_dim=64, value_dim=128
+    num_slots=512**2,
+    num_heads=4,
+    k=16,
+    key_dim=144,
+    gated=False,
+    quorum=0.2,
   )
   config.base = dict(
+    kind='fitted',
     path=config_dict.placeholder(str, required=True),
-    steps=400,
-    batch_size=8,
-    learning_rate=3e-3,
-    value_learning_rate=1.2e-2,
-    weight_decay=0.1,
-    warmup_steps=50,
     max_length=256,
-    packed=True,
   )
   config.background = dict(document='sequence', num_batches=200, batch_size=16)

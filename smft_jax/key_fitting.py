@@ -167,8 +167,8 @@ def _spherical_k_means(
   norms_T = np.linalg.norm(inputs_TxC, axis=1, keepdims=True)
   units_TxC = (inputs_TxC / np.maximum(norms_T, 1e-9)).astype(np.float32)
   padding = -len(units_TxC) % _BLOCK
-  blocks = np.pad(units_TxC, ((0, padding), (0, 0)))
-  blocks = jnp.asarray(blocks.reshape(-1, _BLOCK, units_TxC.shape[1]))
+  padded = np.pad(units_TxC, ((0, padding), (0, 0)))
+  blocks = jnp.asarray(padded.reshape(-1, _BLOCK, units_TxC.shape[1]))
   centres_nxC = jnp.asarray(units_TxC[first_n])
   return np.asarray(_improve(blocks, centres_nxC, iterations))
 

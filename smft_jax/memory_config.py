@@ -21,7 +21,7 @@ class MemorySizes:
 
   Attributes:
     num_slots: N, rows of the value table; a square, n * n.
-    value_dim: V, size of one row; need not equal `model_dim`.
+    value_dim: V, size of one row; 0 takes the model dim.
     num_heads: H, independent searches per token.
     k: slots each head reads; at most n.
     key_dim: K, size of one head's query; even, a half per sub-key.
@@ -39,7 +39,7 @@ class MemorySizes:
   """
 
   num_slots: int
-  value_dim: int
+  value_dim: int = 0
   num_heads: int = 4
   k: int = 32
   key_dim: int = 64
@@ -48,9 +48,8 @@ class MemorySizes:
   quorum: float = 0.0
 
   def __post_init__(self) -> None:
-    schema.at_least(
-      1, self, 'num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'
-    )
+    schema.at_least(1, self, 'num_slots', 'num_heads', 'k', 'key_dim')
+    schema.at_least(0, self, 'value_dim')
     n = math.isqrt(self.num_slots)
     if n * n != self.num_slots:
       raise ValueError(
@@ -115,6 +114,8 @@ class MemoryConfig(MemorySizes):
     # By name, so that equal dtypes make equal configs.
     object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
     schema.at_least(1, self, 'model_dim')
+    if not self.value_dim:
+      object.__setattr__(self, 'value_dim', self.model_dim)
     super().__post_init__()
     if not self.gated and self.value_dim != self.model_dim:
       raise ValueError(

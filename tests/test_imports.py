@@ -42,7 +42,7 @@ _HEAVY = (
 )
 # Parts by what importing them must not bring along, to the last file of a room.
 _LIGHT = {
-  'blocks product_keys lookup overlay counting ranking quorum selection sharded': (
+  'blocks product_keys lookup overlay counting ranking quorum sharded': (
     *_HEAVY,
     'absl',
     'flax',

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 from ml_collections import config_dict
 import numpy as np
 
+from smft_jax import hf
 from smft_jax import methods
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import packing
@@ -90,9 +92,12 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
   stream = experiment.stream
   longest = experiment.base.max_length
   replays = _replays(experiment)
-  if settings.kind != 'world':
+  if settings.kind != 'world' or experiment.base.path:
     if stream is not None and stream.max_length:
       longest = max(stream.max_length, longest if replays else 0)
+    if experiment.base.path:
+      vocab_size = hf.load_config(experiment.base.path).vocab_size
+      return vocab_size, batches.bucket_length(longest, 4)
     vocab_size = settings.tokenizer_vocab_size
     if settings.tokenizer:
       vocab_size = tokenizers.read(pathlib.Path(settings.tokenizer)).vocab_size
@@ -104,10 +109,24 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
     found += learner.encode_documents(stream, task, tokenizer, longest)
   if stream is None or replays:
     old = encoding.tokenize(task.pretraining, tokenizer, max_length=longest)
-    if stream is None and experiment.base.packed:
+    if stream is None and _trained(experiment).packed:
       old = packing.pack(old, longest, experiment.seed)
     found.append(old)
   return tokenizer.vocab_size, learner.batch_length(found)
+
+
+def _trained(experiment: config_lib.Experiment) -> sections.BaseConfig:
+  """Returns the training of the base.
+
+  Raises:
+    UserError: If it takes none.
+  """
+  if not isinstance(experiment.base, sections.BaseConfig):
+    raise schema.UserError(
+      'config.stream is missing, and a base that is fitted takes no steps:'
+      ' there is nothing to compile'
+    )
+  return experiment.base
 
 
 def state(
@@ -127,7 +146,7 @@ def state(
   """
   config = model_lib.config_of(experiment, vocab_size, devices)
   if experiment.stream is None:
-    method = pretrain.make_method(experiment.base)
+    method = pretrain.make_method(_trained(experiment))
   else:
     assert experiment.method is not None
     method = methods.make(experiment.method)
@@ -172,9 +191,9 @@ def batch(
   Returns:
     As in `step`.
   """
-  settings = experiment.stream or experiment.base
+  settings = experiment.stream or _trained(experiment)
   replays = _replays(experiment)
-  packed = experiment.stream is None and experiment.base.packed
+  packed = experiment.stream is None and _trained(experiment).packed
   shape = settings.batch_size, length
   return batches.Batch(
     tokens=_batch_shape(shape, jnp.int32, layout),

@@ -46,6 +46,11 @@ _DATA_KINDS = {
   'facts': ('smft_jax.data.facts', 'FactsConfig'),
 }
 
+_BASES = {
+  'trained': sections.BaseConfig,
+  'fitted': sections.FittedBaseConfig,
+}
+
 # Settings that do not change what a run computes.
 NOT_COMPARED = (
   'config.base.cache_dir',
@@ -85,6 +90,13 @@ def _choose_model(config: Mapping[str, Any], name: str) -> type:
   return layers.DecoderOptions
 
 
+def _choose_base(config: Mapping[str, Any], name: str) -> type:
+  """Returns the dataclass of one kind of base."""
+  values = config.get('base')
+  kind = isinstance(values, Mapping) and values.get('kind')
+  return _BASES[schema.one_of(f'{name}.kind', kind or 'trained', _BASES)]
+
+
 def _choose_method(config: Mapping[str, Any], name: str) -> type:
   """Returns the Config of one method."""
   values = config.get('method')
@@ -103,7 +115,7 @@ class Experiment:
     data: The texts, questions and documents.
     model: The decoder, and the blocks that have memory.
     memory: The memory layers' value table and search.
-    base: Pretraining or healing of the base model.
+    base: How the base model is made: pretrained, healed or fitted.
     background: The background corpus; None counts none.
     stream: The documents to learn; None only makes and measures the base.
     method: How to finetune on the stream.
@@ -126,7 +138,9 @@ class Experiment:
     metadata={'choose_section': _choose_model}
   )
   memory: memory_lib.MemorySizes
-  base: sections.BaseConfig
+  base: sections.BaseConfig | sections.FittedBaseConfig = dataclasses.field(
+    metadata={'choose_section': _choose_base, 'choose_by': 'kind'}
+  )
   background: sections.BackgroundConfig | None = None
   stream: sections.StreamConfig | None = None
   method: MethodConfig | None = dataclasses.field(
@@ -142,6 +156,10 @@ class Experiment:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
     self._check_sizes()
+    if self.base.kind == 'fitted':
+      self._check_fitted()
+    elif not self.memory.value_dim:
+      raise schema.UserError('config.memory.value_dim is missing')
     if self.mesh is not None:
       self._check_batches(self.mesh.data * self.mesh.fsdp)
     if self.stream is None:
@@ -150,7 +168,7 @@ class Experiment:
       raise schema.UserError(
         'config.method is missing, and config.stream needs it'
       )
-    if not self.model.memory_layers:
+    if not self.has_memory:
       raise schema.UserError(
         'config.model.memory_layers is empty, so the stream has no memory to'
         ' learn into'
@@ -166,6 +184,11 @@ class Experiment:
         'config.method needs document frequencies: give config.background'
         f'{other if self.method.ranks_slots else ""}'
       )
+
+  @property
+  def has_memory(self) -> bool:
+    """Whether the base has memory layers."""
+    return bool(self.model.memory_layers) or self.base.kind == 'fitted'
 
   def _check_sizes(self) -> None:
     """Checks that the tokenizer has one source and the memory is there."""
@@ -183,7 +206,7 @@ class Experiment:
         'config.base.path is missing: the background of config.data is for'
         ' pretrained weights; give a Hugging Face folder or a GGUF file'
       )
-    if self.model.memory_layers:
+    if self.has_memory:
       return
     for name in ('base.path', 'background', 'mesh'):
       section, _, key = name.partition('.')
@@ -193,6 +216,23 @@ class Experiment:
           'config.model.memory_layers is empty, so the model has no memory, and'
           f' config.{name} cannot be used'
         )
+
+  def _check_fitted(self) -> None:
+    """Checks that keys can be fitted to a background."""
+    if self.background is None:
+      raise schema.UserError(
+        'config.background is missing: the memory is fitted to its texts'
+      )
+    if self.memory.gated or not self.memory.qk_norm:
+      raise schema.UserError(
+        'config.memory.gated must be False and qk_norm True for a memory that'
+        ' is fitted'
+      )
+    if self.model.memory_placement != 'beside':
+      raise schema.UserError(
+        "config.model.memory_placement must be 'beside' for a memory that is"
+        f' fitted, not {self.model.memory_placement!r}'
+      )
 
   def _check_batches(self, replicas: int) -> None:
     for name in ('base', 'background', 'stream', 'evaluation'):

@@ -13,6 +13,7 @@ class BaseConfig:
   """How the base model is pretrained, or healed.
 
   Attributes:
+    kind: 'trained', the kind of base.
     path: Hugging Face folder or GGUF file to heal, or '' to pretrain from
       scratch. Weights that are healed get memory layers, and only these train.
     steps: Training steps.
@@ -27,6 +28,7 @@ class BaseConfig:
     cache_dir: Folder of finished bases; '' means ~/.cache/smft_jax.
   """
 
+  kind: Literal['trained'] = 'trained'
   path: str = ''
   steps: int
   batch_size: int
@@ -44,6 +46,44 @@ class BaseConfig:
     schema.at_least(2, self, 'max_length')
     schema.at_least(0, self, 'weight_decay', 'warmup_steps')
     schema.positive(self, 'learning_rate', 'value_learning_rate')
+
+  @property
+  def doing(self) -> str:
+    """What makes the base: 'pretraining' or 'healing'."""
+    return 'healing' if self.path else 'pretraining'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FittedBaseConfig:
+  """A pretrained model with a memory that is fitted, not trained.
+
+  Its keys are fitted to the texts of `config.background`, its values are zero;
+  see `retrofit.fit_memory`. `config.model.memory_layers` defaults to one block
+  at a quarter of the depth, `config.memory.value_dim` to the model's.
+
+  Attributes:
+    kind: 'fitted', the kind of base.
+    path: Hugging Face folder or GGUF file.
+    max_length: Tokens in a row of the background; longer texts are split.
+    cache_dir: Folder of fitted keys; '' means ~/.cache/smft_jax.
+  """
+
+  kind: Literal['fitted'] = 'fitted'
+  path: str
+  max_length: int
+  cache_dir: str = ''
+
+  def __post_init__(self) -> None:
+    schema.at_least(2, self, 'max_length')
+    if not self.path:
+      raise schema.UserError(
+        'path is empty: give a Hugging Face folder or a GGUF file'
+      )
+
+  @property
+  def doing(self) -> str:
+    """What makes the base."""
+    return 'fitting'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,9 @@ class Batch(NamedTuple):
       if it equals `mask`.
     segments: int32 [B, L]; number of a token's text within its row, from 1; 0
       at padding; None if each row holds one text.
+    counted: int32 [P]; places in the flattened tokens that include all whose
+      loss weight is not 0; the rest are 0, the first token, which has none.
+      None counts all.
   """
 
   tokens: np.ndarray
@@ -34,6 +37,26 @@ class Batch(NamedTuple):
   loss_weights: np.ndarray
   ranked: np.ndarray | None = None
   segments: np.ndarray | None = None
+  counted: np.ndarray | None = None
+
+
+def counting(batch: Batch, most: int) -> Batch:
+  """Lists the places of a batch that bear loss, if they are few.
+
+  Args:
+    batch: B rows, all of them made by this process.
+    most: Places in any batch that shares a program with this one.
+
+  Returns:
+    The batch, with `counted` if at most half of its tokens need to be.
+  """
+  size = bucket_length(most, 16)
+  if 2 * size > batch.tokens.size:
+    return batch
+  places = np.flatnonzero(batch.loss_weights)
+  counted = np.zeros(size, np.int32)
+  counted[: len(places)] = places
+  return batch._replace(counted=counted)
 
 
 def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:

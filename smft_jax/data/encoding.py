@@ -49,6 +49,12 @@ class Encoded:
     """Length of the longest row; 0 without rows."""
     return int(self.lengths.max(initial=0))
 
+  @property
+  def counted(self) -> np.ndarray:
+    """int64 [rows], tokens of each row that bear loss."""
+    sums = np.cumsum([0, *(self.loss_weights != 0)])
+    return np.diff(sums[self.starts])
+
   def check_length(self, length: int) -> None:
     """Raises ValueError if a row is longer than `length`."""
     if self.longest > length:

@@ -24,7 +24,9 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from smft_jax import blocks
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
 from smft_jax.data import batches
@@ -37,7 +39,9 @@ from smft_jax.evaluation import scores
 from smft_jax.models import transformer
 from smft_jax.runtime import preemption
 from smft_jax.sharded import layout as layout_lib
-from smft_jax.training import step as step_lib
+
+# Logits computed at once, 256 MB in float32.
+_MOST_LOGITS = 2**26
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -217,14 +221,37 @@ def _decode(graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _nll_sums(graphdef, params, batch):
-  logits = nnx.merge(graphdef, params)(batch.tokens, batch.mask)
-  nll = step_lib.token_nll(logits, batch.tokens)
-  return jnp.sum(nll * batch.loss_weights), jnp.sum(batch.loss_weights)
+  """Returns the weighted sum of negative log-likelihoods, and of weights."""
+  nats = _weighted_nats(nnx.merge(graphdef, params), batch)
+  return jnp.sum(nats), jnp.sum(batch.loss_weights)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _row_nats(graphdef, params, batch):
+  """Returns the weighted sum of each row."""
   model = nnx.merge(graphdef, params)
-  nll = step_lib.token_nll(model(batch.tokens, batch.mask), batch.tokens)
-  sums = jnp.sum(nll * batch.loss_weights, axis=1)
+  sums = jnp.sum(_weighted_nats(model, batch), axis=1)
   return layout_lib.constrain_replicated(memory.layout_of(model), sums)
+
+
+def _weighted_nats(model, batch):
+  """Computes weighted negative log-likelihoods, [B, L], in blocks of tokens.
+
+  All logits of a large vocabulary at once would take gigabytes.
+  """
+  hidden = model.final_hidden(batch.tokens, batch.mask)[:, :-1]
+
+  def block(hidden_PxD, labels_P):
+    return optax.softmax_cross_entropy_with_integer_labels(
+      model.logits(hidden_PxD).astype(jnp.float32), labels_P
+    )
+
+  labels = batch.tokens[:, 1:]
+  size = max(1, _MOST_LOGITS // model.config.vocab_size)
+  if memory.layout_of(model) is not None:
+    nll = block(hidden, labels)  # split over devices already
+  else:
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    nll = blocks.apply(block, size, flat, labels.reshape(-1))
+    nll = nll.reshape(labels.shape)
+  return jnp.pad(nll, ((0, 0), (1, 0))) * batch.loss_weights

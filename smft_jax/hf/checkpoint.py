@@ -211,7 +211,7 @@ def save_model(
   if source is not None:
     settings = _with_source(settings, config, source)
   files: dict[str, dict[str, np.ndarray]] = {hf_tensors.MODEL: {}}
-  params = nnx.state(model, nnx.Param)
+  params = nnx.state(model, nnx.Any(nnx.Param, memory_lib.SlotLessons))
   places = hf_tensors.places(params)
   for path, variable in nnx.to_flat_state(params):
     array, place = layout_lib.to_numpy(variable.get_value()), places[path]

@@ -127,7 +127,7 @@ def place_of(path: Path, shape: tuple[int, ...]) -> Place:
   Raises:
     UserError: If the format has no place for it.
   """
-  if path == ('pool',) or path[2:3] == ('memory',):
+  if path in (('pool',), ('lessons',)) or path[2:3] == ('memory',):
     each: Groups = tuple((axis,) for axis in range(len(shape)))
     name = '.'.join(map(str, path))
     return Place(file=MEMORY, name=name, groups=each, shape=shape)

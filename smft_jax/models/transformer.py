@@ -125,8 +125,9 @@ class Transformer(nnx.Module):
     hidden: jax.Array | None = None,
     segments: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
+    at: jax.Array | None = None,
   ) -> jax.Array:
-    """Computes the logits of every next token.
+    """Computes the logits of every next token, or of some.
 
     Args:
       tokens: int32 [B, L].
@@ -138,14 +139,35 @@ class Transformer(nnx.Module):
         to, 0 at padding. Texts that share a row do not see each other. None if
         every row has one text.
       overlay: Rows that the memory layers read in place of the table's.
+      at: int32 [P], places in the flattened tokens, B * L of them, whose next
+        tokens are wanted. With a large vocabulary the others cost much.
 
     Returns:
-      Logits [B, L, T].
+      Logits [B, L, T], or [P, T].
     """
+    x = self.final_hidden(tokens, mask, hidden, segments, overlay)
+    if at is not None:
+      x = x.reshape(-1, x.shape[-1])[at]
+    return self.logits(x)
+
+  def final_hidden(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array | None = None,
+    hidden: jax.Array | None = None,
+    segments: jax.Array | None = None,
+    overlay: overlay_lib.Overlay | None = None,
+  ) -> jax.Array:
+    """Computes what `logits` projects, [B, L, D]; arguments as for a call."""
     if hidden is None:
       hidden = self.below_memory(tokens, mask, segments)
     above = self.blocks[self._num_below() :]
-    return self._logits(self._run(above, hidden, mask, segments, overlay))
+    return self._run(above, hidden, mask, segments, overlay)
+
+  def logits(self, x: jax.Array) -> jax.Array:
+    """Projects final hidden states, [..., D] -> [..., T]."""
+    table = self.embedding if self.config.tie_embeddings else self.unembedding
+    return jnp.einsum('...d,td->...t', self.final_norm(x), table[...])
 
   def below_memory(
     self,
@@ -231,7 +253,7 @@ class Transformer(nnx.Module):
       keys.append(key)
       values.append(value)
     cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
-    return self._logits(x[:, -1:])[:, 0], cache
+    return self.logits(x[:, -1:])[:, 0], cache
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """[B, L] -> [B, L, D]; gathers a split table first."""
@@ -251,36 +273,6 @@ class Transformer(nnx.Module):
     found = (getattr(self, name, None) for name in ('pool', 'lessons'))
     values, lessons = (None if x is None else x[...] for x in found)
     return values, lessons
-
-  def _logits(self, x: jax.Array) -> jax.Array:
-    table = self.embedding if self.config.tie_embeddings else self.unembedding
-    return jnp.einsum('bld,td->blt', self.final_norm(x), table[...])
-
-
-def make(
-  config: layers.TransformerConfig, seed: int
-) -> tuple[nnx.GraphDef, nnx.State]:
-  """Makes a decoder; on a mesh, each device makes only its own part.
-
-  Args:
-    config: Its sizes, and the mesh.
-    seed: Seed of the parameters.
-
-  Returns:
-    The model and its Variables.
-  """
-
-  def build():
-    return nnx.split(Transformer(config, rngs=nnx.Rngs(seed)))
-
-  layout = config.memory.layout if config.memory is not None else None
-  if layout is None:
-    return build()
-  graphdef, shapes = nnx.split(
-    nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(seed)))
-  )
-  places = memory_lib.shardings_of(shapes, layout)
-  return graphdef, jax.jit(lambda: build()[1], out_shardings=places)()
 
 
 def greedy_decode(

@@ -9,12 +9,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
-from smft_jax import schema
 from smft_jax.config import sections
 from smft_jax.data import stream as stream_lib
-from smft_jax.data import task as task_lib
-from smft_jax.data import token_cache
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import corpus as corpus_lib
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.runtime import progress
@@ -62,34 +60,16 @@ def find_or_count(
   )
   if start == settings.num_batches:
     return background_lib.load(path, provenance)
-  # Not pretraining's own batches: its corpus, in another order.
-  corpus = stream_lib.Batches(
-    rows=token_cache.tokenized(
-      base.folder,
-      corpus_texts(settings.corpus, base.task),
-      base.tokenizer,
-      max_length,
-    ),
-    batch_size=settings.batch_size,
-    seed=seed + 1,
-    pad_id=base.tokenizer.pad_id,
+  corpus = corpus_lib.batches(
+    settings,
+    base.folder,
+    base.task,
+    base.tokenizer,
+    max_length=max_length,
+    seed=seed,
     layout=base.layout,
   )
   return _count(settings, base, corpus, path, provenance, start)
-
-
-def corpus_texts(name: str, task: task_lib.Task) -> tuple[task_lib.Text, ...]:
-  """Returns the texts of `config.background.corpus`.
-
-  Raises:
-    UserError: If there is no such corpus.
-  """
-  corpora = {
-    'pretraining': task.pretraining,
-    'stream': tuple(t for d in task.documents for t in d.augmentations),
-    **task.texts,
-  }
-  return corpora[schema.one_of('config.background.corpus', name, corpora)]
 
 
 def _count(
@@ -156,7 +136,7 @@ def _corpus_key(name: str, base: base_lib.Base) -> str:
   """Returns a corpus's name, with a hash unless the base fixes its texts."""
   if name == 'pretraining':
     return name
-  texts = corpus_texts(name, base.task)
+  texts = corpus_lib.texts(name, base.task)
   digest = hashlib.sha256('\0'.join(t.text for t in texts).encode())
   return f'{name} {digest.hexdigest()[:16]}'
 

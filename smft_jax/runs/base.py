@@ -36,8 +36,10 @@ from smft_jax.data import task as task_lib
 from smft_jax.data import token_cache
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
+from smft_jax.models import build
 from smft_jax.models import layers
-from smft_jax.models import transformer
+from smft_jax.runs import corpus
+from smft_jax.runs import fit
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.runs import sets
@@ -100,7 +102,7 @@ def find_or_make(
   Raises:
     ValueError: If the data or the cached base cannot be used.
   """
-  settings, folder = experiment.base, _folder(experiment, task)
+  folder = _folder(experiment, task)
   processes.on_main('the tokenizer', _write_tokenizer, experiment, task, folder)
   tokenizer = _read_tokenizer(folder)
   sets.check(experiment, task, tokenizer)
@@ -108,28 +110,15 @@ def find_or_make(
   if found is not None:
     return found
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
-  graphdef, params = transformer.make(config, experiment.seed)
+  graphdef, like = build.shapes(config)
   owner = {'config': _base_config(experiment)}
-  if settings.path:
-    params = hf.load_params(settings.path, params)
-  doing = 'healing' if settings.path else 'pretraining'
-  logging.info('base not found, %s it into %s', doing, folder)
-  params = pretrain.train(
-    settings,
-    nnx.merge(graphdef, params),
-    token_cache.tokenized(
-      folder, task.pretraining, tokenizer, settings.max_length
-    ),
-    writer,
-    pad_id=tokenizer.pad_id,
-    seed=experiment.seed,
-    max_skipped=experiment.max_skipped,
-    folder=folder / 'pretraining',
-    owner=owner,
-  )
-  checkpoint.save(folder / 'params', settings.steps, params, owner=owner)
-  if processes.is_main():
-    shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+  logging.info('base not found, %s it into %s', experiment.base.doing, folder)
+  if experiment.base.kind == 'fitted':
+    params = fit.fit(experiment, folder, task, tokenizer, graphdef, like, owner)
+  else:
+    params = _train(
+      experiment, folder, task, tokenizer, graphdef, like, owner, writer
+    )
   return _base(folder, lambda: task, tokenizer, graphdef, params)
 
 
@@ -151,18 +140,22 @@ def find(
   Raises:
     ValueError: If the base there is damaged, or of another config.
   """
-  params = folder / 'params'
-  if not processes.on_main('the base', params.is_dir):
+  stored = folder / 'params'
+  if not processes.on_main('the base', stored.is_dir):
     return None
   tokenizer = _read_tokenizer(folder)
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
-  graphdef, fresh = transformer.make(config, experiment.seed)
+  graphdef, like = build.shapes(config)
   owner = {'config': _base_config(experiment)}
-  found = checkpoint.restore_newest(params, fresh, owner)
-  if found is None:
+  if experiment.base.kind == 'fitted':
+    params = fit.restore(stored, experiment.base.path, like, owner)
+  else:
+    found = checkpoint.restore_newest(stored, like, owner)
+    params = None if found is None else found[1]
+  if params is None:
     return None
   logging.info('base found in %s', folder)
-  return _base(folder, read_task, tokenizer, graphdef, found[1])
+  return _base(folder, read_task, tokenizer, graphdef, params)
 
 
 def _base(folder, read_task, tokenizer, graphdef, params) -> Base:
@@ -175,6 +168,36 @@ def _base(folder, read_task, tokenizer, graphdef, params) -> Base:
     fingerprint=checksum.fingerprint(params),
     layout=memory.layout_of(nnx.merge(graphdef, params)),
   )
+
+
+def _train(
+  experiment, folder, task, tokenizer, graphdef, like, owner, writer
+) -> nnx.State:
+  """Returns the parameters of a base, after pretraining or healing it."""
+  settings, seed = experiment.base, experiment.seed
+  config = nnx.merge(graphdef, like).config
+  if settings.path:
+    params = hf.load_params(settings.path, like)
+    params = build.make_some(config, seed, params, memory.MemoryParam)
+  else:
+    _, params = build.make(config, seed)
+  params = pretrain.train(
+    settings,
+    nnx.merge(graphdef, params),
+    token_cache.tokenized(
+      folder, task.pretraining, tokenizer, settings.max_length
+    ),
+    writer,
+    pad_id=tokenizer.pad_id,
+    seed=seed,
+    max_skipped=experiment.max_skipped,
+    folder=folder / 'pretraining',
+    owner=owner,
+  )
+  checkpoint.save(folder / 'params', settings.steps, params, owner=owner)
+  if processes.is_main():
+    shutil.rmtree(folder / 'pretraining', ignore_errors=True)
+  return params
 
 
 @functools.lru_cache(maxsize=1)
@@ -270,6 +293,10 @@ def _folder(
   digest.update(_tokenizer_key(experiment, task).encode())
   for text in task.pretraining:
     digest.update(f'{text.text}\0{text.answer}\0'.encode())
+  background = experiment.background
+  if experiment.base.kind == 'fitted' and background is not None:
+    for text in corpus.texts(background.corpus, task):
+      digest.update(f'{text.text}\0'.encode())
   kind = 'world' if experiment.data.kind == 'world' else 'text'
   return cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
 
@@ -278,6 +305,8 @@ def _base_config(experiment: config_lib.Experiment) -> dict[str, Any]:
   """Returns the part of a config that a base depends on."""
   config = config_lib.to_dict(experiment)
   parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
+  if experiment.base.kind == 'fitted':
+    parts['background'] = config['background']
   for name in ('cache_dir', 'path'):  # weights count by their content
     parts['base'].pop(name)
   return parts

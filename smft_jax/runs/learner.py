@@ -118,6 +118,14 @@ class Learner:
       every.append(self._pretraining)
     self._length = batch_length(every)
     self._most_rows = max(map(len, self._rows), default=0)
+    # Tokens with a loss, in the batch that has most.
+    self._most_counted = max(
+      (
+        int(np.sort(r.counted)[-settings.batch_size :].sum())
+        for r in self._rows
+      ),
+      default=0,
+    )
     self._reuses_hidden = (
       method.trainable is memory.MemoryValue
       and not self._num_replayed
@@ -216,6 +224,8 @@ class Learner:
     tokens = int(np.sum(rows.lengths[chosen]))
     part = rows.take(chosen[local[local < num_own]])
     batch = batches.pad(part, self._length, self._pad_id)
+    if not self._num_replayed and self._layout is None:
+      batch = batches.counting(batch, self._most_counted)
     if self._num_replayed:
       replayed = batches.row_indices(
         len(self._pretraining),

@@ -16,8 +16,8 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
 from smft_jax.data import task as task_lib
+from smft_jax.models import build
 from smft_jax.models import layers
-from smft_jax.models import transformer
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 
@@ -58,7 +58,10 @@ def config_of(
     settings = vars(hf.load_config(experiment.base.path)) | settings
   else:
     settings['vocab_size'] = vocab_size
-  if model.memory_layers:
+  if not model.memory_layers and experiment.has_memory:
+    # Reading at a quarter of the depth generalises best to other phrasings.
+    settings['memory_layers'] = (settings['num_layers'] // 4,)
+  if experiment.has_memory:
     settings['memory'] = memory.MemoryConfig(
       model_dim=settings['model_dim'],
       dtype=model.dtype,
@@ -108,7 +111,7 @@ def before_healing(
     The model and its Variables, on the mesh of `config`.
   """
   config = dataclasses.replace(config, memory_placement='beside')
-  graphdef, fresh = transformer.make(config, seed)
+  graphdef, fresh = build.make(config, seed)
   return graphdef, hf.load_params(path, fresh)
 
 

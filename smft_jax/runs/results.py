@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import measurements
@@ -106,17 +107,18 @@ def of_base(
     sets: What was measured.
     measured: Measurements of the base.
   """
-  path = experiment.base.path
+  settings = experiment.base
   results = {
-    'method': 'healing' if path else None,
+    'method': 'healing' if settings.doing == 'healing' else None,
     'seed': experiment.seed,
-    'steps': experiment.base.steps if path else 0,
+    'steps': 0,
     'state_hash': base.fingerprint,
     'counts': base.task.counts,
   }
-  if path:
+  if isinstance(settings, sections.BaseConfig) and settings.path:
+    results['steps'] = settings.steps
     graphdef, params = model_lib.before_healing(
-      path, base.config, experiment.seed
+      settings.path, base.config, experiment.seed
     )
     before = sets.with_model(graphdef).measure(params)
     return {

@@ -33,8 +33,8 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.data import task as task_lib
-from smft_jax.runs import background_cache
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import corpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
       if key not in tasks:
         tasks[key] = base_lib.make_task(experiment)
       if experiment.background is not None:
-        background_cache.corpus_texts(experiment.background.corpus, tasks[key])
+        corpus.texts(experiment.background.corpus, tasks[key])
     except schema.UserError as error:
       raise schema.UserError(f'point {point.name!r}: {error}') from error
   return tasks

@@ -54,7 +54,7 @@ def train_step(
     batch: tokens int32 [B, L]; mask bool [B, L], False at padding; loss_weights
       float32 [B, L]; ranked, bool [B, L] or None, tokens whose accesses rank
       slots (None: all); segments, int32 [B, L] or None, numbers of the texts
-      that share a row.
+      that share a row; counted, int32 [P] or None, as in `batches.Batch`.
     hidden: [B, L, D] from `hidden_below_memory`, to save computing it again;
       only for methods that train nothing but values.
 
@@ -166,11 +166,21 @@ def loss_and_accesses(
   )
   # Passed only if given, so that models without these arguments can train.
   given = {'hidden': hidden, 'segments': batch.segments}
+  counted = batch.counted
+  if counted is not None:
+    given['at'] = jnp.maximum(counted - 1, 0)
   more = {name: array for name, array in given.items() if array is not None}
   logits, slot_ids, weights = forward(batch.tokens, batch.mask, **more)
-  nll = token_nll(logits, batch.tokens)
-  total = jnp.sum(batch.loss_weights)
-  loss = jnp.sum(nll * batch.loss_weights) / jnp.maximum(total, 1e-6)
+  loss_weights = batch.loss_weights
+  if counted is None:
+    nll = token_nll(logits, batch.tokens)
+  else:
+    nll = optax.softmax_cross_entropy_with_integer_labels(
+      logits.astype(jnp.float32), batch.tokens.reshape(-1)[counted]
+    )
+    loss_weights = loss_weights.reshape(-1)[counted]
+  total = jnp.sum(loss_weights)
+  loss = jnp.sum(nll * loss_weights) / jnp.maximum(total, 1e-6)
   return loss, Accesses(_leaves(slot_ids), _leaves(weights))
 
 

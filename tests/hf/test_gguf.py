@@ -14,6 +14,7 @@ import safetensors.numpy
 from smft_jax import hf
 from smft_jax import memory
 from smft_jax.hf import tensors as hf_tensors
+from smft_jax.models import build
 from smft_jax.models import rotary
 from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
@@ -110,7 +111,7 @@ def test_a_memory_takes_the_place_of_an_ffn(quantised):
   config = dataclasses.replace(
     hf.load_config(file), memory=sizes, memory_layers=(1,)
   )
-  _, fresh = transformer.make(config, 0)
+  _, fresh = build.make(config, 0)
   found = dict(nnx.to_flat_state(hf.load_params(file, fresh)))
   plain = dict(nnx.to_flat_state(nnx.state(hf.load_model(file))))
   new = {path for path in found if path not in plain}

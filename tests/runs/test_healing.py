@@ -12,8 +12,8 @@ from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
+from smft_jax.models import build
 from smft_jax.models import layers
-from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
@@ -81,7 +81,7 @@ def experiment_of(folder, *more):
 def healed(root):
   """The cached parameters, and the model they belong to."""
   config = model_lib.config_of(experiment_of(root), vocab_size=0)
-  graphdef, params = transformer.make(config, 3)
+  graphdef, params = build.make(config, 3)
   [folder] = root.glob('cache/base-world-*/params')
   return graphdef, checkpoint.restore_newest(folder, params)[1], config
 

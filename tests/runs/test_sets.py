@@ -156,7 +156,7 @@ def test_a_run_is_refused_before_its_model_is_made(
   def make(*_):
     raise AssertionError('a model was made')
 
-  monkeypatch.setattr('smft_jax.models.transformer.make', make)
+  monkeypatch.setattr('smft_jax.models.build.shapes', make)
   assert train_runs.run(tmp_path, 'run', *flags) == 2
   assert message in capsys.readouterr().err.splitlines()[-1]
 
