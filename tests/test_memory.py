@@ -162,7 +162,9 @@ def test_initial_scales():
     ({'num_slots': 48}, r'num_slots .* 48; the nearest are 36 and 49'),
     ({'k': 8}, r'k must be at most .* 7, got 8: .* num_slots to 64'),
     ({'key_dim': 7}, r'key_dim must be even, .* 7; take 8'),
-    ({'value_dim': 0}, r'value_dim must be at least 1, not 0'),
+    ({'value_dim': -1}, r'value_dim must be at least 0, not -1'),
+    ({'quorum': 1.0}, r'quorum must be at least 0 and below 1, got 1.0'),
+    ({'gated': False}, r'value_dim must be \d+ like model_dim, got'),
     ({'num_slots': -4}, r'num_slots must be at least 1, not -4'),
   ],
 )

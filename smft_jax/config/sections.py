@@ -158,8 +158,8 @@ class EvaluationConfig:
       'few_shot' puts solved questions before them, 'chat' takes the chat
       template of the base's tokenizer.
     shots: Solved questions of a 'few_shot' prompt: the first ones of the
-      question's own set if it is held out, else of other held-out sets. None
-      asks for the same fact.
+      question's own set. None asks for the same fact. Questions on the
+      documents get none.
     metric: Headline metric of question sets.
     text_metric: Headline metric of text sets.
   """

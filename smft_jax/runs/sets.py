@@ -69,14 +69,17 @@ def draw(
   take = functools.partial(_take, size=settings.max_entries, seed=seed)
   targets = {name: [*take(pairs)] for name, pairs in targets.items() if pairs}
   questions = {name: tuple(take(qs)) for name, qs in task.questions.items()}
-  questions |= {name: tuple(q for q, _ in p) for name, p in targets.items()}
   texts = {name: tuple(take(entries)) for name, entries in task.texts.items()}
   if documents and 'target' not in targets:
     texts['target'] = tuple(take([t for d in documents for t in d.texts]))
   return Sets(
     questions={
-      name: prompted(entries, task, settings, name)
-      for name, entries in questions.items()
+      **{
+        name: prompted(entries, task, settings, name)
+        for name, entries in questions.items()
+      },
+      # Asked as the documents word them; only what is held out gets examples.
+      **{name: tuple(q for q, _ in pairs) for name, pairs in targets.items()},
     },
     texts=texts,
     choices={name: tuple(take(cs)) for name, cs in task.choices.items()},

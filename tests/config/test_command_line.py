@@ -137,7 +137,7 @@ def test_flags_of_a_program():
     (['hello'], ["'hello' is no flag"]),
     (['--confg=configs/docqa.py'], ['did you mean --config?']),
     (['--wrkdir=x'], ['did you mean --workdir?']),
-    (['--learning_rate=3'], ['did you mean --config.base.learning_rate?']),
+    (['--learning_rate=3'], ['did you mean --config.method.learning_rate?']),
     (['--method.t=3'], ['did you mean --config.method.t?']),
     (['--config.metod.t=3'], ['did you mean config.method.t?']),
     (['--config.method.tt=3'], ['did you mean config.method.t?']),
