@@ -157,7 +157,7 @@ def before_and_after(
   if experiment.stream is not None:
     state = states.last_state(experiment, base, workdir)
     differing = checksum.differing_rows(
-      state_lib.value_table(base.params), state_lib.value_table(state.params)
+      *(state_lib.value_table(p) for p in (base.params, state.params))
     )
     changed = np.flatnonzero(np.asarray(differing))
     models.append(model(str(workdir), changed, state.graphdef, state.params))

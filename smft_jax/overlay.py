@@ -29,23 +29,27 @@ class Overlay(NamedTuple):
   Attributes:
     slots: int32 [G, M], the slots with other rows in each version, ascending.
     rows: [G, M, V], those rows.
+    lessons: int32 [G, M], the lesson that taught each, as in
+      `memory.SlotLessons`; only a quorum reads them.
     which: int32 [B], the version that each row of a batch reads; -1 for the
       unchanged table.
   """
 
   slots: jax.Array
   rows: jax.Array
+  lessons: jax.Array
   which: jax.Array
 
 
 def make(
-  versions: Sequence[tuple[np.ndarray, np.ndarray]], which: Sequence[int]
+  versions: Sequence[tuple[np.ndarray, ...]], which: Sequence[int]
 ) -> Overlay:
   """Makes an overlay of several versions of a table.
 
   Args:
-    versions: At least one pair (slots, rows): ascending integers [M] and [M,
-      V]. M may differ.
+    versions: At least one pair (slots, rows) or triple (slots, rows, lessons):
+      ascending integers [M], [M, V] and integers [M]. M may differ. The rows of
+      a pair count as one lesson.
     which: As in `Overlay`.
 
   Raises:
@@ -64,16 +68,20 @@ def make(
         f'which holds {version}, but there are {len(versions)} versions: use -1'
         f' (the unchanged table) to {len(versions) - 1}'
       )
-  num_rows = max(1, *(len(slots) for slots, _ in versions))
+  num_rows = max(1, *(len(version[0]) for version in versions))
   slots_GxM = np.full((len(versions), num_rows), _UNUSED, np.int32)
   first = versions[0][1]
   rows_GxMxV = np.zeros((len(versions), num_rows, first.shape[1]), first.dtype)
-  for version, (slots, rows) in enumerate(versions):
+  lessons_GxM = np.ones(slots_GxM.shape, np.int32)
+  for version, (slots, rows, *lessons) in enumerate(versions):
     slots_GxM[version, : len(slots)] = slots
     rows_GxMxV[version, : len(slots)] = rows
+    if lessons:
+      lessons_GxM[version, : len(slots)] = lessons[0]
   return Overlay(
     jnp.asarray(slots_GxM),
     jnp.asarray(rows_GxMxV),
+    jnp.asarray(lessons_GxM),
     jnp.asarray(which, jnp.int32),
   )
 
@@ -132,8 +140,6 @@ def read_lessons(
 ) -> jax.Array:
   """Tells which lesson taught each slot that a token reads.
 
-  Each version of an overlay counts as a lesson of its own.
-
   Args:
     lessons: int32 [N], the last lesson that taught each slot of the table, from
       1; 0 if none did.
@@ -147,8 +153,7 @@ def read_lessons(
   if overlay is None:
     return taught_by
   place, found = _find(overlay, slot_ids)
-  is_taught_R = jnp.any(overlay.rows != 0, axis=-1).reshape(-1)
-  return jnp.where(found, jnp.where(is_taught_R[place], _UNUSED, 0), taught_by)
+  return jnp.where(found, overlay.lessons.reshape(-1)[place], taught_by)
 
 
 def _find(overlay: Overlay, slot_ids: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -60,7 +60,8 @@ def analyse(
     The content of analysis.json, and the facts that were analysed.
   """
   changed = lesson_lib.difference(
-    state_lib.value_table(base.params), state_lib.value_table(last.params)
+    *(state_lib.value_table(p) for p in (base.params, last.params)),
+    *(state_lib.slot_lessons(p) for p in (base.params, last.params)),
   )
   chosen, score_sample = held_facts.chosen_slots(experiment, base, first)
   lessons = [slots[np.isin(slots, changed.slots)] for slots in chosen]

@@ -66,7 +66,7 @@ def answered(
     versions = [_rows(changed, np.sort(chosen)) for chosen in slots[part]]
     versions += [versions[-1]] * (size - len(versions))
     # One more version, which no question reads, fixes the shape.
-    versions.append((changed.slots[:max_rows], changed.new[:max_rows]))
+    versions.append(_rows(changed, changed.slots[:max_rows]))
     overlay = overlay_lib.make(versions, range(size))
     answers = evaluator.answers(params, questions[part], overlay)
     right += matches(answers, questions[part]).tolist()
@@ -87,4 +87,5 @@ def matches(
 
 
 def _rows(changed: lesson_lib.Lesson, slots: np.ndarray):
-  return slots, changed.new[np.searchsorted(changed.slots, slots)]
+  places = np.searchsorted(changed.slots, slots)
+  return slots, changed.new[places], changed.new_lessons[places]

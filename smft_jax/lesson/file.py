@@ -1,8 +1,8 @@
 """Reads and writes lesson files in the safetensors format.
 
-Tensors: `slots` int32 [M], `old` and `new` [M, V]. Metadata: `format`, `table`,
-`num_slots`, `base`, `runs` (JSON) and `digest`, a SHA-256 of everything else.
-Reading a file never runs code.
+Tensors: `slots`, `old_lessons` and `new_lessons` int32 [M], `old` and `new` [M,
+V]. Metadata: `format`, `table`, `num_slots`, `base`, `runs` (JSON) and
+`digest`, a SHA-256 of everything else. Reading a file never runs code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from smft_jax.store import atomic
 # Raise it when an older program would misread what this one writes.
 FORMAT = '1'
 
-_TENSORS = ('slots', 'old', 'new')
+_TENSORS = ('slots', 'old', 'new', 'old_lessons', 'new_lessons')
 _METADATA = ('format', 'table', 'num_slots', 'base', 'runs', 'digest')
 
 

@@ -61,8 +61,8 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
   }
   table, fingerprint = identify(base.params)
   lesson = lesson_lib.difference(
-    state_lib.value_table(base.params),
-    state_lib.value_table(state.params),
+    *(state_lib.value_table(params) for params in (base.params, state.params)),
+    *(state_lib.slot_lessons(params) for params in (base.params, state.params)),
     table=table,
     base=fingerprint,
     runs=[run],
@@ -72,8 +72,7 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
 
 def identify(params: nnx.State) -> tuple[str, str]:
   """Returns the name of a model's value table and its `lesson.fingerprint`."""
-  values = nnx.filter_state(params, memory.MemoryValue)
-  (table,) = checkpoint.flatten(values)
+  (table,) = checkpoint.flatten(nnx.filter_state(params, memory.MemoryValue))
   return table, lesson_lib.fingerprint(checkpoint.flatten(params), table)
 
 
@@ -127,6 +126,11 @@ def rewrite(
   unfinished = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}')
   try:
     arrays = {**arrays, lesson.table: table}
+    if lesson_lib.LESSONS in arrays:
+      marks = lesson.old_lessons if revert else lesson.new_lessons
+      arrays[lesson_lib.LESSONS] = (
+        arrays[lesson_lib.LESSONS].at[lesson.slots].set(marks)
+      )
     checkpoint.save(unfinished / 'params', step, arrays, owner)
     for file in model.glob('*.json'):  # of the tokenizer
       shutil.copyfile(file, unfinished / file.name)

@@ -25,6 +25,9 @@ from smft_jax import overlay as overlay_lib
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checksum
 
+# Name of `memory.SlotLessons` in a checkpoint.
+LESSONS = 'lessons.value'
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Lesson:
@@ -34,6 +37,9 @@ class Lesson:
     slots: int32 [M], the changed slots, ascending.
     old: [M, V], their rows before, in the table's dtype.
     new: [M, V], their rows after.
+    old_lessons: int32 [M], which document of a run taught each slot before, as
+      in `memory.SlotLessons`; zeros for a memory without a quorum.
+    new_lessons: int32 [M], which one did after.
     num_slots: N of the table.
     table: Name of the table in a checkpoint, such as 'pool.value'.
     base: `fingerprint` of the model it was made from.
@@ -46,6 +52,8 @@ class Lesson:
   slots: np.ndarray
   old: np.ndarray
   new: np.ndarray
+  old_lessons: np.ndarray
+  new_lessons: np.ndarray
   num_slots: int
   table: str = ''
   base: str = ''
@@ -59,6 +67,9 @@ class Lesson:
       raise ValueError(f'old must be [{len(slots)}, V], not {_kind(old)}')
     if _kind(new) != _kind(old):
       raise ValueError(f'new must be {_kind(old)} like old, not {_kind(new)}')
+    for name in ('old_lessons', 'new_lessons'):
+      if _kind(getattr(self, name)) != _kind(slots):
+        raise ValueError(f'{name} must be {_kind(slots)} like slots')
     ends = np.concatenate([[-1], slots, [self.num_slots]])
     if np.any(np.diff(ends) <= 0):
       raise ValueError(
@@ -72,14 +83,22 @@ class Lesson:
 
 
 def fingerprint(arrays: Mapping[str, jax.Array], table: str) -> str:
-  """Hashes a model's parameters except its value table, named `table`."""
-  rest = {name: array for name, array in arrays.items() if name != table}
+  """Hashes a model's parameters except what lessons change.
+
+  Args:
+    arrays: The parameters by name.
+    table: The name of the value table.
+  """
+  changing = {table, LESSONS}
+  rest = {k: array for k, array in arrays.items() if k not in changing}
   return checksum.fingerprint(rest)
 
 
 def difference(
   old_values: jax.Array,
   new_values: jax.Array,
+  old_lessons: jax.Array | None = None,
+  new_lessons: jax.Array | None = None,
   *,
   table: str = '',
   base: str = '',
@@ -90,6 +109,8 @@ def difference(
   Args:
     old_values: [N, V], the table before.
     new_values: [N, V], the table after, of the same dtype.
+    old_lessons: int32 [N], `memory.SlotLessons` before; None without a quorum.
+    new_lessons: int32 [N], those after.
     table: See `Lesson`, like `base` and `runs`.
     base: See `Lesson`.
     runs: See `Lesson`.
@@ -109,11 +130,21 @@ def difference(
       f'the table is {_kind(old_values)} before and {_kind(new_values)} after'
     )
   differing = checksum.differing_rows(old_values, new_values)
+  if old_lessons is not None and new_lessons is not None:
+    differing |= old_lessons != new_lessons
   slots = np.flatnonzero(layout_lib.to_numpy(differing)).astype(np.int32)
+
+  def marks(lessons):
+    if lessons is None:
+      return np.zeros_like(slots)
+    return layout_lib.to_numpy(lessons[slots])
+
   return Lesson(
     slots=slots,
     old=layout_lib.to_numpy(old_values[slots]),
     new=layout_lib.to_numpy(new_values[slots]),
+    old_lessons=marks(old_lessons),
+    new_lessons=marks(new_lessons),
     num_slots=len(old_values),
     table=table,
     base=base,
@@ -228,6 +259,10 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
       f'the lessons were made from different tables: {differing} of the'
       f' {len(shared)} rows that both change were not the same before'
     )
+  # Both number their documents from 1.
+  numbered = np.where(
+    b.new_lessons > 0, b.new_lessons + a.new_lessons.max(initial=0), 0
+  ).astype(np.int32)
   # The changes are added first, so that the order does not matter.
   added = b.change[shared_b] + a.change[shared_a]
   summed = (a.old[shared_a].astype(np.float64) + added).astype(a.old.dtype)
@@ -240,6 +275,10 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
     slots=slots[order],
     old=np.concatenate([a.old, b.old[~shared_b]])[order],
     new=np.concatenate([new, b.new[~shared_b]])[order],
+    old_lessons=np.concatenate([a.old_lessons, b.old_lessons[~shared_b]])[
+      order
+    ],
+    new_lessons=np.concatenate([a.new_lessons, numbered[~shared_b]])[order],
     runs=(*a.runs, *b.runs),
   )
 
@@ -274,7 +313,9 @@ def overlay(
     ...     jnp.ones((2, 1))).tolist()
     [[0.0], [1.5]]
   """
-  return overlay_lib.make([(x.slots, x.new) for x in lessons], which)
+  return overlay_lib.make(
+    [(x.slots, x.new, x.new_lessons) for x in lessons], which
+  )
 
 
 def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:

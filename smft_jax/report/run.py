@@ -73,6 +73,8 @@ def _context(
     'head': ('', *summary.HEAD[1:]),
     'rows': summary.rows(results),
     'memory': summary.memory_health(results),
+    'unchanged': summary.unchanged(results),
+    'answers': _answers(results),
     'retention': _draw(retention_charts(results), 'Retention curve'),
     'pretraining': _draw(pretraining_charts(records), 'Training loss'),
     'command': command,
@@ -82,6 +84,20 @@ def _context(
     'config': flags(config),
     'environment': _facts(results.get('environment') or {}),
   }
+
+
+def _answers(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Held-out questions with the answers before and after."""
+  found = results.get('answers_unchanged') or {}
+  return [
+    (
+      example['question'],
+      example['before'],
+      example['after'],
+      '' if example['before'] == example['after'] else 'changed',
+    )
+    for example in found.get('examples', ())
+  ]
 
 
 def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:

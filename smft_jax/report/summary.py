@@ -58,12 +58,38 @@ def lines(results: Mapping[str, Any]) -> list[str]:
   if not table:
     return ['nothing was measured']
   found = page.columns([HEAD, *table], left=2)
+  kept = unchanged(results)
+  if kept:
+    found.append(
+      'answers unchanged: '
+      + ', '.join(f'{value} {name}' for name, value in kept)
+    )
   memory = memory_health(results)
   if memory:
     found.append(
       'memory: ' + ', '.join(f'{name} {value}' for name, value in memory)
     )
   return found
+
+
+def unchanged(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Name and value of each share of answers that did not change.
+
+  Example:
+    >>> found = {'num': 500, 'share': 0.99, 'right': {'num': 0, 'share': None}}
+    >>> unchanged({'answers_unchanged': found})
+    [('of 500 to held-out questions', '99.0%')]
+  """
+  found = results.get('answers_unchanged') or {}
+  named = (
+    ('to held-out questions', found),
+    ('that were right', found.get('right') or {}),
+  )
+  return [
+    (f'of {one["num"]:,} {name}', f'{one["share"]:.1%}')
+    for name, one in named
+    if one.get('share') is not None
+  ]
 
 
 def memory_health(results: Mapping[str, Any]) -> list[tuple[str, str]]:

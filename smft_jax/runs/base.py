@@ -44,6 +44,7 @@ from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.runs import sets
 from smft_jax.runtime import agreement
+from smft_jax.runtime import compile_cache
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checkpoint
@@ -102,6 +103,7 @@ def find_or_make(
   Raises:
     ValueError: If the data or the cached base cannot be used.
   """
+  compile_cache.use(cache(experiment) / 'compiled')
   folder = _folder(experiment, task)
   processes.on_main('the tokenizer', _write_tokenizer, experiment, task, folder)
   tokenizer = _read_tokenizer(folder)
@@ -114,7 +116,8 @@ def find_or_make(
   owner = {'config': _base_config(experiment)}
   logging.info('base not found, %s it into %s', experiment.base.doing, folder)
   if experiment.base.kind == 'fitted':
-    params = fit.fit(experiment, folder, task, tokenizer, graphdef, like, owner)
+    params = fit.fit(experiment, folder, task, tokenizer, graphdef, like)
+    checkpoint.save(folder / 'params', 0, params, owner=owner)
   else:
     params = _train(
       experiment, folder, task, tokenizer, graphdef, like, owner, writer
@@ -140,6 +143,7 @@ def find(
   Raises:
     ValueError: If the base there is damaged, or of another config.
   """
+  compile_cache.use(cache(experiment) / 'compiled')
   stored = folder / 'params'
   if not processes.on_main('the base', stored.is_dir):
     return None
@@ -147,15 +151,11 @@ def find(
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
   graphdef, like = build.shapes(config)
   owner = {'config': _base_config(experiment)}
-  if experiment.base.kind == 'fitted':
-    params = fit.restore(stored, experiment.base.path, like, owner)
-  else:
-    found = checkpoint.restore_newest(stored, like, owner)
-    params = None if found is None else found[1]
-  if params is None:
+  found = checkpoint.restore_newest(stored, like, owner)
+  if found is None:
     return None
   logging.info('base found in %s', folder)
-  return _base(folder, read_task, tokenizer, graphdef, params)
+  return _base(folder, read_task, tokenizer, graphdef, found[1])
 
 
 def _base(folder, read_task, tokenizer, graphdef, params) -> Base:

@@ -1,12 +1,8 @@
-"""Fits the memory of a pretrained model to the background, once.
-
-The cache keeps the fitted keys; the weights stay in the file that they came
-from, and the values are zero.
-"""
+"""Fits the memory of a pretrained model to the background, once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import pathlib
 from typing import Any
 
@@ -24,25 +20,6 @@ from smft_jax.data import tokenizers
 from smft_jax.runs import corpus as corpus_lib
 from smft_jax.runtime import preemption
 from smft_jax.runtime import progress
-from smft_jax.store import checkpoint
-
-
-def restore(
-  stored: pathlib.Path, path: str, like: nnx.State, owner: Mapping[str, Any]
-) -> nnx.State | None:
-  """Loads weights and their fitted keys.
-
-  Args:
-    stored: The folder of the keys.
-    path: The weights.
-    like: Shapes and shardings of the model's Variables.
-    owner: As in `checkpoint.save`.
-
-  Returns:
-    The model's Variables; None if there are no keys.
-  """
-  found = checkpoint.restore_newest(stored, _keys(like), owner)
-  return None if found is None else nnx.merge_state(_load(path, like), found[1])
 
 
 def fit(
@@ -52,9 +29,8 @@ def fit(
   tokenizer: tokenizers.Tokenizer,
   graphdef: nnx.GraphDef,
   like: nnx.State,
-  owner: Mapping[str, Any],
 ) -> nnx.State:
-  """Loads weights, and fits and stores the keys of their memory.
+  """Loads weights, and fits the keys of their memory.
 
   Args:
     experiment: The run's config, with a fitted base.
@@ -63,7 +39,6 @@ def fit(
     tokenizer: The base's.
     graphdef: The model.
     like: Shapes and shardings of its Variables.
-    owner: As in `checkpoint.save`.
 
   Returns:
     The model's Variables.
@@ -101,17 +76,7 @@ def fit(
     )
   except ValueError as error:
     raise schema.UserError(f'config.background: {error}') from None
-  params = nnx.state(fitted)
-  checkpoint.save(folder / 'params', 0, _keys(params), owner=owner)
-  return params
-
-
-def _keys(params: nnx.State) -> nnx.State:
-  """Returns what is fitted: all parameters of the memory but the values."""
-  _, keys, _ = nnx.split_state(
-    params, memory.MemoryValue, memory.MemoryParam, ...
-  )
-  return keys
+  return nnx.state(fitted)
 
 
 def _load(path: str, like: nnx.State) -> nnx.State:

@@ -14,6 +14,7 @@ Besides the metrics of `evaluate`:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -27,6 +28,9 @@ from smft_jax.evaluation import scores
 from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import sets as sets_lib
+
+# Questions whose answers the report shows.
+_EXAMPLES = 10
 
 _TARGETS = ('target', 'target_unseen_phrasing')
 
@@ -180,6 +184,56 @@ def locality(before: Measured, after: Measured) -> dict[str, float]:
     for name, answers in before.answers.items()
     if not is_target(name)
   }
+
+
+def answers_unchanged(
+  sets: Measurements, before: Measured, after: Measured
+) -> dict[str, Any]:
+  """Compares the answers to all held-out questions, word for word.
+
+  Args:
+    sets: The sets.
+    before: Measurements of the base.
+    after: Measurements after the stream.
+
+  Returns:
+    `num` questions and the `share` of them whose answer did not change;
+    `right`, the same for those that the base had right; `examples`, some
+    questions with both answers.
+  """
+  pairs = [
+    (question, old, new)
+    for name in before.answers
+    if not is_target(name)
+    for question, old, new in zip(
+      sets.questions[name],
+      before.answers[name],
+      after.answers[name],
+      strict=True,
+    )
+  ]
+  right = [p for p in pairs if scores.exact_match(p[1], p[0].answers)]
+  places = np.linspace(0, len(pairs) - 1, _EXAMPLES).astype(int)
+  return {
+    **_unchanged(pairs),
+    'right': _unchanged(right),
+    'examples': [
+      {
+        # Without the solved questions before it.
+        'question': question.prompt.rpartition('\n\n')[2],
+        'before': old,
+        'after': new,
+      }
+      for question, old, new in (pairs[i] for i in sorted({*places}) if pairs)
+    ],
+  }
+
+
+def _unchanged(pairs: Sequence[tuple[Any, str, str]]) -> dict[str, Any]:
+  if not pairs:
+    return {'num': 0, 'share': None}
+  _, old, new = zip(*pairs, strict=True)
+  return {'num': len(pairs), 'share': transfer.locality(old, new)}
 
 
 @functools.lru_cache(maxsize=1)

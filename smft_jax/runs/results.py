@@ -74,6 +74,7 @@ def of_stream(
     'state_hash': checksum.fingerprint(state.params),
     **sets.compare(before.metrics, after.metrics),
     'locality': measurements.locality(before, after),
+    'answers_unchanged': measurements.answers_unchanged(sets, before, after),
     'accuracy_matrix': matrix,
     'transfer': transfer.measures(matrix),
     'lesson': {

@@ -1,7 +1,8 @@
 """Saves and restores the training state of a run.
 
 If only values train, a checkpoint holds just the rows of the table that differ
-from the base, which is in the cache; the checkpoint names that base.
+from the base, and which lesson taught each slot. The base is in the cache; the
+checkpoint names it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from smft_jax.training import state as state_lib
 # What a step changes, besides the parameters.
 _CHANGING = ('opt_state', 'step', 'skipped', 'skipped_in_a_row')
 
-_SLOTS, _ROWS = 'changed_slots', 'changed_rows'
+_SLOTS, _ROWS, _LESSONS = 'changed_slots', 'changed_rows', 'lessons'
 
 
 def save(
@@ -56,6 +57,7 @@ def save(
     tree[_SLOTS], tree[_ROWS] = _changed(
       base_table, state_lib.value_table(state.params), state.step.sharding
     )
+    tree[_LESSONS] = nnx.filter_state(state.params, memory.SlotLessons)
   checkpoint.save(folder, int(state.step), tree, owner, notes)
 
 
@@ -82,6 +84,8 @@ def restore(
   like = {name: getattr(state, name) for name in _CHANGING}
   if base_table is None:
     like['params'] = state.params
+  else:
+    like[_LESSONS] = nnx.filter_state(state.params, memory.SlotLessons)
 
   def expected(stored: Mapping[str, Any]) -> dict[str, Any]:
     shapes: dict[str, Any] = checkpoint.flatten(like)
@@ -104,9 +108,11 @@ def restore(
   changing = jax.tree.unflatten(jax.tree.structure(like), leaves)
   if base_table is not None:
     table = base_table.at[arrays[_SLOTS]].set(arrays[_ROWS])
-    values, frozen = nnx.split_state(state.params, memory.MemoryValue, ...)
+    values, _, frozen = nnx.split_state(
+      state.params, memory.MemoryValue, memory.SlotLessons, ...
+    )
     changing['params'] = nnx.merge_state(
-      frozen, jax.tree.map(lambda _: table, values)
+      frozen, changing.pop(_LESSONS), jax.tree.map(lambda _: table, values)
     )
   return dataclasses.replace(state, **changing), notes
 

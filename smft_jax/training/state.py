@@ -205,3 +205,9 @@ def value_table(params: nnx.State) -> jax.Array:
       f'the model must have one value table, found {len(tables)}.'
     )
   return tables[0]
+
+
+def slot_lessons(params: nnx.State) -> jax.Array | None:
+  """Returns which lesson taught each slot, int32 [N]; None without a quorum."""
+  found = jax.tree.leaves(nnx.filter_state(params, memory.SlotLessons))
+  return found[0] if found else None

@@ -46,7 +46,9 @@ def root(tmp_path_factory, quickly, learned_run):
   assert program.run(lesson_program.main, argv) == 0
   a = lesson_file.read(folder / 'a.safetensors')
   # As if from a run on other documents, which shares some of the slots.
-  rows = {'slots': a.slots[::2], 'old': a.old[::2], 'new': a.new[::2] + 0.5}
+  fields = ('slots', 'old', 'new', 'old_lessons', 'new_lessons')
+  rows = {name: getattr(a, name)[::2] for name in fields}
+  rows['new'] = rows['new'] + 0.5
   lesson_file.write(folder / 'b.safetensors', dataclasses.replace(a, **rows))
   return folder
 

@@ -103,6 +103,21 @@ def test_merge_keeps_single_changes_and_sums_shared_ones(dtype):
   assert same_bits(lesson_lib.revert(applied, merged), old)
 
 
+def test_merged_lessons_keep_their_documents_apart():
+  values, marks = lessons.table(), jnp.zeros(N, jnp.int32)
+
+  def taught(slots, numbers):
+    changed = values.at[jnp.array(slots)].add(1.0)
+    new = marks.at[jnp.array(slots)].set(jnp.array(numbers))
+    return lesson_lib.difference(values, changed, marks, new, base='ab')
+
+  a, b = taught([2, 4, 6], [1, 2, 2]), taught([1, 4], [1, 2])
+  merged = lesson_lib.merge(a, b)
+  assert merged.slots.tolist() == [1, 2, 4, 6]
+  assert merged.new_lessons.tolist() == [3, 1, 2, 2]
+  assert merged.old_lessons.tolist() == [0, 0, 0, 0]
+
+
 def test_lessons_of_different_bases_do_not_merge():
   a, b = lessons.make([1, 4]), lessons.make([4, 7], 2)
   changed = lessons.make([4, 7], 2, values=lessons.table(seed=5))
@@ -126,6 +141,7 @@ def test_lessons_of_different_bases_do_not_merge():
     ('slots', np.array([2, 4], np.int64)),
     ('old', np.zeros((3, V), np.float32)),
     ('new', np.zeros((2, V), np.float16)),
+    ('new_lessons', np.zeros(3, np.int32)),
   ],
 )
 def test_inconsistent_fields_are_refused(field, value):
@@ -172,7 +188,7 @@ def test_an_altered_file_is_refused(change, message, tmp_path):
   lesson_file.write(path, lessons.make([1, 4]))
   with safetensors.safe_open(path, 'np') as file:
     metadata = file.metadata()
-    tensors = {name: file.get_tensor(name) for name in ('slots', 'old', 'new')}
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   change(metadata, tensors)
   path.write_bytes(safetensors.numpy.save(tensors, metadata))
   with pytest.raises(ValueError, match=message):
