@@ -51,14 +51,14 @@ def get_config(variant='world'):
   )
   if base == 'hf':
     config.stream = dict(
-      steps_per_document=24, batch_size=18, context_weight=0.0
+      steps_per_document=40, batch_size=18, context_weight=0.0
     )
     config.method.update(
       dict(
         ranking='tf_idf_squared',
         optimizer='adam',
         select='document',
-        t=800,
+        t=400,
         learning_rate=0.4,
       )
     )

@@ -1,6 +1,7 @@
 """Tasks that teach invented people to a base that knows the real world.
 
-The people, their facts and the phrasings held out are those of `data.world`.
+The people, their facts and the phrasings held out are those of `data.world`;
+training also asks for each fact in phrasings of `world.text.more_questions`.
 Other people of the same world are in the background, where the base only reads
 about them: it never learns them, so questions about them measure nothing.
 """
@@ -16,6 +17,7 @@ from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
+from smft_jax.data.world import text as world_text
 from smft_jax.data.world import world
 
 
@@ -61,7 +63,7 @@ def make_task(config: PeopleConfig) -> task.Task:
   unseen = 'target_statements_unseen'
   return dataclasses.replace(
     base,
-    documents=made.documents,
+    documents=tuple(_with_more_questions(d) for d in made.documents),
     texts={
       **base.texts,
       **{k: v for k, v in made.texts.items() if k == unseen},
@@ -72,4 +74,22 @@ def make_task(config: PeopleConfig) -> task.Task:
       **base.counts,
       **problems.record(),
     },
+  )
+
+
+def _with_more_questions(document: task.Document) -> task.Document:
+  """Adds training texts that ask for the same facts in other phrasings."""
+  answers = {q.fact: q.answers[0] for q in document.questions}
+  return dataclasses.replace(
+    document,
+    augmentations=(
+      *document.augmentations,
+      *(
+        world_text.question_and_answer(asked)
+        for fact, answer in answers.items()
+        for asked in world_text.more_questions(
+          fact.rpartition('/')[2], document.id, answer
+        )
+      ),
+    ),
   )

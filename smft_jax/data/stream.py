@@ -16,6 +16,9 @@ from smft_jax.data import encoding
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 
+# Batches of sorted rows are padded to a multiple of this.
+_SORTED_LENGTHS = 32
+
 
 def local_rows(layout: layout_lib.Layout | None, batch_size: int) -> np.ndarray:
   """Returns the rows of a batch that this process's devices hold.
@@ -76,6 +79,8 @@ class Batches:
     seed: Seed of the orders of the epochs.
     pad_id: The padding token.
     layout: The mesh whose replicas share a batch; None without one.
+    sorted_steps: Steps whose rows are sorted by length together, so that little
+      is padding; 1 for rows in random order.
   """
 
   rows: encoding.Encoded
@@ -83,15 +88,17 @@ class Batches:
   seed: int
   pad_id: int
   layout: layout_lib.Layout | None = None
+  sorted_steps: int = 1
 
   def batch(self, step: int) -> batches.Batch:
     """Makes the batch of a step. Each process makes its own part."""
     local = local_rows(self.layout, self.batch_size)
-    part = batches.pad(
-      self.rows.take(self.row_indices(step)[local]),
-      batches.bucket_length(self.rows.longest, 4),
-      self.pad_id,
-    )
+    chosen = self.row_indices(step)
+    length = batches.bucket_length(self.rows.longest, 4)
+    if self.sorted_steps > 1:  # few lengths, as each compiles a program
+      longest = int(self.rows.lengths[chosen].max())
+      length = min(length, batches.bucket_length(longest, _SORTED_LENGTHS))
+    part = batches.pad(self.rows.take(chosen[local]), length, self.pad_id)
     return assemble(self.layout, part, self.batch_size)
 
   def num_tokens(self, step: int) -> int:
@@ -100,4 +107,15 @@ class Batches:
 
   def row_indices(self, step: int) -> np.ndarray:
     """Returns the rows of a step's batch, int [B]."""
-    return batches.row_indices(len(self.rows), step, self.batch_size, self.seed)
+    first = step - step % self.sorted_steps
+    chosen = np.concatenate(
+      [
+        batches.row_indices(len(self.rows), s, self.batch_size, self.seed)
+        for s in range(first, first + self.sorted_steps)
+      ]
+    )
+    if self.sorted_steps > 1:
+      lengths = self.rows.lengths[chosen]
+      chosen = chosen[np.argsort(-lengths, kind='stable')]
+    start = (step - first) * self.batch_size
+    return chosen[start : start + self.batch_size]

@@ -57,4 +57,8 @@ def batches(
     seed=seed + 1,
     pad_id=tokenizer.pad_id,
     layout=layout,
+    # Documents that are batches need their rows in random order.
+    sorted_steps=(
+      settings.num_batches if settings.document == 'sequence' else 1
+    ),
   )

@@ -50,13 +50,38 @@ def question(
     >>> question('birthplace', 0, 'Ada Keller', 'Lisbon', seen=True).prompt
     'Question: Where was Ada Keller born? Answer:'
   """
-  text = world_words.QUESTIONS[attribute][phrasing].format(name=name)
+  template = world_words.QUESTIONS[attribute][phrasing]
+  name_of = f'{attribute}/question/{phrasing}'
+  return _question(template, name_of, name, value, seen=seen)
+
+
+def _question(
+  template: str, phrasing: str, name: str, value: str, *, seen: bool
+) -> task.Question:
   return task.Question(
-    prompt=world_words.QUESTION_FORMAT.format(question=text),
+    prompt=world_words.QUESTION_FORMAT.format(
+      question=template.format(name=name)
+    ),
     answers=(value,),
-    phrasing=f'{attribute}/question/{phrasing}',
+    phrasing=phrasing,
     seen=seen,
-    fact=f'{name}/{attribute}',
+    fact=f'{name}/{phrasing.partition("/")[0]}',
+  )
+
+
+def more_questions(
+  attribute: str, name: str, value: str
+) -> tuple[task.Question, ...]:
+  """Asks for a fact in phrasings that are for training only.
+
+  Example:
+    >>> asked = more_questions('birthplace', 'Ada Keller', 'Lisbon')
+    >>> asked[1].prompt
+    'Question: What city is Ada Keller from? Answer:'
+  """
+  return tuple(
+    _question(template, f'{attribute}/more/{i}', name, value, seen=True)
+    for i, template in enumerate(world_words.MORE_QUESTIONS[attribute])
   )
 
 
