@@ -155,3 +155,15 @@ def test_real_data_sets_are_added(data_dir):
   assert made.counts['background_questions'] == 3211
   assert len(made.texts['wikitext2_validation']) == 60
   assert len(made.questions['natural_questions_open_validation']) > 3500
+
+
+def test_people_are_asked_in_more_phrasings_but_not_the_held_out_ones():
+  made = people.make_task(people.PeopleConfig(num_new=3, seed=4))
+  for document in made.documents:
+    shown = {
+      text.text.rpartition(' Answer:')[0] for text in document.augmentations
+    }
+    for question in document.questions:
+      asked = question.prompt.rpartition(' Answer:')[0]
+      assert (asked in shown) == question.seen
+    assert len(document.augmentations) == 6 * (6 + 3 + 6)

@@ -1,5 +1,7 @@
 """Rows of token ids, padding, and the batches of steps."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -224,3 +226,22 @@ def test_bad_settings_are_refused(tokenizer, settings):
 def test_bucket_lengths():
   assert [batches.bucket_length(n) for n in (1, 8, 9, 16)] == [8, 8, 16, 16]
   assert batches.bucket_length(7, multiple=5) == 10
+
+
+def test_sorted_steps_have_the_same_rows_with_less_padding():
+  texts = [task.Text(text=' '.join(['Fog'] * n)) for n in range(1, 61)]
+  tokenizer = tokenizers.train_word_level(['Fog'])
+  rows = encoding.tokenize(texts, tokenizer, max_length=64)
+  make = functools.partial(
+    stream.Batches, rows=rows, batch_size=10, seed=3, pad_id=0
+  )
+  random, ordered = make(), make(sorted_steps=5)
+  drawn = [
+    np.concatenate([b.row_indices(s) for s in range(5)])
+    for b in (random, ordered)
+  ]
+  assert sorted(drawn[0]) == sorted(drawn[1])
+  shapes = [ordered.batch(s).tokens.shape for s in range(5)]
+  assert shapes[0] == (10, 64)
+  assert shapes[-1] == (10, 32)
+  assert np.diff(rows.lengths[drawn[1]]).max() <= 0
