@@ -33,6 +33,7 @@ from smft_jax import schema
 from smft_jax.hf import config as hf_config
 from smft_jax.hf import files as hf_files
 from smft_jax.hf import gguf as hf_gguf
+from smft_jax.hf import memory_file
 from smft_jax.hf import sources as hf_sources
 from smft_jax.hf import tensors as hf_tensors
 from smft_jax.hf import tokenizer as hf_tokenizer
@@ -56,15 +57,6 @@ _CARRIED = (
 )
 # Settings that `to_settings` gives by other names.
 _RENAMED = ('dtype', 'rope_parameters')
-# Key of the metadata of memory.safetensors that holds a `_Memory`.
-_KEY = 'smft_jax'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Memory(layers.DecoderOptions):
-  """The part of a `TransformerConfig` that config.json does not hold."""
-
-  memory: memory_lib.MemorySizes
 
 
 def load_model(
@@ -84,7 +76,7 @@ def load_model(
   Raises:
     UserError: If a file is missing or damaged, or the model is not supported.
   """
-  graphdef, like = _shapes(load_config(folder, dtype))
+  graphdef, like = _shapes(folder, dtype)
   return nnx.merge(graphdef, load_params(folder, like))
 
 
@@ -97,18 +89,25 @@ def check(folder: str | os.PathLike) -> None:
   Raises:
     UserError: As `load_model`.
   """
-  _, like = _shapes(load_config(folder))
+  _, like = _shapes(folder, jnp.float32)
   with contextlib.ExitStack() as stack:
     hf_sources.find(pathlib.Path(folder), like, stack)
 
 
 def _shapes(
-  config: layers.TransformerConfig,
+  folder: str | os.PathLike, dtype: jax.typing.DTypeLike
 ) -> tuple[nnx.GraphDef, nnx.State]:
-  """Returns a decoder and the shapes of its Variables."""
-  return nnx.split(
-    nnx.eval_shape(lambda: transformer.Transformer(config, rngs=nnx.Rngs(0)))
+  """Returns the model of a checkpoint and the shapes of its Variables."""
+  config, described = (
+    load_config(folder, dtype),
+    memory_file.read(folder).retrofitted,
   )
+
+  def build():
+    model = transformer.Transformer(config, rngs=nnx.Rngs(0))
+    return model if described is None else memory_file.add(model, described)
+
+  return nnx.split(nnx.eval_shape(build))
 
 
 def load_config(
@@ -121,34 +120,31 @@ def load_config(
     dtype: As for `load_model`.
 
   Returns:
-    Sizes and options; the memory is on no mesh.
+    Sizes and options; the memory is on no mesh. Layers of `retrofit`, with a
+    table each, are not among them.
 
   Raises:
     UserError: As `load_model`.
   """
-  folder = pathlib.Path(folder)
-  config = hf_config.read(folder, dtype)
-  file = folder / hf_tensors.MEMORY
-  if not file.exists():
+  config, found = (
+    hf_config.read(pathlib.Path(folder), dtype),
+    memory_file.read(folder),
+  )
+  if found.memory is None:
     return config
-  with hf_files.opened(file) as opened:
-    text = (opened.metadata() or {}).get(_KEY, 'null')
   try:
-    found = schema.build(json.loads(text), _Memory, _KEY)
-    sizes = dataclasses.asdict(found.memory)
     return dataclasses.replace(
       config,
       memory=memory_lib.MemoryConfig(
-        model_dim=config.model_dim, dtype=dtype, **sizes
+        model_dim=config.model_dim,
+        dtype=dtype,
+        **dataclasses.asdict(found.memory),
       ),
       memory_layers=found.memory_layers,
       memory_placement=found.memory_placement,
     )
   except ValueError as error:
-    raise schema.UserError(
-      f'{file}: the memory in its metadata does not fit the model:'
-      f' {schema.one_line(error)}'
-    ) from None
+    raise memory_file.misfit(folder, error) from None
 
 
 def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
@@ -191,7 +187,8 @@ def save_model(
   replace are written as zeros.
 
   Args:
-    model: The decoder. All processes must call this.
+    model: The decoder, with memory of its own or of `retrofit`. All processes
+      must call this.
     folder: Output folder without a checkpoint; made if missing.
     source: Checkpoint that the model came from, a folder or a GGUF; its
       tokenizer and its other settings are copied.
@@ -211,22 +208,30 @@ def save_model(
   if source is not None:
     settings = _with_source(settings, config, source)
   files: dict[str, dict[str, np.ndarray]] = {hf_tensors.MODEL: {}}
-  params = nnx.state(model, nnx.Any(nnx.Param, memory_lib.SlotLessons))
+  described = memory_file.find(model)
+  _, params = nnx.split_state(  # counts of accesses belong to a trainer
+    nnx.state(model, nnx.Any(nnx.Param, memory_lib.SlotLessons)),
+    memory_lib.AccessCounts,
+    ...,
+  )
   places = hf_tensors.places(params)
   for path, variable in nnx.to_flat_state(params):
     array, place = layout_lib.to_numpy(variable.get_value()), places[path]
     if processes.is_main():  # only this process holds the whole model
       tensors = files.setdefault(place.file, {})
       tensors[place.name] = place.write(array)
+  replaced = described.replaced_layers if described else ()
   if config.memory_placement == 'replace':
-    for layer in config.memory_layers:
-      files[hf_tensors.MODEL] |= hf_tensors.zero_ffn(
-        layer, config.model_dim, config.ffn_dim, config.dtype
-      )
+    replaced += config.memory_layers
+  for layer in replaced:
+    files[hf_tensors.MODEL] |= hf_tensors.zero_ffn(
+      layer, config.model_dim, config.ffn_dim, config.dtype
+    )
   processes.on_main(
     'a Hugging Face checkpoint',
     _write,
-    *(pathlib.Path(folder), files, config, settings, source),
+    *(pathlib.Path(folder), files, memory_file.describe(config, described)),
+    *(settings, source),
   )
 
 
@@ -258,7 +263,7 @@ def _with_source(
 def _write(
   folder: pathlib.Path,
   files: Mapping[str, Mapping[str, np.ndarray]],
-  config: layers.TransformerConfig,
+  memory: Mapping[str, Any],
   settings: Mapping[str, Any],
   source: pathlib.Path | None,
 ) -> None:
@@ -273,7 +278,7 @@ def _write(
       for name, tensors in files.items():
         metadata = {'format': 'pt'}  # `transformers` requires it
         if name == hf_tensors.MEMORY:
-          metadata[_KEY] = json.dumps(_memory_metadata(config))
+          metadata[memory_file.KEY] = json.dumps(memory)
         safetensors.numpy.save_file(dict(tensors), partial / name, metadata)
       if source is not None and hf_gguf.is_gguf(source):
         hf_tokenizer.write(source, partial)
@@ -293,13 +298,3 @@ def _write(
     raise schema.UserError(
       f'{folder} cannot be written: {schema.one_line(error)}'
     ) from None
-
-
-def _memory_metadata(config: layers.TransformerConfig) -> dict[str, Any]:
-  """Returns the metadata that `load_config` reads."""
-  names = [f.name for f in dataclasses.fields(memory_lib.MemorySizes)]
-  return {
-    'memory': {name: getattr(config.memory, name) for name in names},
-    'memory_layers': config.memory_layers,
-    'memory_placement': config.memory_placement,
-  }

@@ -129,7 +129,7 @@ def check(
         f'{stored.file}: {stored.name} has shape {stored.shape}; expected'
         f' {place.stored_shape}'
       )
-    if stored.dtype not in DTYPES and name != 'lessons':
+    if stored.dtype not in DTYPES and not name.endswith('lessons'):
       raise schema.UserError(
         f'{stored.file}: {stored.name} is {stored.dtype}; expected'
         f' {" or ".join(DTYPES)}'

@@ -57,6 +57,12 @@ _IN_BLOCK: dict[Path, tuple[str, Groups]] = {
   ('mlp_norm', 'scale'): ('post_attention_layernorm.weight', _VECTOR),
   **_FFN,
 }
+# Variables of a memory layer in place of an FFN.
+_MEMORY = tuple(
+  (name,)
+  for name in ('subkeys', 'query', 'query_scale', 'gate', 'out', 'values')
+  + ('lessons',)
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +133,14 @@ def place_of(path: Path, shape: tuple[int, ...]) -> Place:
   Raises:
     UserError: If the format has no place for it.
   """
-  if path in (('pool',), ('lessons',)) or path[2:3] == ('memory',):
+  if path[2:4] == ('mlp', 'ffn'):  # the FFN beside a memory of `retrofit`
+    path = (*path[:3], *path[4:])
+  if (
+    path in (('pool',), ('lessons',))
+    or path[2:3] == ('memory',)
+    or path[2:4] == ('mlp', 'memory')
+    or (path[2:3] == ('mlp',) and path[3:] in _MEMORY)
+  ):
     each: Groups = tuple((axis,) for axis in range(len(shape)))
     name = '.'.join(map(str, path))
     return Place(file=MEMORY, name=name, groups=each, shape=shape)

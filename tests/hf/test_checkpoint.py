@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from smft_jax import hf
 from smft_jax import memory
+from smft_jax import retrofit
 from smft_jax import schema
 from smft_jax.hf import tensors as hf_tensors
 from smft_jax.sharded import layout as layout_lib
@@ -110,6 +111,63 @@ def test_a_memory_goes_into_a_second_file_and_comes_back(placement, tmp_path):
   assert hf_folders.bits_of(again) == hf_folders.bits_of(model)
   memory_names = safetensors.numpy.load_file(tmp_path / 'memory.safetensors')
   assert {'pool', 'blocks.0.memory.subkeys'} < memory_names.keys()
+
+
+def retrofitted(folder, placement, paths, **changes):
+  """Weights of a folder, with memory that is taught something."""
+  model = hf.load_model(folder)
+  config = memory.MemoryConfig(
+    **{
+      'model_dim': model.config.model_dim,
+      'num_slots': 25,
+      'num_heads': 2,
+      'k': 3,
+      'key_dim': 4,
+      **changes,
+    }
+  )
+  return retrofit.add_memory(
+    model, config, paths, placement=placement, rngs=nnx.Rngs(3)
+  )
+
+
+@pytest.mark.parametrize(
+  ('placement', 'paths', 'changes'),
+  [
+    ('beside', ['blocks/1/mlp'], {'gated': False, 'quorum': 0.1}),
+    ('beside', ['blocks/0/mlp', 'blocks/1/mlp'], {'count_carrier': True}),
+    ('replace', ['blocks/0/mlp'], {'value_dim': 6}),
+  ],
+)
+def test_what_retrofit_adds_comes_back(placement, paths, changes, tmp_path):
+  folder = hf_folders.FOLDER / 'llama'
+  model = retrofitted(folder, placement, paths, **changes)
+  if 'quorum' in changes:
+    lessons = model.blocks[1].mlp.memory.lessons
+    lessons[...] = lessons[...].at[::2].set(4)
+  hf.save_model(model, tmp_path, source=folder)
+  again = hf.load_model(tmp_path)
+  tokens = decoders.tokens_of(2, 7)
+  expected = logits_of(model, tokens)
+  np.testing.assert_array_equal(logits_of(again, tokens), expected)
+  assert np.any(logits_of(hf.load_model(folder), tokens) != expected) == (
+    'count_carrier' not in changes  # whose gates are shut
+  )
+  hf.save_model(again, tmp_path / 'again', source=folder)
+  for name in ('model.safetensors', 'memory.safetensors'):
+    assert_same_tensors(
+      safetensors.numpy.load_file(tmp_path / 'again' / name),
+      safetensors.numpy.load_file(tmp_path / name),
+    )
+
+
+def test_layers_that_differ_are_refused(tmp_path):
+  model = retrofitted(hf_folders.FOLDER / 'llama', 'beside', ['blocks/0/mlp'])
+  config = dataclasses.replace(model.blocks[0].mlp.memory.config, k=2)
+  model = retrofit.add_memory(model, config, ['blocks/1/mlp'], rngs=nnx.Rngs(0))
+  with pytest.raises(schema.UserError, match='blocks/0/mlp and blocks/1/mlp'):
+    hf.save_model(model, tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_without_the_second_file_the_memory_says_nothing(tmp_path):
