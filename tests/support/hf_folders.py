@@ -33,3 +33,8 @@ def memory_model(placement):
 def save_random(config, folder):
   """Saves a random decoder without memory, as others publish one."""
   hf.save_model(transformer.Transformer(config, rngs=nnx.Rngs(5)), folder)
+
+
+def merged(base, params=None):
+  """The model of a base, with its own or other parameters."""
+  return nnx.merge(base.graphdef, base.params if params is None else params)

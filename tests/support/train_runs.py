@@ -100,3 +100,9 @@ def check_results(workdir, method, trains=True):
   outputs = json.loads((workdir / 'outputs_before.json').read_text())
   assert len(outputs['known']) == 13
   return results
+
+
+def arrays_of(folder):
+  """The arrays of the newest checkpoint in a folder, by name."""
+  _, arrays, _ = checkpoint.read_newest(folder, stored_shapes)
+  return arrays
