@@ -286,13 +286,16 @@ def _dense_update(state: state_lib.TrainState, batch, hidden):
     slots = ranking.top_slots(scores, method.top_t)
     metrics['slots_accessed'] = num_accessed
     metrics['slots_updated'] = jnp.sum(good & (slots < len(scores)))
-  updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
-    gradients, state.opt_state, trainable, **extras
-  )
-  trainable, opt_state = jax.tree.map(
-    functools.partial(jnp.where, good),
-    (optax.apply_updates(trainable, updates), opt_state),
-    (trainable, state.opt_state),
+
+  def update(trainable, opt_state):
+    updates, opt_state = optax.with_extra_args_support(method.optimizer).update(
+      gradients, opt_state, trainable, **extras
+    )
+    return optax.apply_updates(trainable, updates), opt_state
+
+  # Selecting each of hundreds of arrays takes XLA a minute to compile.
+  trainable, opt_state = jax.lax.cond(
+    good, update, lambda *kept: kept, trainable, state.opt_state
   )
   return nnx.merge_state(trainable, frozen), opt_state, good, metrics
 
