@@ -40,8 +40,8 @@ from smft_jax.models import transformer
 from smft_jax.runtime import preemption
 from smft_jax.sharded import layout as layout_lib
 
-# Logits computed at once, 256 MB in float32.
-_MOST_LOGITS = 2**26
+# Logits computed at once, 64 MB in float32.
+_MOST_LOGITS = 2**24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,17 +181,22 @@ class Evaluator:
   def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
     """Returns the weighted sum of negative log-likelihoods, and of weights."""
     sums = np.zeros(2)
-    for batch, _ in self._padded(params, rows):
+    most = int(np.sort(rows.counted)[-self.batch_size :].sum())
+    for batch, _ in self._padded(params, rows, most):
       sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
     return float(sums[0]), float(sums[1])
 
-  def _padded(self, params, rows: encoding.Encoded):
+  def _padded(
+    self, params, rows: encoding.Encoded, most_counted: int | None = None
+  ):
     """Yields batches, and the number of rows of each that are not filler."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     for local, count, length in self._batches(rows, layout):
       batch = batches.pad(rows.take(local), length, self.tokenizer.pad_id)
       positions = stream_lib.local_rows(layout, self.batch_size)
       batch.loss_weights[positions >= count] = 0.0
+      if layout is None and most_counted is not None:
+        batch = batches.counting(batch, most_counted)
       yield stream_lib.assemble(layout, batch, self.batch_size), count
 
   def _batches(self, rows: encoding.Encoded, layout: layout_lib.Layout | None):
@@ -222,7 +227,19 @@ def _decode(graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay):
 @functools.partial(jax.jit, static_argnums=0)
 def _nll_sums(graphdef, params, batch):
   """Returns the weighted sum of negative log-likelihoods, and of weights."""
-  nats = _weighted_nats(nnx.merge(graphdef, params), batch)
+  model = nnx.merge(graphdef, params)
+  if batch.counted is None:
+    nats = _weighted_nats(model, batch)
+  else:
+    hidden = model.final_hidden(batch.tokens, batch.mask)
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+    counted = batch.counted
+    nats = _nll(
+      model,
+      hidden[jnp.maximum(counted - 1, 0)],
+      batch.tokens.reshape(-1)[counted],
+    )
+    nats *= batch.loss_weights.reshape(-1)[counted]
   return jnp.sum(nats), jnp.sum(batch.loss_weights)
 
 
@@ -235,23 +252,28 @@ def _row_nats(graphdef, params, batch):
 
 
 def _weighted_nats(model, batch):
-  """Computes weighted negative log-likelihoods, [B, L], in blocks of tokens.
+  """Computes weighted negative log-likelihoods, [B, L]."""
+  hidden = model.final_hidden(batch.tokens, batch.mask)[:, :-1]
+  labels = batch.tokens[:, 1:]
+  if memory.layout_of(model) is None:
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    nll = _nll(model, flat, labels.reshape(-1)).reshape(labels.shape)
+  else:  # split over devices already
+    nll = _nll_at_once(model, hidden, labels)
+  return jnp.pad(nll, ((0, 0), (1, 0))) * batch.loss_weights
+
+
+def _nll(model, hidden_PxD, labels_P):
+  """Computes negative log-likelihoods [P], in blocks of tokens.
 
   All logits of a large vocabulary at once would take gigabytes.
   """
-  hidden = model.final_hidden(batch.tokens, batch.mask)[:, :-1]
-
-  def block(hidden_PxD, labels_P):
-    return optax.softmax_cross_entropy_with_integer_labels(
-      model.logits(hidden_PxD).astype(jnp.float32), labels_P
-    )
-
-  labels = batch.tokens[:, 1:]
   size = max(1, _MOST_LOGITS // model.config.vocab_size)
-  if memory.layout_of(model) is not None:
-    nll = block(hidden, labels)  # split over devices already
-  else:
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    nll = blocks.apply(block, size, flat, labels.reshape(-1))
-    nll = nll.reshape(labels.shape)
-  return jnp.pad(nll, ((0, 0), (1, 0))) * batch.loss_weights
+  compute = functools.partial(_nll_at_once, model)
+  return blocks.apply(compute, size, hidden_PxD, labels_P)
+
+
+def _nll_at_once(model, hidden, labels):
+  return optax.softmax_cross_entropy_with_integer_labels(
+    model.logits(hidden).astype(jnp.float32), labels
+  )
