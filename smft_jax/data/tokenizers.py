@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from smft_jax import schema
@@ -125,6 +127,17 @@ class Tokenizer:
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids`, without special tokens."""
     return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
+
+  @functools.cached_property
+  def line_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+    """Ids, int32, with a line break in them, and of nothing but space."""
+    texts = self.inner.decode_batch(
+      [[token_id] for token_id in range(self.vocab_size)],
+      skip_special_tokens=False,
+    )
+    breaks = [i for i, text in enumerate(texts) if '\n' in text]
+    blanks = [i for i, text in enumerate(texts) if not text.strip()]
+    return np.array(breaks, np.int32), np.array(blanks, np.int32)
 
   def write(self, folder: pathlib.Path) -> None:
     """Writes a folder's files, for `read` and for `transformers`."""

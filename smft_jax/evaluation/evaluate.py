@@ -90,6 +90,9 @@ class Evaluator:
     )
     end_ids = (self.chat or self.tokenizer).end_ids
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    lines = None
+    if self.answer_end == 'line':
+      lines = transformer.LineTokens(*self.tokenizer.line_tokens)
     answers = []
     for local, count, length in self._batches(prompts, layout):
       padded = batches.pad(prompts.take(local), length, self.tokenizer.pad_id)
@@ -112,6 +115,7 @@ class Evaluator:
         self.max_answer_tokens,
         end_ids,
         overlay,
+        lines,
       )
       for ids in np.asarray(decoded)[:count]:
         (ends,) = np.nonzero(np.isin(ids, end_ids))
@@ -216,10 +220,12 @@ class Evaluator:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _decode(graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay):
+def _decode(
+  graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay, lines
+):
   model = nnx.merge(graphdef, params)
   decoded = transformer.greedy_decode(
-    model, tokens, mask, max_new_tokens, end_ids, overlay
+    model, tokens, mask, max_new_tokens, end_ids, overlay, lines
   )
   return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from smft_jax import memory as memory_lib
 from smft_jax import overlay as overlay_lib
@@ -35,6 +36,18 @@ class Cache(NamedTuple):
   values: tuple[jax.Array, ...]
   mask: jax.Array
   length: jax.Array
+
+
+class LineTokens(NamedTuple):
+  """Tokens that tell where a line ends.
+
+  Attributes:
+    breaks: int32 [..], tokens with a line break in them.
+    blanks: int32 [..], tokens of nothing but space.
+  """
+
+  breaks: jax.Array | np.ndarray
+  blanks: jax.Array | np.ndarray
 
 
 class Block(nnx.Module):
@@ -282,8 +295,11 @@ def greedy_decode(
   max_new_tokens: int,
   end_ids: Sequence[int] | jax.Array,
   overlay: overlay_lib.Overlay | None = None,
+  lines: LineTokens | None = None,
 ) -> jax.Array:
   """Decodes the likeliest token at each step, with a key-value cache.
+
+  Stops when all rows have ended.
 
   Args:
     model: The decoder.
@@ -293,6 +309,7 @@ def greedy_decode(
     end_ids: int32 [E], tokens that end a row, which then repeats the first of
       them.
     overlay: As for a call of the model.
+    lines: If given, a row also ends with its first line that is not blank.
 
   Returns:
     int32 [B, max_new_tokens].
@@ -304,21 +321,30 @@ def greedy_decode(
   # A loop must not close over Variables.
   graphdef, params = nnx.split(model)
 
-  def choose(logits, done):
+  def choose(logits, done, begun):
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     token = jnp.where(done, ends[0], token)
-    return token, done | jnp.isin(token, ends)
+    done |= jnp.isin(token, ends)
+    if lines is not None:
+      done |= begun & jnp.isin(token, lines.breaks)
+      begun |= ~jnp.isin(token, lines.blanks)
+    return token, done, begun
 
-  def add_token(carry, _):
-    token, cache, done = carry
+  def add_token(state):
+    count, decoded, cache, done, begun = state
     logits, cache = nnx.merge(graphdef, params).extend(
-      token[:, None], jnp.ones((batch_size, 1), bool), cache, overlay
-    )
-    following, done = choose(logits, done)
-    return (following, cache, done), token
+      decoded[count - 1][:, None], jnp.ones((batch_size, 1), bool), cache,
+      overlay,
+    )  # fmt: skip
+    token, done, begun = choose(logits, done, begun)
+    return count + 1, decoded.at[count].set(token), cache, done, begun
 
-  token, done = choose(logits, jnp.zeros((batch_size,), bool))
-  (last, _, _), tokens = jax.lax.scan(
-    add_token, (token, cache, done), length=max_new_tokens - 1
+  nothing = jnp.zeros((batch_size,), bool)
+  token, done, begun = choose(logits, nothing, nothing)
+  decoded = jnp.full((max_new_tokens, batch_size), ends[0])
+  _, decoded, *_ = jax.lax.while_loop(
+    lambda state: (state[0] < max_new_tokens) & ~jnp.all(state[3]),
+    add_token,
+    (jnp.int32(1), decoded.at[0].set(token), cache, done, begun),
   )
-  return jnp.concatenate([tokens, last[None]]).T
+  return decoded.T

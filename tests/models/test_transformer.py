@@ -249,6 +249,37 @@ def test_bfloat16_model_computes_in_bfloat16():
   assert decoded.shape == (2, 2)
 
 
+def test_a_row_ends_with_its_first_line_that_is_not_blank():
+  model, count = decoders.make_model(), 9
+  tokens = decoders.tokens_of(24, 7)
+  vocab_size = decoders.SIZES['vocab_size']
+  end, *rest = range(vocab_size)
+  breaks, blanks = rest[::4], rest[::3]
+  mask = jnp.ones(tokens.shape, bool)
+  whole = np.asarray(decoders.decode(model, tokens, mask, count, end))
+  found = np.asarray(
+    transformer.greedy_decode(
+      model,
+      tokens,
+      mask,
+      count,
+      [end],
+      lines=transformer.LineTokens(np.array(breaks), np.array(blanks)),
+    )
+  )
+  lengths = set()
+  for row, cut in zip(whole.tolist(), found.tolist(), strict=True):
+    begun, length = False, count
+    for place, token in enumerate(row):
+      if token == end or (begun and token in breaks):
+        length = place + 1
+        break
+      begun |= token not in blanks
+    assert cut == row[:length] + [end] * (count - length)
+    lengths.add(length)
+  assert len(lengths) > 2
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
