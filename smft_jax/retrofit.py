@@ -28,7 +28,6 @@ from typing import Any, Literal, TypeVar
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from smft_jax import key_fitting
 from smft_jax import memory
@@ -232,7 +231,8 @@ def fit_keys(
     for one, array in zip(statistics, inputs, strict=True):
       rows = layout_lib.to_numpy(array)
       if mask_of is not None:
-        rows = rows[np.asarray(mask_of(arguments), bool)]
+        mask = layout_lib.to_numpy(jnp.asarray(mask_of(arguments)))
+        rows = rows[mask.astype(bool)]
       one.add(rows.reshape(-1, rows.shape[-1]))
   if not statistics:
     raise ValueError('the background is empty')

@@ -156,6 +156,25 @@ def test_an_exported_run_reads_what_it_was_taught(root):
   )
 
 
+def test_a_mesh_fits_and_learns_the_same(root):
+  flags = {
+    'mesh.data': 2,
+    'mesh.memory': 2,
+    'memory.num_slots': 144,
+    'background.batch_size': 6,
+    'stream.batch_size': 6,
+    'evaluation.batch_size': 18,
+  }
+  changes = [f'--config.{name}={value}' for name, value in flags.items()]
+  tables = []
+  for name, argv in (('one', changes[2:]), ('mesh', changes)):
+    assert train_runs.run(root, name, *argv) == 0
+    _, _, state = loaded(root / name)
+    tables.append(np.asarray(state_lib.value_table(state.params)))
+  assert np.any(tables[0])
+  np.testing.assert_allclose(*tables, rtol=2e-3, atol=2e-5)
+
+
 @pytest.mark.parametrize(
   ('flag', 'said'),
   [
