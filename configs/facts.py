@@ -13,7 +13,7 @@ facts (default): the base of configs/pretrain.py:facts, and the paper's fact
   and the loss on Natural Questions to rise by 0.06. For other methods see
   configs/compare.py.
 hf: a pretrained model with a memory fitted to it, configs/fit.py:facts. PATH is
-  a Hugging Face folder or a GGUF file.
+  a Hugging Face folder or a GGUF file. Never run to its end.
 heal: the same with a memory that is trained, configs/heal.py:facts. Never run
   to its end; the rates are guesses.
 """
@@ -37,11 +37,13 @@ def get_config(variant='facts'):
     config.method = dict(
       name='sparse_memory',
       update='rows',
-      ranking='tf_idf_cubed',
+      ranking='tf_idf_squared',
       optimizer='adam',
-      t=300,
-      learning_rate=0.3,
+      select='document',
+      t=100,
+      learning_rate=0.4,
     )
+    config.stream.update(dict(steps_per_document=16, context_weight=0.0))
     return config
   config.background = dict(document='sequence', num_batches=128, batch_size=8)
   config.method = dict(

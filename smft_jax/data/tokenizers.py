@@ -225,7 +225,7 @@ def from_contents(
     >>> names = {'bos_token': '<|bos|>', 'eos_token': '<|eos|>'}
     >>> again = from_contents(made.inner.to_str(), names)
     >>> again.bos_id, again.end_ids, again.pad
-    (None, (2,), '<|eos|>')
+    (1, (2,), '<|eos|>')
   """
   try:
     inner = tokenizers.Tokenizer.from_str(tokenizer_json)

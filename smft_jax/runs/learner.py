@@ -118,12 +118,8 @@ class Learner:
       every.append(self._pretraining)
     self._length = batch_length(every)
     self._most_rows = max(map(len, self._rows), default=0)
-    # Tokens with a loss, in the batch that has most.
     self._most_counted = max(
-      (
-        int(np.sort(r.counted)[-settings.batch_size :].sum())
-        for r in self._rows
-      ),
+      (_most_counted(rows, settings.batch_size) for rows in self._rows),
       default=0,
     )
     self._reuses_hidden = (
@@ -267,3 +263,15 @@ class Learner:
     return step_lib.hidden_below_memory(
       state.graphdef, state.params, whole.tokens, whole.mask
     )
+
+
+def _most_counted(rows: encoding.Encoded, batch_size: int) -> int:
+  """Returns the most tokens with a loss that a batch of rows can have.
+
+  A batch repeats rows where an epoch ends, or if there are fewer rows.
+  """
+  if not len(rows):
+    return 0
+  repeats = -(-batch_size // len(rows)) + 1
+  counted = np.sort(np.tile(rows.counted, repeats))
+  return int(counted[-batch_size:].sum())

@@ -3,6 +3,7 @@
 import collections
 import struct
 import sys
+import types
 
 import pytest
 
@@ -72,6 +73,7 @@ def test_a_run_writes_them_if_asked(wanted, tmp_path, monkeypatch):
 
   def make_base(experiment, task, writer):
     writer.write('pretrain', step=5, loss=0.5)
+    return types.SimpleNamespace(folder=tmp_path / 'base')
 
   monkeypatch.setattr(base, 'find_or_make', make_base)
   monkeypatch.setattr(train, '_measure_base', lambda *unused: {})
