@@ -22,7 +22,11 @@ simpleqa: pages for SimpleQA's questions (--config.data.documents_file=FILE),
   0.92 recall of the new facts in unseen phrasings and 1% of the known facts
   lost; over seeds 0.83 to 0.92, and up to 3%.
 hf: a pretrained model with a memory fitted to it, configs/fit.py. PATH is a
-  Hugging Face folder or a GGUF file; DIR is optional but for data in it.
+  Hugging Face folder or a GGUF file; DIR is optional but for data in it. world
+  teaches 12 people (--config.data.num_new) in 9 minutes; with SmolLM2-135M and
+  seed 0 expect 0.85 of the new facts in phrasings that training shows, 0.53 in
+  others, and 99% of the answers to other questions unchanged. The settings for
+  other data are guesses.
 heal: pretrained weights with a memory that is trained, configs/heal.py. For
   world the weights are those of configs/pretrain.py:plain; expect 0.75 recall,
   and 2% of the known facts lost.
@@ -62,6 +66,10 @@ def get_config(variant='world'):
         learning_rate=0.4,
       )
     )
+    if kind == 'world':
+      config.evaluation.every_documents = 4
+    else:  # all of a text is learned, in longer rows than single facts
+      config.stream.update(dict(steps_per_document=16, batch_size=4))
     return config
   if kind == 'world':
     config.background = dict(num_batches=32, batch_size=256)

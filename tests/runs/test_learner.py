@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from smft_jax.config import experiment as config_lib
+from smft_jax.data import batches
+from smft_jax.data import encoding
+from smft_jax.data import task as task_lib
+from smft_jax.data import tokenizers
 from smft_jax.runs import finetune
+from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.training import state as state_lib
@@ -86,3 +91,16 @@ def test_hidden_states_are_reused_where_that_is_exact_and_saves_work(
   changed = dataclasses.replace(changed, stream=stream)
   student = finetune.make_learner(changed, base)
   assert student._reuses_hidden == reuses
+
+
+@pytest.mark.parametrize('batch_size', [2, 5, 13])
+def test_no_batch_has_more_losses_than_there_is_room_for(batch_size):
+  texts = [task_lib.Text(text=' '.join(['Fog'] * n)) for n in (1, 9, 2, 4, 3)]
+  tokenizer = tokenizers.train_word_level(['Fog'])
+  rows = encoding.tokenize(texts, tokenizer, max_length=16)
+  drawn = [
+    rows.counted[batches.row_indices(len(rows), step, batch_size, 3)].sum()
+    for step in range(40)
+  ]
+  most = learner_lib._most_counted(rows, batch_size)
+  assert max(drawn) <= most <= 2 * max(drawn)
