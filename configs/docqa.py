@@ -66,9 +66,7 @@ def get_config(variant='world'):
         learning_rate=0.4,
       )
     )
-    if kind == 'world':
-      config.evaluation.every_documents = 4
-    else:  # all of a text is learned, in longer rows than single facts
+    if kind != 'world':  # whole texts, in longer rows than single facts
       config.stream.update(dict(steps_per_document=16, batch_size=4))
     return config
   if kind == 'world':
