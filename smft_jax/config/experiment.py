@@ -156,6 +156,7 @@ class Experiment:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
     self._check_sizes()
+    self._check_quorum()
     if self.base.kind == 'fitted':
       self._check_fitted()
     elif not self.memory.value_dim:
@@ -216,6 +217,25 @@ class Experiment:
           'config.model.memory_layers is empty, so the model has no memory, and'
           f' config.{name} cannot be used'
         )
+
+  def _check_quorum(self) -> None:
+    """Checks that tokens can reach a quorum, or nothing would be learned."""
+    if not self.memory.quorum:
+      return
+    if self.base.kind != 'fitted':
+      raise schema.UserError(
+        f'config.memory.quorum = {self.memory.quorum} is for a memory that is'
+        " fitted (config.base.kind = 'fitted'); leave it out"
+      )
+    method = self.method
+    if self.stream is None or method is None or not method.only_values:
+      return
+    if not method.marks_lessons:
+      raise schema.UserError(
+        f'config.memory.quorum = {self.memory.quorum} needs a method that marks'
+        " what it teaches: config.method.name = 'sparse_memory' with"
+        " config.method.select = 'document'; or set the quorum to 0"
+      )
 
   def _check_fitted(self) -> None:
     """Checks that keys can be fitted to a background."""

@@ -80,6 +80,11 @@ class Config(method_lib.MethodConfig):
     """Whether the ranking reads document frequencies."""
     return self.ranking not in {*ranking.WITHOUT_BACKGROUND, _RANDOM}
 
+  @property
+  def marks_lessons(self) -> bool:
+    """Whether it marks the slots that it teaches."""
+    return self.select == 'document'
+
 
 def make(config: Config) -> method_lib.Method:
   """Builds the method."""

@@ -53,6 +53,11 @@ class MethodConfig:
     """Whether it reads document frequencies."""
     return False
 
+  @property
+  def marks_lessons(self) -> bool:
+    """Whether it marks the slots that it teaches, which a quorum needs."""
+    return False
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:

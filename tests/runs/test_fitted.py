@@ -179,6 +179,8 @@ def test_a_mesh_fits_and_learns_the_same(root):
   ('flag', 'said'),
   [
     ('background=None', 'config.background is missing: the memory is fitted'),
+    ('method.select=step', 'needs a method that marks what it teaches'),
+    ('method.name=values_only', 'needs a method that marks what it teaches'),
     ('memory.gated=True', 'config.memory.gated must be False'),
     ('memory.num_slots=1000000', 'tokens, fewer than the 1000 sub-keys'),
     ('memory.value_dim=9', 'so value_dim must be 14'),
