@@ -8,8 +8,8 @@ dimension (Memory+ of "Memory Layers at Scale", arXiv:2412.09764):
   y = sum_{h, j} softmax_j(score[h, j]) * V[slot[h, j]]
   out = W2 (y * silu(W1 x))
 
-A memory that `retrofit.fit_memory` adds has no gate: out = y, or 0 for a token
-whose reads do not reach a quorum (`smft_jax.quorum`).
+A memory that `retrofit.fit_memory` adds has no gate: out = y. With a quorum
+(`smft_jax.quorum`) a token reads the slots of one lesson, or none.
 
 Shapes: D model dim, N slots, n = sqrt(N) sub-keys per half, V value dim,
 H heads, K key dim, k slots per head, A = H * k accesses per token.
@@ -71,7 +71,10 @@ class SlotIds(nnx.Intermediate):
 
 
 class SlotWeights(nnx.Intermediate):
-  """Sown: the weights they were read with, float32 [..., A]."""
+  """Sown: the weights they were read with, float32 [..., A].
+
+  With a quorum, 0 for slots that were found but not read.
+  """
 
 
 class ReadPerturbation(nnx.Perturbation):
@@ -227,6 +230,15 @@ class ProductKeyMemory(nnx.Module):
       raise ValueError('a layer reads exactly one table: its own or `values`.')
     table = self.values[...] if values is None else values
     slot_ids, weights = self.search(x)
+    if self.config.quorum:
+      if lessons is None:
+        lessons = self.lessons[...]
+      weights = quorum.read_one_lesson(
+        overlay_lib.read_lessons(lessons, overlay, slot_ids),
+        weights,
+        # The weights of each head sum to one.
+        self.config.quorum * self.config.num_heads,
+      )
     layout, read_rows = self.config.layout, lookup.read_rows
     if layout is not None:
       read_rows = functools.partial(sharded_lookup.read_rows, layout)
@@ -243,13 +255,6 @@ class ProductKeyMemory(nnx.Module):
       self.sow(SlotIds, 'slot_ids', slot_ids)
       self.sow(SlotWeights, 'slot_weights', weights)
       read = self.perturb('read', read, ReadPerturbation)
-    if self.config.quorum:
-      if lessons is None:
-        lessons = self.lessons[...]
-      taught_by = overlay_lib.read_lessons(lessons, overlay, slot_ids)
-      share = quorum.largest_share(taught_by, weights)
-      is_met = share >= self.config.quorum * self.config.num_heads
-      read = jnp.where(is_met[..., None], read, 0)
     y = read
     if self.config.gated:
       y = (read * jax.nn.silu(x @ self.gate[...])) @ self.out[...]

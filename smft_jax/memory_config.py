@@ -30,8 +30,8 @@ class MemorySizes:
     gated: Pass what is read through an input gate and an output projection;
       False adds it to the model as it is, which takes a `value_dim` of D.
     quorum: Share of a token's read weight that must fall on slots of one lesson
-      before the token reads anything; 0 lets all tokens read. Above 0, untaught
-      rows must be zero, as `retrofit.fit_memory` leaves them.
+      before the token reads them, and nothing else; 0 lets all tokens read all
+      slots. Above 0, rows that no lesson taught are never read.
 
   Raises:
     ValueError: For a `num_slots` that is no square, a `k` above n, an odd

@@ -117,7 +117,7 @@ def add_memory(
     raise ValueError(
       f"placement must be 'beside' or 'replace', got {placement!r}"
     )
-  model = nnx.merge(*nnx.split(model))
+  model = nnx.clone(model)
   modules = {
     '/'.join(map(str, path)): (path, module)
     for path, module in nnx.iter_modules(model)
@@ -212,7 +212,7 @@ def fit_keys(
     ValueError: If there is no memory layer, one is gated or has no `qk_norm`,
       or the background has fewer tokens than a half has sub-keys.
   """
-  model = nnx.merge(*nnx.split(model))
+  model = nnx.clone(model)
   found = _layers(model)
   if not found:
     raise ValueError('the model has no memory layer: add_memory adds one')

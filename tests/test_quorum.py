@@ -52,7 +52,7 @@ def fitted(block):
 
 def teach(model, slots, lessons):
   """A copy of a model with rows of ones in some slots."""
-  model = nnx.merge(*nnx.split(model))
+  model = nnx.clone(model)
   layer = model.mlp.memory
   slots = jnp.asarray(slots)
   layer.values[...] = layer.values[...].at[slots].set(1.0)
@@ -60,21 +60,35 @@ def teach(model, slots, lessons):
   return model
 
 
-def test_largest_share_is_that_of_one_lesson():
+def test_a_token_reads_its_largest_lesson_alone():
   rng = np.random.default_rng(0)
-  lessons = rng.integers(0, 4, (50, 9))
-  weights = rng.random((50, 9)).astype(np.float32)
-  wanted = [
-    max(w[row == lesson].sum() for lesson in (1, 2, 3))
-    for row, w in zip(lessons, weights, strict=True)
-  ]
-  found = quorum.largest_share(jnp.asarray(lessons), jnp.asarray(weights))
-  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  lessons = rng.integers(0, 4, (200, 9))
+  weights = rng.random((200, 9)).astype(np.float32)
+  shares = np.stack(
+    [np.where(lessons == number, weights, 0).sum(1) for number in (1, 2, 3)]
+  )
+  largest = shares.argmax(0) + 1
+  met = shares.max(0) >= 2.0
+  assert 20 < met.sum() < 180
+  wanted = np.where(
+    (lessons == largest[:, None]) & met[:, None], weights, np.float32(0)
+  )
+  found = quorum.read_one_lesson(
+    jnp.asarray(lessons), jnp.asarray(weights), 2.0
+  )
+  np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_fitted_memory_changes_no_bit(block, fitted):
   x = background(seed=2)
   np.testing.assert_array_equal(fitted(x), block(x))
+
+
+def test_fitting_leaves_its_model_as_it_was(fitted):
+  before = fitted.mlp.memory.query[...]
+  other = retrofit.fit_keys(fitted, [(background(seed=5),)], seed=1)
+  assert not np.array_equal(other.mlp.memory.query[...], before)
+  np.testing.assert_array_equal(fitted.mlp.memory.query[...], before)
 
 
 def test_fitted_keys_spread_reads_over_slots(block, fitted):
@@ -142,6 +156,25 @@ def test_shares_of_different_lessons_do_not_add_up(block, fitted):
   np.testing.assert_array_equal(changed, np.array(merged) >= 0.4)
 
 
+def test_rows_of_other_lessons_are_not_read(block, fitted):
+  x = background(seed=3)
+  slots = np.arange(0, 64, 2)
+  two = teach(fitted, slots, np.where(slots % 4 == 0, 1, 2))
+  ids, weights = fitted.mlp.memory.search(x)
+  shares = np.stack(
+    [
+      np.where(np.asarray(ids) % 4 == rest, weights, 0).sum(-1) / 2
+      for rest in (0, 2)
+    ]
+  )
+  met = shares.max(0) >= 0.4
+  assert np.any(met & (shares.min(0) > 0))
+  # Rows are ones, so the read is the share of the lesson that is read.
+  read = np.asarray(two.mlp(x) - block.mlp(x))[:, 0] / 2
+  wanted = np.where(met, shares.max(0), 0)
+  np.testing.assert_allclose(read, wanted, atol=1e-4)
+
+
 def test_tokens_below_the_quorum_have_no_gradient(fitted):
   x = background(seed=3)
   slots = np.arange(0, 64, 3)
@@ -154,7 +187,7 @@ def test_tokens_below_the_quorum_have_no_gradient(fitted):
   (gradient,) = jax.tree.leaves(found)
   ids, weights = fitted.mlp.memory.search(x)
   share = np.where(np.isin(ids, slots), weights, 0).sum(-1) / 2
-  read = np.unique(np.asarray(ids)[share >= 0.4])
+  read = np.intersect1d(np.asarray(ids)[share >= 0.4], slots)
   np.testing.assert_array_equal(
     np.flatnonzero(np.any(np.asarray(gradient) != 0, axis=1)), read
   )

@@ -74,7 +74,7 @@ def replace_projections(
     ['Extended', 'Projection', 'Projection']
   """
   check_pattern(pattern)
-  model = nnx.merge(*nnx.split(model))
+  model = nnx.clone(model)
   found = {
     '/'.join(map(str, (*path, name))): (parent, name, child)
     for path, parent in list(nnx.iter_modules(model))
