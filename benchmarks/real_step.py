@@ -56,7 +56,7 @@ def make_state(path: str | None) -> state_lib.TrainState:
       k=16,
       key_dim=config.model_dim // 4,
       gated=False,
-      quorum=0.2,
+      quorum=0.3,
     ),
     memory_layers=(config.num_layers // 4,),
     memory_placement='beside',
@@ -66,10 +66,10 @@ def make_state(path: str | None) -> state_lib.TrainState:
     params = hf.load_params(path, params)
   method = sparse_memory.make(
     sparse_memory.Config(
-      ranking='tf_idf_squared',
+      ranking='tf_idf_cubed',
       select='document',
       optimizer='adam',
-      t=400,
+      t=200,
       learning_rate=0.4,
     )
   )

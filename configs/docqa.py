@@ -59,10 +59,10 @@ def get_config(variant='world'):
     )
     config.method.update(
       dict(
-        ranking='tf_idf_squared',
+        ranking='tf_idf_cubed',
         optimizer='adam',
         select='document',
-        t=400,
+        t=200,
         learning_rate=0.4,
       )
     )

@@ -77,7 +77,7 @@ def _base(config):
     k=16,
     key_dim=144,
     gated=False,
-    quorum=0.2,
+    quorum=0.3,
   )
   config.base = dict(
     kind='fitted',

@@ -106,9 +106,12 @@ class Model:
     slot_ids, weights = jax.device_get(
       _accesses(graphdef, self.params, batch.tokens, batch.mask, self.overlay)
     )
-    answering = batch.mask & (np.arange(length) >= asked - 1)
+    reading = batch.mask
+    if not nnx.merge(graphdef, self.params).config.memory.quorum:
+      # Every token reads; with a quorum it is the names in the question.
+      reading = reading & (np.arange(length) >= asked - 1)
     return [
-      (text, *_shares(slot_ids[i][answering[i]], weights[i][answering[i]]))
+      (text, *_shares(slot_ids[i][reading[i]], weights[i][reading[i]]))
       for i, text in enumerate(texts)
     ]
 
@@ -199,7 +202,9 @@ def lines(models: Sequence[Model], prompt: str) -> list[str]:
         for slot, mark, share in zip(slots, marks, shares, strict=True)
       ]
       shown.append(f'{name:<{width}}  {text or "(nothing)"}')
-      shown.append(f'{"":<{width}}  slots {", ".join(named[:_SHOWN])}')
+      shown.append(
+        f'{"":<{width}}  slots {", ".join(named[:_SHOWN]) or "none"}'
+      )
       if len(changed):
         share = np.sum(shares[is_changed])
         heaviest = [named[i] for i in np.flatnonzero(is_changed)[:_SHOWN]]
@@ -314,7 +319,7 @@ def _shares(
   """Returns the slots of some accesses and their shares, heaviest first."""
   slots, place = np.unique(slot_ids, return_inverse=True)
   shares = np.bincount(place.ravel(), weights.ravel().astype(np.float64))
-  order = np.argsort(-shares, kind='stable')
+  order = np.argsort(-shares, kind='stable')[: np.count_nonzero(shares)]
   return slots[order], shares[order] / shares.sum()
 
 

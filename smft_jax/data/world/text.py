@@ -12,6 +12,7 @@ import re
 import numpy as np
 
 from smft_jax.data import task
+from smft_jax.data.world import training_questions
 from smft_jax.data.world import words as world_words
 
 # Keeps the random draws of general text apart from those of people.
@@ -81,7 +82,7 @@ def more_questions(
   """
   return tuple(
     _question(template, f'{attribute}/more/{i}', name, value, seen=True)
-    for i, template in enumerate(world_words.MORE_QUESTIONS[attribute])
+    for i, template in enumerate(training_questions.TEMPLATES[attribute])
   )
 
 

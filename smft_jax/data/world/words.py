@@ -192,59 +192,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
   ),
 }
 
-# Further questions for training only. A pretrained model that is asked in few
-# phrasings learns these sentences; asked in many, it learns the fact.
-MORE_QUESTIONS: dict[str, tuple[str, ...]] = {
-  'birthplace': (
-    'What is the place of birth of {name}?',
-    'What city is {name} from?',
-    'Where does the family of {name} come from?',
-    'Can you tell me where {name} was born?',
-    'Which city is the home town of {name}?',
-    'Where did {name} grow up?',
-  ),
-  'university': (
-    'What university did {name} go to?',
-    'Where did {name} get a degree?',
-    'Which university is on the diploma of {name}?',
-    'Where was {name} a student?',
-    'Can you tell me where {name} studied?',
-    'What is the alma mater of {name}?',
-  ),
-  'field': (
-    'What is the field of {name}?',
-    'What subject does {name} study?',
-    'What is the research of {name} about?',
-    'What are the books of {name} about?',
-    'Can you tell me what {name} works on?',
-    'In which field is {name} an expert?',
-  ),
-  'employer': (
-    'Where does {name} work?',
-    'What company does {name} work for?',
-    'Who is the employer of {name}?',
-    'Who pays {name}?',
-    'Can you tell me who {name} works for?',
-    'Which firm employs {name}?',
-  ),
-  'residence': (
-    'In which city does {name} live?',
-    'Where is the home of {name}?',
-    'What city does {name} live in?',
-    'Where is the house of {name}?',
-    'Can you tell me where {name} lives?',
-    'Where did {name} settle?',
-  ),
-  'instrument': (
-    'Which instrument does {name} play?',
-    'What does {name} play?',
-    'What is the instrument of {name}?',
-    'Which instrument can {name} play?',
-    'Can you tell me what instrument {name} plays?',
-    'What instrument did {name} learn?',
-  ),
-}
-
 QUESTION_FORMAT = 'Question: {question} Answer:'
 
 # General text: sentences without people. A blank such as {city} is filled at
