@@ -43,6 +43,9 @@ from smft_jax.sharded import layout as layout_lib
 # Logits computed at once, 64 MB in float32.
 _MOST_LOGITS = 2**24
 
+# Rows longer than this are padded to multiples of it.
+_LENGTHS = 64
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
@@ -93,8 +96,8 @@ class Evaluator:
     lines = None
     if self.answer_end == 'line':
       lines = transformer.LineTokens(*self.tokenizer.line_tokens)
-    answers = []
-    for local, count, length in self._batches(prompts, layout):
+    answers = [''] * len(prompts)
+    for local, index, length in self._batches(prompts, layout):
       padded = batches.pad(prompts.take(local), length, self.tokenizer.pad_id)
       # Pad prompts on the left, so that all end in the last column.
       shift = length - np.sum(padded.mask, axis=1)
@@ -117,10 +120,11 @@ class Evaluator:
         overlay,
         lines,
       )
-      for ids in np.asarray(decoded)[:count]:
+      found = np.asarray(decoded)[: len(index)]  # the rest is filler
+      for question, ids in zip(index.tolist(), found, strict=True):
         (ends,) = np.nonzero(np.isin(ids, end_ids))
         end = ends[0] if len(ends) else len(ids)
-        answers.append(self._answer(ids[:end].tolist()))
+        answers[question] = self._answer(ids[:end].tolist())
     return answers
 
   def _answer(self, ids: list[int]) -> str:
@@ -175,12 +179,12 @@ class Evaluator:
     rows = encoding.tokenize_choices(
       choices, self.tokenizer, max_length=self.max_length
     )
-    nats = [
-      np.asarray(_row_nats(self.graphdef, params, batch), np.float64)[:count]
-      for batch, count in self._padded(params, rows)
-    ]
+    nats = np.zeros(len(rows))
+    for batch, index in self._padded(params, rows):
+      found = np.asarray(_row_nats(self.graphdef, params, batch), np.float64)
+      nats[index] = found[: len(index)]
     ends = np.cumsum([len(choice.endings) for choice in choices])
-    return np.split(-np.concatenate(nats), ends[:-1])
+    return np.split(-nats, ends[:-1])
 
   def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
     """Returns the weighted sum of negative log-likelihoods, and of weights."""
@@ -193,30 +197,36 @@ class Evaluator:
   def _padded(
     self, params, rows: encoding.Encoded, most_counted: int | None = None
   ):
-    """Yields batches, and the number of rows of each that are not filler."""
+    """Yields batches, and the indices of their rows that are not filler."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
-    for local, count, length in self._batches(rows, layout):
+    for local, index, length in self._batches(rows, layout):
       batch = batches.pad(rows.take(local), length, self.tokenizer.pad_id)
       positions = stream_lib.local_rows(layout, self.batch_size)
-      batch.loss_weights[positions >= count] = 0.0
+      batch.loss_weights[positions >= len(index)] = 0.0
       if layout is None and most_counted is not None:
         batch = batches.counting(batch, most_counted)
-      yield stream_lib.assemble(layout, batch, self.batch_size), count
+      yield stream_lib.assemble(layout, batch, self.batch_size), index
 
   def _batches(self, rows: encoding.Encoded, layout: layout_lib.Layout | None):
     """Splits rows into batches; the last repeats its last row as filler.
 
-    Yields the rows of a batch that this process makes, the number of rows that
-    are not filler in all processes, and the length to pad to. A call has one
-    length, so that few shapes are compiled.
+    Long rows are sorted, so that little is padding; few lengths are used, as
+    each compiles a program.
+
+    Yields the rows of a batch that this process makes, the indices of those in
+    all processes that are not filler, and the length to pad to.
     """
-    length = batches.bucket_length(rows.longest)
-    starts = range(0, len(rows), self.batch_size)
-    for start in preemption.interruptible(starts):
-      index = np.arange(start, min(start + self.batch_size, len(rows)))
+    longest = batches.bucket_length(rows.longest)
+    order, multiple = np.arange(len(rows)), longest
+    if longest > _LENGTHS:
+      order, multiple = np.argsort(-rows.lengths, kind='stable'), _LENGTHS
+    for start in preemption.interruptible(range(0, len(rows), self.batch_size)):
+      index = order[start : start + self.batch_size]
       filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
       positions = stream_lib.local_rows(layout, self.batch_size)
-      yield filled[positions], len(index), length
+      length = int(rows.lengths[index].max())
+      length = min(longest, batches.bucket_length(length, multiple))
+      yield filled[positions], index, length
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))

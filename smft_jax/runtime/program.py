@@ -12,6 +12,7 @@ import traceback
 from absl import logging as absl_logging
 
 from smft_jax import schema
+from smft_jax.runtime import allocator
 from smft_jax.runtime import disk
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
@@ -44,6 +45,7 @@ def run(
   if keep_traceback:
     arguments.remove('--traceback')
   _show_our_log_lines()
+  allocator.keep_freed_memory()
   with preemption.handle_sigterm():
     try:
       code = _run(main, arguments, keep_traceback)

@@ -230,6 +230,35 @@ def test_log_likelihoods_are_sums_over_the_endings_and_choose(
   assert made.choices(params, preferred)['accuracy_unnormalized'] == 1.0
 
 
+def test_sorting_rows_by_length_keeps_the_order_of_results(
+  evaluator, params, monkeypatch
+):
+  made = evaluator(batch_size=1, max_length=30)
+  lengths = set()
+  for name in ('_decode', '_row_nats'):
+    function = getattr(evaluate, name)
+
+    def noting(graphdef, params, tokens, *more, function=function):
+      lengths.add(getattr(tokens, 'tokens', tokens).shape[1])
+      return function(graphdef, params, tokens, *more)
+
+    monkeypatch.setattr(evaluate, name, noting)
+
+  def measured():
+    return (
+      made.answers(params, QUESTIONS),
+      np.concatenate(made.log_likelihoods(params, CHOICES)),
+    )
+
+  answers, sums = measured()
+  lengths.clear()
+  monkeypatch.setattr(evaluate, '_LENGTHS', 4)
+  sorted_answers, sorted_sums = measured()
+  assert len(lengths) > 2
+  assert sorted_answers == answers
+  np.testing.assert_allclose(sorted_sums, sums, rtol=1e-5)
+
+
 def test_an_ending_that_no_row_holds_is_refused(evaluator, params):
   made = evaluator(batch_size=3, max_length=4)
   with pytest.raises(schema.UserError, match=r'at least 5.*Meyer study'):
