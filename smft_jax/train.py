@@ -75,7 +75,9 @@ def run(
     if experiment.stream is None:
       results = _measure_base(experiment, base, writer)
     else:
-      results = finetune.run(experiment, base, workdir, writer)
+      results = finetune.run(
+        experiment, base, workdir, writer, keeps_base=False
+      )
     if experiment.background is not None:
       accesses = states.count_background(experiment, base).accesses
       if accesses is not None:

@@ -35,6 +35,7 @@ def run(
   *,
   checkpoints: bool = True,
   show: bool = True,
+  keeps_base: bool = True,
 ) -> dict[str, Any]:
   """Streams the documents into the model; resumes an interrupted run.
 
@@ -46,13 +47,16 @@ def run(
     checkpoints: Whether to write checkpoints, without which a run cannot be
       resumed.
     show: Whether to show progress.
+    keeps_base: Whether the base's parameters can be used afterwards. Without,
+      the run saves memory if it trains nothing but values.
 
   Returns:
     The content of results.json.
   """
   if experiment.method is None or experiment.stream is None:
     raise ValueError('config.method or config.stream is missing.')
-  state = states.first_state(experiment, base)
+  copies = keeps_base or not experiment.method.only_values
+  state = states.first_state(experiment, base, copies=copies)
   sets, before = measurements.measure_base(
     base,
     experiment.evaluation,
@@ -69,11 +73,14 @@ def run(
     saves=checkpoints,
     learner=make_learner(experiment, base),
     sets=sets.with_model(state.graphdef),
-    state=state,
+    state=state if copies else states.take_over(state),
   )
+  del state
   stream.restore(before)
   after = stream.learn(before, show)
   state = stream.state
+  if not copies:
+    base = states.given_back(base, state)
   return results_lib.of_stream(
     experiment,
     base,

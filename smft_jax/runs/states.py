@@ -12,6 +12,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import memory
 from smft_jax import methods
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
@@ -36,17 +37,31 @@ def count_background(
   )
 
 
+# What the methods that train nothing but values change.
+_OWN = (memory.MemoryValue, memory.SlotLessons)
+
+
 def first_state(
-  experiment: config_lib.Experiment, base: base_lib.Base
+  experiment: config_lib.Experiment,
+  base: base_lib.Base,
+  *,
+  copies: bool = True,
 ) -> state_lib.TrainState:
-  """Returns the state before the first document."""
+  """Returns the state before the first document.
+
+  Args:
+    experiment: The run's config.
+    base: The model to start from.
+    copies: Whether the state has its own arrays, which steps may donate; else
+      it shares those of the base, see `take_over`.
+  """
   assert experiment.method is not None
   method = methods.make(experiment.method)
   graphdef, params, extras = _prepared(
     base, method, experiment.base.max_length, experiment.seed
   )
-  # Copies, because steps donate their state.
-  params, extras = jax.tree.map(jnp.copy, (params, extras))
+  if copies:
+    params, extras = jax.tree.map(jnp.copy, (params, extras))
   state = state_lib.init(
     nnx.merge(graphdef, params),
     method,
@@ -57,6 +72,31 @@ def first_state(
     # The sharding that steps return, or the second one would compile again.
     state = jax.device_put(state, state_lib.value_table(params).sharding)
   return state
+
+
+def take_over(state: state_lib.TrainState) -> state_lib.TrainState:
+  """Makes steps possible on a state that shares the arrays of its base.
+
+  Only values are copied. The first step takes the other arrays from the base,
+  which `given_back` returns to it.
+
+  Args:
+    state: A first state without `copies`, of a method that trains values only.
+  """
+  own, shared = nnx.split_state(state.params, _OWN, ...)
+  own, extras = jax.tree.map(jnp.copy, (own, state.extras))
+  return dataclasses.replace(
+    state, params=nnx.merge_state(own, shared), extras=extras
+  )
+
+
+def given_back(
+  base: base_lib.Base, state: state_lib.TrainState
+) -> base_lib.Base:
+  """Returns the base of a state that took it over."""
+  own = nnx.filter_state(base.params, _OWN)
+  _, shared = nnx.split_state(state.params, _OWN, ...)
+  return dataclasses.replace(base, params=nnx.merge_state(own, shared))
 
 
 def last_state(
