@@ -28,6 +28,10 @@ from smft_jax.evaluation import scores
 from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import sets as sets_lib
+from smft_jax.runtime import progress
+
+# Seconds after which measuring shows its progress.
+_LONG_S = 10.0
 
 # Questions whose answers the report shows.
 _EXAMPLES = 10
@@ -81,18 +85,23 @@ class Measurements:
   about: dict[str, np.ndarray]
 
   def measure(self, params) -> Measured:
-    """Measures a model's parameters."""
+    """Measures a model's parameters; shows its progress if it takes long."""
     measured, answers = {}, {}
-    for name, questions in self.questions.items():
-      answers[name] = self.evaluator.answers(params, questions)
-      measured[name] = {
-        **scores.score(answers[name], questions),
-        'nll': self.evaluator.answer_nll(params, questions),
-      }
-    for name, texts in self.texts.items():
-      measured[name] = self.evaluator.text_scores(params, texts)
-    for name, choices in self.choices.items():
-      measured[name] = self.evaluator.choices(params, choices)
+    total = len(self.questions) + len(self.texts) + len(self.choices)
+    with progress.Progress('measuring', total, 'set', after_s=_LONG_S) as bar:
+      for name, questions in self.questions.items():
+        answers[name] = self.evaluator.answers(params, questions)
+        measured[name] = {
+          **scores.score(answers[name], questions),
+          'nll': self.evaluator.answer_nll(params, questions),
+        }
+        bar.update(len(measured))
+      for name, texts in self.texts.items():
+        measured[name] = self.evaluator.text_scores(params, texts)
+        bar.update(len(measured))
+      for name, choices in self.choices.items():
+        measured[name] = self.evaluator.choices(params, choices)
+        bar.update(len(measured))
     return Measured(
       metrics=measured,
       answers=answers,

@@ -35,6 +35,8 @@ class Progress:
     clock: Monotonic seconds.
     every_s: Shortest time between two lines; None means 0.1 s on a terminal and
       5 s in a log.
+    after_s: Seconds before anything is shown; a phase that takes less shows
+      nothing.
   """
 
   def __init__(
@@ -47,6 +49,7 @@ class Progress:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     every_s: float | None = None,
+    after_s: float = 0.0,
   ):
     self._phase, self._total, self._unit = phase, total, unit
     shown = sys.stderr if processes.is_main() else io.StringIO()
@@ -55,7 +58,7 @@ class Progress:
     self._is_terminal = self._stream.isatty()
     self._every_s = every_s or (0.1 if self._is_terminal else 5.0)
     self._step, self._tokens = start, 0
-    self._began = clock()
+    self._began, self._after_s = clock(), after_s
     self.waited_s = 0.0
     # (time, step, tokens) when the first step was done.
     self._first: tuple[float, int, int] | None = None
@@ -76,6 +79,8 @@ class Progress:
     if self._first is None:
       # The rate leaves out the first step, which compiles.
       self._first = (now, step, self._tokens)
+    if now - self._began < self._after_s:
+      return
     if now - self._shown_at >= self._every_s or step >= self._total:
       self._show(now)
 
@@ -95,6 +100,8 @@ class Progress:
   def close(self) -> None:
     """Ends the bar and prints the time that the phase took."""
     now = self._clock()
+    if now - self._began < self._after_s:
+      return
     took = f'{self._phase} took {duration(now - self._began)}'
     if self.waited_s:
       share = self.waited_s / (now - self._began)

@@ -39,6 +39,22 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end():
   assert len(lines) == 5 + 1 + 1
 
 
+@pytest.mark.parametrize(
+  'seconds, wanted',
+  [(3, []), (6, ['measuring: set 2/2  0s left', 'measuring took 12s'])],
+)
+def test_a_short_phase_shows_nothing(seconds, wanted):
+  out, clock = io.StringIO(), Clock()
+  with progress.Progress(
+    'measuring', 2, 'set', stream=out, clock=clock, after_s=10.0
+  ) as bar:
+    for step in (1, 2):
+      clock.now += seconds
+      bar.update(step)
+  lines = out.getvalue().splitlines()
+  assert lines == wanted
+
+
 def test_the_share_of_time_that_input_took_is_shown_at_the_end():
   out, clock = io.StringIO(), Clock()
   with progress.Progress('pretrain', 4, stream=out, clock=clock) as bar:
