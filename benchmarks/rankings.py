@@ -98,6 +98,8 @@ def read(options, seed: int) -> Data:
   config.data.num_new = options.people
   config.memory.quorum = options.quorum
   config.evaluation.max_entries = options.entries
+  if options.cache_dir:
+    config.base.cache_dir = options.cache_dir
   if options.data_dir:
     config.data.data_dir = options.data_dir
   experiment = config_lib.from_config_dict(config)
@@ -237,6 +239,7 @@ def main() -> None:
     'What a pretrained model reads of its lessons.',
     path={'help': 'Hugging Face folder or GGUF file', 'required': True},
     data_dir={'help': 'folder of TFDS data sets', 'default': None},
+    cache_dir={'help': 'folder of fitted keys', 'default': None},
     people={'type': int, 'default': 50},
     seeds={'type': int, 'nargs': '+', 'default': [0, 1, 2]},
     quorum={'type': float, 'default': 0.3},

@@ -66,8 +66,11 @@ def get_config(variant='world'):
         learning_rate=0.4,
       )
     )
-    if kind != 'world':  # whole texts, in longer rows than single facts
+    if kind == 'world':
+      config.evaluation.update(dict(every_documents=4, max_entries=100))
+    else:  # whole texts, in longer rows than single facts
       config.stream.update(dict(steps_per_document=16, batch_size=4))
+      config.method.update(dict(ranking='tf_idf_squared', t=400))
     return config
   if kind == 'world':
     config.background = dict(num_batches=32, batch_size=256)
