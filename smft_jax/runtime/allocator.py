@@ -8,11 +8,11 @@ import sys
 # Parameters of glibc's mallopt, see mallopt(3).
 _TRIM_THRESHOLD, _TOP_PAD = -1, -2
 
-_KEPT = 2**30
+_KEPT = 2**29
 
 
 def keep_freed_memory() -> None:
-  """Lets glibc keep up to a gigabyte of what was freed; elsewhere nothing.
+  """Lets glibc keep up to half a gigabyte of what was freed; elsewhere nothing.
 
   By default it returns large blocks at once, and each step of a large model
   then waits for the kernel to clear the same pages again.
