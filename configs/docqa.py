@@ -62,6 +62,7 @@ def get_config(variant='world'):
         ranking='tf_idf_cubed',
         optimizer='adam',
         select='document',
+        grows_background=True,
         t=200,
         learning_rate=0.4,
       )

@@ -43,6 +43,8 @@ class Config(method_lib.MethodConfig):
     select: When slots are selected: at every 'step', by its batch (the
       paper's), or once per 'document', by all of its texts; each document then
       starts with a new optimizer state. For update 'rows'.
+    grows_background: Whether the texts of a document are background for later
+      ones, which then leave its slots alone. For select 'document'.
     optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
     learning_rate: Constant rate; the loss is a mean over loss weights.
     replay_fraction: Share of each batch drawn from pretraining text. It adds to
@@ -60,6 +62,7 @@ class Config(method_lib.MethodConfig):
   ranking: str = 'tf_idf'
   t: int = 300
   select: Literal['step', 'document'] = 'step'
+  grows_background: bool = False
   optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
   learning_rate: float = 30.0
   replay_fraction: float = 0.0
@@ -72,6 +75,10 @@ class Config(method_lib.MethodConfig):
     if self.select == 'document' and self.update != 'rows':
       raise schema.UserError(
         f"select = 'document' needs update = 'rows', not {self.update!r}"
+      )
+    if self.grows_background and self.select != 'document':
+      raise schema.UserError(
+        "grows_background needs select = 'document', not 'step'"
       )
     method_lib.check_replay_fraction(self.replay_fraction)
 
@@ -95,6 +102,7 @@ def make(config: Config) -> method_lib.Method:
       config.t,
       config.optimizer,
       config.select == 'document',
+      config.grows_background,
     ),
     hyperparameters={'learning_rate': config.learning_rate},
     replay_fraction=config.replay_fraction,
@@ -103,7 +111,12 @@ def make(config: Config) -> method_lib.Method:
 
 @functools.cache
 def _method(
-  update: str, ranking_name: str, t: int, optimizer: str, per_document: bool
+  update: str,
+  ranking_name: str,
+  t: int,
+  optimizer: str,
+  per_document: bool,
+  grows_background: bool,
 ) -> method_lib.Method:
   inner = optax.chain(OPTIMIZERS[optimizer](), method_lib.scale_by_given_rate())
   if update == 'dense':
@@ -115,6 +128,7 @@ def _method(
     update=update,
     top_t=t,
     per_document=per_document,
+    grows_background=grows_background,
     score=functools.partial(_score, ranking_name),
     pointwise=ranking_name in ranking.POINTWISE,
   )

@@ -26,6 +26,8 @@ from smft_jax.training import state as state_lib
 
 # What a step changes, besides the parameters.
 _CHANGING = ('opt_state', 'step', 'skipped', 'skipped_in_a_row')
+# And what it changes if the method grows it.
+_BACKGROUND = 'background'
 
 _SLOTS, _ROWS, _LESSONS = 'changed_slots', 'changed_rows', 'lessons'
 
@@ -50,7 +52,7 @@ def save(
   Raises:
     OSError: As `checkpoint.save` does.
   """
-  tree = {name: getattr(state, name) for name in _CHANGING}
+  tree = _changing(state)
   if base_table is None:
     tree['params'] = state.params
   else:
@@ -81,7 +83,7 @@ def restore(
   Raises:
     ValueError: As `checkpoint.restore_newest` does.
   """
-  like = {name: getattr(state, name) for name in _CHANGING}
+  like = _changing(state)
   if base_table is None:
     like['params'] = state.params
   else:
@@ -115,6 +117,14 @@ def restore(
       frozen, changing.pop(_LESSONS), jax.tree.map(lambda _: table, values)
     )
   return dataclasses.replace(state, **changing), notes
+
+
+def _changing(state: state_lib.TrainState) -> dict[str, Any]:
+  """Returns what a step changes, without the parameters, by name."""
+  names = [*_CHANGING]
+  if state.method.grows_background:
+    names.append(_BACKGROUND)
+  return {name: getattr(state, name) for name in names}
 
 
 def background_identity(background: method_lib.Background | None) -> str | None:

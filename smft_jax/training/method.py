@@ -77,6 +77,8 @@ class Method:
     top_t: Slots to update per step, for 'dense' and 'rows'.
     per_document: Whether 'rows' selects slots once per document, by all of its
       rows, instead of at every step; see `training.rows`.
+    grows_background: Whether a document is background for later ones, if slots
+      are selected `per_document`.
     score: (key, counts [N], background) -> scores [N], the ranking of slots.
     pointwise: Whether an accessed slot's score is the same when slots without
       accesses are left out.
@@ -97,6 +99,7 @@ class Method:
   update: str = 'full'
   top_t: int = 0
   per_document: bool = False
+  grows_background: bool = False
   score: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
   pointwise: bool = False
   add_modules: Callable[[nnx.Module, nnx.Rngs], nnx.Module] | None = None

@@ -115,13 +115,18 @@ def begin_document(
       as taught by it.
 
   Returns:
-    The state, with a new optimizer state.
+    The state, with a new optimizer state and, if the method says so, a grown
+    background.
   """
   _, accesses = loss_and_accesses(
     state.graphdef, state.params, batch, hidden=hidden
   )
   slots, _ = rows_lib.select(state, accesses.slot_ids, _ranked(batch))
-  params = state.params
+  params, background = state.params, state.background
+  if state.method.grows_background:
+    background = rows_lib.grown_background(
+      state, accesses.slot_ids, _ranked(batch)
+    )
   marks, rest = nnx.split_state(params, memory.SlotLessons, ...)
   if marks:
     marks = jax.tree.map(
@@ -131,6 +136,7 @@ def begin_document(
   state = dataclasses.replace(
     state,
     params=params,
+    background=background,
     opt_state=state_lib.for_document(
       state.method, slots, state_lib.value_table(params)
     ),

@@ -1,5 +1,6 @@
 """A pretrained model with a fitted memory: taught, resumed, taken back."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,7 +35,12 @@ SIZES = {
 }
 TRAINING = ('steps', 'batch_size', 'learning_rate', 'value_learning_rate')
 MEMORY = {'num_slots': 121, 'value_dim': 0, 'gated': False, 'quorum': 0.1}
-METHOD = {'select': 'document', 'optimizer': 'adam', 'learning_rate': 0.1}
+METHOD = {
+  'select': 'document',
+  'grows_background': True,
+  'optimizer': 'adam',
+  'learning_rate': 0.1,
+}
 
 
 @pytest.fixture(scope='module')
@@ -113,6 +119,7 @@ def test_a_run_resumed_within_a_document_ends_in_the_same_bits(
     found, _ = learner.learn(found, index, first=start)
   for part in (state_lib.value_table, state_lib.slot_lessons):
     np.testing.assert_array_equal(part(found.params), part(want.params))
+  jax.tree.map(np.testing.assert_array_equal, found.background, want.background)
 
 
 def lesson(*argv):
@@ -179,7 +186,7 @@ def test_a_mesh_fits_and_learns_the_same(root):
   ('flag', 'said'),
   [
     ('background=None', 'config.background is missing: the memory is fitted'),
-    ('method.select=step', 'needs a method that marks what it teaches'),
+    ('method.select=step', "grows_background needs select = 'document'"),
     ('method.name=values_only', 'needs a method that marks what it teaches'),
     ('memory.gated=True', 'config.memory.gated must be False'),
     ('memory.num_slots=1000000', 'tokens, fewer than the 1000 sub-keys'),

@@ -40,7 +40,7 @@ def test_a_log_gets_a_line_every_few_seconds_and_at_the_end():
 
 
 @pytest.mark.parametrize(
-  'seconds, wanted',
+  ('seconds', 'wanted'),
   [(3, []), (6, ['measuring: set 2/2  0s left', 'measuring took 12s'])],
 )
 def test_a_short_phase_shows_nothing(seconds, wanted):

@@ -49,15 +49,15 @@ def make_batch(shape=(3, 7), lengths=(7, 4, 5), seed=1):
   return batches.Batch(tokens, mask, weights)
 
 
-def make_method(update, t=T, ranking='tf_idf', optimizer='sgd', select='step'):
+def make_method(update, t=T, ranking='tf_idf', optimizer='sgd', **settings):
   return sparse_memory.make(
     sparse_memory.Config(
       update=update,
       ranking=ranking,
       t=t,
       optimizer=optimizer,
-      select=select,
       learning_rate=RATE,
+      **settings,
     )
   )
 

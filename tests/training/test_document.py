@@ -25,8 +25,10 @@ FITTED = dataclasses.replace(
 )
 
 
-def make_state(optimizer='momentum', config=FITTED):
-  method = steps.make_method('rows', optimizer=optimizer, select='document')
+def make_state(optimizer='momentum', config=FITTED, grows=False):
+  method = steps.make_method(
+    'rows', optimizer=optimizer, select='document', grows_background=grows
+  )
   frequency = jnp.arange(config.num_slots, dtype=jnp.float32) % 8
   background = method_lib.Background(frequency, jnp.float32(7))
   return steps.init(steps.make_model(config), method, background)
@@ -70,6 +72,38 @@ def test_every_document_begins_with_a_new_optimizer():
   state = step_lib.begin_document(state, other, None, 2)
   for leaf in jax.tree.leaves(state.opt_state.inner):
     assert not np.any(np.asarray(leaf))
+
+
+def test_a_document_joins_the_background_of_later_ones():
+  batch = steps.make_batch((6, 7), (7, 4, 5, 6, 7, 3))
+  ranked = batch.mask.copy()
+  ranked[4:] = False  # filler
+  batch = batch._replace(ranked=ranked)
+  state = make_state(grows=True)
+  old = np.asarray(state.background.document_frequency)
+  _, accesses = step_lib.loss_and_accesses(state.graphdef, state.params, batch)
+  (ids,) = accesses.slot_ids
+  wanted = old.copy()
+  for row, mask in zip(np.asarray(ids), ranked, strict=True):
+    wanted[np.unique(row[mask])] += 1
+  state = step_lib.begin_document(state, batch, None, 1)
+  np.testing.assert_array_equal(state.background.document_frequency, wanted)
+  assert float(state.background.num_documents) == 7 + 4
+  other = steps.make_batch(seed=9)
+  counts = ranking.count_accesses(
+    step_lib.loss_and_accesses(state.graphdef, state.params, other)[1].slot_ids[
+      0
+    ],
+    len(wanted),
+    other.mask,
+  )
+  slots = ranking.top_slots(
+    ranking.tf_idf(counts, jnp.asarray(wanted), 11.0), steps.T
+  )
+  state = step_lib.begin_document(state, other, None, 2)
+  np.testing.assert_array_equal(state.opt_state.slots, slots)
+  fixed = step_lib.begin_document(make_state(), other, None, 2)
+  assert not np.array_equal(fixed.opt_state.slots, slots)
 
 
 def test_a_row_takes_the_step_of_the_optimizer():
@@ -142,11 +176,12 @@ def test_meshes_learn_a_document_as_one_device_does(name):
       quorum=0.1,
       layout=layout,
     )
-    state = make_state(config=config)
+    state = make_state(config=config, grows=True)
     batch = steps.make_batch((8, 7), (7, 4, 5, 7, 1, 6, 7, 3))
-    state = step_lib.begin_document(state, batch, None, 1)
-    for _ in range(2):
-      state, metrics = step_lib.train_step(state, batch)
+    for lesson in (1, 2):
+      state = step_lib.begin_document(state, batch, None, lesson)
+      for _ in range(2):
+        state, metrics = step_lib.train_step(state, batch)
     return table(state), float(metrics['loss'])
 
   want, got = learned(None), learned(meshes.make_layout(name))
@@ -157,6 +192,8 @@ def test_meshes_learn_a_document_as_one_device_does(name):
 def test_whole_table_updates_select_at_every_step():
   with pytest.raises(schema.UserError, match="needs update = 'rows'"):
     sparse_memory.Config(update='dense', select='document')
+  with pytest.raises(schema.UserError, match="needs select = 'document'"):
+    sparse_memory.Config(grows_background=True)
 
 
 def test_only_a_quorum_has_lessons():
