@@ -4,9 +4,10 @@
       [--seeds S ...] [--quorum Q] [--out FILE.json]
 
 Selects slots for each invented person as configs/docqa.py:world,hf does, but
-takes no step, and then looks for tokens that reach the quorum. A text without
-such a token leaves the model, bit for bit, as it was before any lesson,
-whatever training would write. Printed are shares, averages over seeds:
+takes no step, with a background that is fixed or grows by each lesson. Then it
+looks for tokens that reach the quorum. A text without such a token leaves the
+model, bit for bit, as it was before any lesson, whatever training would write.
+Printed are shares, averages over seeds:
 
   learned   unseen phrasings about the people in which a token reads
   right     of those, the ones in which no token reads another person's lesson
@@ -183,19 +184,22 @@ def _search(graphdef, params, tokens, mask):
   return layer.search(inputs)
 
 
-def shares(data: Data, name: str, t: int) -> dict[str, float]:
+def shares(data: Data, name: str, t: int, grows: bool) -> dict[str, float]:
   """Selects slots for every lesson, and returns what this module prints."""
-  frequency, _, _ = data.background
-  lessons = jnp.zeros(len(frequency), jnp.int32)
+  background = data.background
+  num_slots = len(background.document_frequency)
+  lessons = jnp.zeros(num_slots, jnp.int32)
   score = sparse_memory.make(
     sparse_memory.Config(ranking=name, t=t, select='document')
   ).score
   assert score is not None
   for number, taught in enumerate(data.lessons, 1):
-    counts = ranking.count_accesses(taught.slot_ids, len(frequency))
-    scores = score(jax.random.key(number), counts, data.background)
+    counts = ranking.count_accesses(taught.slot_ids, num_slots)
+    scores = score(jax.random.key(number), counts, background)
     slots = ranking.top_slots(scores, t)
     lessons = lessons.at[slots].set(number, mode='drop')
+    if grows:
+      background = _grown(background, taught)
 
   def lesson_of(reads: Reads) -> np.ndarray:
     """Returns the lesson that each token reads, 0 for none."""
@@ -219,17 +223,31 @@ def shares(data: Data, name: str, t: int) -> dict[str, float]:
   }
 
 
-def table(options, points: Sequence[tuple[str, int]]) -> list[dict]:
-  """Returns the mean shares over seeds of each (ranking, t)."""
-  found: dict[tuple[str, int], list[dict[str, float]]] = {}
+def _grown(
+  background: method_lib.Background, taught: Reads
+) -> method_lib.Background:
+  """Adds the texts of a lesson, as `training.rows.grown_background` does."""
+  num_slots = len(background.document_frequency)
+  pairs = taught.row[:, None].astype(np.int64) * num_slots + taught.slot_ids
+  slots = np.unique(pairs) % num_slots
+  return background._replace(
+    document_frequency=background.document_frequency
+    + np.bincount(slots, minlength=num_slots),
+    num_documents=background.num_documents + len(np.unique(taught.row)),
+  )
+
+
+def table(options, points: Sequence[tuple[str, int, bool]]) -> list[dict]:
+  """Returns the mean shares over seeds of each (ranking, t, grows)."""
+  found: dict[tuple[str, int, bool], list[dict[str, float]]] = {}
   for seed in options.seeds:
     data = read(options, seed)
     for point in points:
       found.setdefault(point, []).append(shares(data, *point))
   return [
-    {'ranking': name, 't': t}
+    {'ranking': name, 't': t, 'grows': grows}
     | {key: float(np.mean([s[key] for s in each])) for key in each[0]}
-    for (name, t), each in found.items()
+    for (name, t, grows), each in found.items()
   ]
 
 
@@ -245,16 +263,17 @@ def main() -> None:
     quorum={'type': float, 'default': 0.3},
     entries={'type': int, 'default': 200, 'help': 'of each held-out set'},
   )
-  points = [(name, _T) for name in RANKINGS]
+  points = [(name, _T, grows) for name in RANKINGS for grows in (False, True)]
   # Ties go to the lower ids, unless all are taken.
-  points[RANKINGS.index('all_accessed')] = 'all_accessed', 512**2
-  points += [('tf_idf_cubed', t) for t in TS if t != _T]
+  points = [(n, 512**2 if n == 'all_accessed' else t, g) for n, t, g in points]
+  points += [('tf_idf_cubed', t, True) for t in TS if t != _T]
   rows = table(options, points)
-  print('| ranking | t | learned | right | kept | text |')
-  print('|---|---:|---:|---:|---:|---:|')
+  print('| ranking | t | background | learned | right | kept | text |')
+  print('|---|---:|---|---:|---:|---:|---:|')
   for row in rows:
     print(
-      f'| {row["ranking"]} | {row["t"]} | {row["learned"]:.1%} |'
+      f'| {row["ranking"]} | {row["t"]} |'
+      f' {"grows" if row["grows"] else "fixed"} | {row["learned"]:.1%} |'
       f' {row["right"]:.1%} | {row["kept"]:.1%} | {row["text"]:.2%} |'
     )
   if options.out:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -85,18 +86,24 @@ def chosen_slots(
   total = len(base.task.documents[: experiment.stream.max_documents])
   sampled = set(evenly_spaced(total, _CURVES))
   chosen, sample = [], []
+  state = jax.tree.map(jnp.copy, first)  # selecting per document donates it
   with progress.Progress('slots of each lesson', total, 'lesson') as bar:
     for index in preemption.interruptible(range(total)):
       summed, slots = np.zeros(experiment.memory.num_slots), []
-      for step in range(steps):
-        batch, _, _ = student.batch(index, step)
-        at = dataclasses.replace(first, step=jnp.int32(index * steps + step))
+      for step in range(1 if first.method.per_document else steps):
+        if first.method.per_document:
+          batch = student.document(index)
+        else:
+          batch, _, _ = student.batch(index, step)
+        at = dataclasses.replace(state, step=jnp.int32(index * steps + step))
         scores_N = step_lib.slot_scores(at, batch)
         slots.append(np.asarray(ranking.top_slots(scores_N, at.method.top_t)))
         scores = layout_lib.to_numpy(scores_N)
         summed += scores
         if index in sampled and not step:
           sample.append(scores)
+      if first.method.grows_background:
+        state = student.begin(state, index)
       found = np.unique(np.concatenate(slots))
       found = found[found < len(summed)]  # drops unused places
       chosen.append(core_sets.in_rank_order(found, summed))

@@ -160,8 +160,7 @@ class Learner:
       state = dataclasses.replace(state, extras={**state.extras, **changed})
     hidden = self._hidden(state, index)
     if state.method.per_document and not first:
-      whole = self._document(index)
-      state = step_lib.begin_document(state, whole, hidden, index + 1)
+      state = self.begin(state, index, hidden)
     tokens = 0
     for step in range(first, self._settings.steps_per_document):
       with waiting():
@@ -186,12 +185,28 @@ class Learner:
     values['lesson_s'] = round(time.monotonic() - began, 4)
     return state, values | {'tokens': tokens}
 
+  def begin(
+    self,
+    state: state_lib.TrainState,
+    index: int,
+    hidden: jax.Array | None = None,
+  ) -> state_lib.TrainState:
+    """Selects the slots of a document, for a method that is `per_document`.
+
+    Args:
+      state: The state; donated.
+      index: The document's place in the stream.
+      hidden: Hidden states of its rows, if they were computed.
+    """
+    whole = self.document(index)
+    return step_lib.begin_document(state, whole, hidden, index + 1)
+
   def flops(self, state: state_lib.TrainState) -> int:
     """Counts the matrix-product operations of the steps on a document."""
     made = self.batch(0, 0)
     hidden, below = self._hidden(state, 0), 0
     if hidden is not None:
-      whole = self._document(0)
+      whole = self.document(0)
       below = flops.matmul_flops(
         step_lib.hidden_below_memory,
         state.graphdef,
@@ -242,7 +257,7 @@ class Learner:
     batch = stream_lib.assemble(self._layout, batch, size)
     return DocumentBatch(batch, chosen, tokens)
 
-  def _document(self, index: int) -> batches.Batch:
+  def document(self, index: int) -> batches.Batch:
     """Returns all rows of a document, repeated up to those of the longest.
 
     One shape for all documents, so that they share a program.
@@ -259,7 +274,7 @@ class Learner:
     """Returns the hidden states of a document's rows, if steps reuse them."""
     if not self._reuses_hidden:
       return None
-    whole = self._document(index)
+    whole = self.document(index)
     return step_lib.hidden_below_memory(
       state.graphdef, state.params, whole.tokens, whole.mask
     )

@@ -6,6 +6,7 @@ import pytest
 
 from smft_jax import export
 from smft_jax import hf
+from smft_jax.analyze import held_facts
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.lesson import __main__ as lesson_program
@@ -120,6 +121,17 @@ def test_a_run_resumed_within_a_document_ends_in_the_same_bits(
   for part in (state_lib.value_table, state_lib.slot_lessons):
     np.testing.assert_array_equal(part(found.params), part(want.params))
   jax.tree.map(np.testing.assert_array_equal, found.background, want.background)
+
+
+def test_analysis_recovers_the_slots_of_each_document(root):
+  experiment, base, last = loaded(root / 'run')
+  first = states.first_state(experiment, base)
+  chosen, _ = held_facts.chosen_slots(experiment, base, first)
+  marks = np.asarray(state_lib.slot_lessons(last.params))
+  found = np.zeros_like(marks)
+  for number, slots in enumerate(chosen, 1):
+    found[slots] = number
+  np.testing.assert_array_equal(found, marks)
 
 
 def lesson(*argv):
