@@ -166,4 +166,4 @@ def test_people_are_asked_in_more_phrasings_but_not_the_held_out_ones():
     for question in document.questions:
       asked = question.prompt.rpartition(' Answer:')[0]
       assert (asked in shown) == question.seen
-    assert len(document.augmentations) == 6 * (6 + 3 + 6)
+    assert len(document.augmentations) == 6 * (6 + 3 + 12)
