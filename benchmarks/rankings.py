@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 import functools
 import json
 import pathlib
+import sys
 import tempfile
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import sets as sets_lib
 from smft_jax.runs import states
+from smft_jax.runtime import program
 from smft_jax.store import records as records_lib
 from smft_jax.training import method as method_lib
 
@@ -266,7 +268,9 @@ def main() -> None:
   points = [(name, _T, grows) for name in RANKINGS for grows in (False, True)]
   # Ties go to the lower ids, unless all are taken.
   points = [(n, 512**2 if n == 'all_accessed' else t, g) for n, t, g in points]
-  points += [('tf_idf_cubed', t, True) for t in TS if t != _T]
+  points += [
+    ('tf_idf_cubed', t, g) for t in TS if t != _T for g in (False, True)
+  ]
   rows = table(options, points)
   print('| ranking | t | background | learned | right | kept | text |')
   print('|---|---:|---|---:|---:|---:|---:|')
@@ -281,4 +285,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(program.run(lambda _: main()))

@@ -13,6 +13,7 @@ few-shot or in a chat if the run's config.evaluation says so; any other text is
 continued. An answer ends as in the evaluation. The slots shown are those read
 at the last token of the prompt and at the tokens of the answer, over all memory
 layers, with their shares of the weight; * marks slots that the lesson changed.
+With a quorum, which few tokens reach, they are those read at any token.
 """
 
 from __future__ import annotations
