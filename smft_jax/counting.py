@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from smft_jax import ids
+
 # What one access adds to the gradient of a count carrier: a power of two, to
 # keep counts exact, and small enough to leave a trainer's global norm alone.
 COUNT_SCALE = 2.0**-60
@@ -129,6 +131,7 @@ def count_carrier(
     [1.0, 0.0, 2.0, 1.0, 0.0]
   """
   _check('carrier', carrier)
+  slot_ids = ids.as_int32(slot_ids, carrier.shape[1])
   if reads.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
       f'reads {reads.shape} and slot_ids {slot_ids.shape} must agree in all '

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 
 from smft_jax import blocks
+from smft_jax import ids
 
 # Accesses summed per loop turn in the forward read: XLA fuses them into one
 # pass over the accumulator. 4 took 1.8 times as long, 16 as long as 8.
@@ -45,23 +47,32 @@ def _rows(values_NxV: jax.Array, slot_ids_T: jax.Array) -> jax.Array:
   return values_NxV.at[slot_ids_T].get(mode='promise_in_bounds')
 
 
-def _check_accesses(slot_ids: jax.Array, weights: jax.Array) -> None:
-  if not jnp.issubdtype(slot_ids.dtype, jnp.integer):
-    raise ValueError(f'slot_ids must be integers, got {slot_ids.dtype}.')
+def _checked_accesses(
+  slot_ids: jax.Array, weights: jax.Array, num_slots: int | None = None
+) -> tuple[jax.Array, jax.Array]:
+  """Returns slot ids, as int32, and weights; raises for shapes that differ."""
+  slot_ids, weights = ids.as_int32(slot_ids, num_slots), jnp.asarray(weights)
   if slot_ids.shape != weights.shape or slot_ids.ndim < 1:
     raise ValueError(
       'slot_ids and weights must have the same shape [..., A], got '
       f'{slot_ids.shape} and {weights.shape}.'
     )
+  return slot_ids, weights
 
 
-def check_read(
+def checked(
   values: jax.Array, slot_ids: jax.Array, weights: jax.Array
-) -> None:
-  """Raises the ValueError of `read_rows`."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns the arguments of `read_rows` as arrays, or raises its error."""
+  values = jnp.asarray(values)
   if values.ndim != 2:
     raise ValueError(f'values must have shape [N, V], got {values.shape}.')
-  _check_accesses(slot_ids, weights)
+  return values, *_checked_accesses(slot_ids, weights, values.shape[0])
+
+
+def flat(array: jax.Array) -> jax.Array:
+  """[..., X] -> [T, X], also if one of them is 0."""
+  return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def read_rows(
@@ -80,13 +91,14 @@ def read_rows(
     values: Value table, floats [N, V].
     slot_ids: Integers [..., A] in [0, N), not checked: an id out of range
       reads an unspecified row. An id may occur more than once.
-    weights: Floats [..., A].
+    weights: Floats [..., A]. A token of no accesses, A = 0, reads zeros.
 
   Returns:
     Floats [..., V] in the dtype of `values`.
 
   Raises:
-    ValueError: If shapes do not match or `slot_ids` are not integers.
+    ValueError: If shapes do not match, or `slot_ids` are not integers of a
+      dtype that can hold N.
 
   Example:
     >>> from smft_jax import lookup
@@ -98,14 +110,9 @@ def read_rows(
   References:
     Berges et al., Memory Layers at Scale, arXiv:2412.09764.
   """
-  check_read(values, slot_ids, weights)
-  lead, num_accesses = slot_ids.shape[:-1], slot_ids.shape[-1]
-  read_TxV = _read(
-    values,
-    slot_ids.reshape(-1, num_accesses),
-    weights.reshape(-1, num_accesses),
-  )
-  return read_TxV.reshape(*lead, values.shape[1])
+  values, slot_ids, weights = checked(values, slot_ids, weights)
+  read_TxV = _jitted_read(values, flat(slot_ids), flat(weights))
+  return read_TxV.reshape(*slot_ids.shape[:-1], values.shape[1])
 
 
 @jax.custom_vjp
@@ -120,6 +127,8 @@ def read_tokens(
   dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
   """`read_rows` with a result of `dtype`; has no gradient."""
+  if not slot_ids_TxA.size:
+    return jnp.zeros((len(slot_ids_TxA), values_NxV.shape[1]), dtype)
   return _by_platform(
     functools.partial(_read_block, values_NxV, dtype),
     values_NxV.shape[1],
@@ -184,6 +193,8 @@ def dot_tokens(
   values_NxV: jax.Array, slot_ids_TxA: jax.Array, gradient_TxV: jax.Array
 ) -> jax.Array:
   """Multiplies every row read by its token's gradient, [T, A]."""
+  if not slot_ids_TxA.size:
+    return jnp.zeros(slot_ids_TxA.shape, gradient_TxV.dtype)
   return _by_platform(
     functools.partial(_dot_block, values_NxV),
     values_NxV.shape[1],
@@ -201,7 +212,11 @@ def _dot_block(values_NxV, slot_ids_TxA, gradient_TxV):
   return weights_gradient_AxT.T
 
 
-_read.defvjp(_read_forward, _read_backward)
+# Jitted so that calls outside jit compile once a shape; inlined so that within
+# jit nothing changes.
+_inlined = functools.partial(jax.jit, inline=True)
+_read.defvjp(_inlined(_read_forward), _inlined(_read_backward))
+_jitted_read = _inlined(_read)
 
 
 def scatter_rows(
@@ -281,7 +296,8 @@ def row_gradient(
     Floats [t, V], float32 (float64 if `read_gradient` is).
 
   Raises:
-    ValueError: If shapes do not match or `slot_ids` are not integers.
+    ValueError: If shapes do not match, or `slot_ids` or `slots` are not
+      integers.
 
   Example:
     >>> from smft_jax import lookup
@@ -292,22 +308,29 @@ def row_gradient(
     ...     slots=jnp.array([7, 4, 9])).tolist()
     [[2.0, 4.0], [0.5, 1.0], [0.0, 0.0]]
   """
-  _check_accesses(slot_ids, weights)
+  slot_ids, weights = _checked_accesses(slot_ids, weights)
+  read_gradient = jnp.asarray(read_gradient)
+  slots = ids.as_int32(slots, name='slots')
   if read_gradient.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
       f'read_gradient {read_gradient.shape} and slot_ids {slot_ids.shape} '
       'must agree in all but their last dim.'
     )
-  if slots.ndim != 1 or not jnp.issubdtype(slots.dtype, jnp.integer):
-    raise ValueError(
-      f'slots must be integers [t], got {slots.dtype} {slots.shape}.'
-    )
-  num_accesses, t = slot_ids.shape[-1], slots.shape[0]
-  gradient_TxV = read_gradient.reshape(-1, read_gradient.shape[-1])
+  if slots.ndim != 1:
+    raise ValueError(f'slots must have shape [t], got {slots.shape}.')
+  by_matrix = len(slots) <= _MATRIX_SLOTS_PER_ACCESS * slot_ids.shape[-1]
+  return _row_gradient(
+    flat(read_gradient), flat(slot_ids), flat(weights), slots, by_matrix
+  )
+
+
+@functools.partial(jax.jit, static_argnames='by_matrix', inline=True)
+def _row_gradient(gradient_TxV, slot_ids_TxA, weights_TxA, slots_t, by_matrix):
+  t = len(slots_t)
   gradient_TxV = gradient_TxV.astype(wide_dtype(gradient_TxV.dtype))
-  rows_TxA = _places(slot_ids.reshape(-1, num_accesses), slots)
-  weights_TxA = weights.reshape(-1, num_accesses)
-  by_matrix = t <= _MATRIX_SLOTS_PER_ACCESS * num_accesses
+  if not slot_ids_TxA.size or not t:
+    return jnp.zeros((t, gradient_TxV.shape[1]), gradient_TxV.dtype)
+  rows_TxA = _places(slot_ids_TxA, slots_t)
   add_up = _multiply_rows if by_matrix else scatter_rows
   return add_up(gradient_TxV, rows_TxA, weights_TxA, t)
 
@@ -315,7 +338,7 @@ def row_gradient(
 def _places(slot_ids_TxA: jax.Array, slots_t: jax.Array) -> jax.Array:
   """Returns every access's index in `slots`, or t if it has none."""
   order_t = jnp.argsort(slots_t)
-  sorted_t = slots_t[order_t].astype(slot_ids_TxA.dtype)
+  sorted_t = slots_t[order_t]
   last = slots_t.shape[0] - 1
   found_TxA = jnp.searchsorted(sorted_t, slot_ids_TxA, method='scan_unrolled')
   found_TxA = jnp.minimum(found_TxA, last)

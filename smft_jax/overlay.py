@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from smft_jax import ids
 from smft_jax import lookup
 
 # Pads versions to the same number of rows; no slot has this id.
@@ -122,6 +123,7 @@ def read_rows(
     ... ).tolist()
     [[5.0], [9.0]]
   """
+  slot_ids = ids.as_int32(slot_ids, len(values))
   if len(slot_ids) != len(overlay.which):
     raise ValueError(
       f'slot_ids have a batch of {len(slot_ids)}, the overlay one of'
@@ -149,7 +151,8 @@ def read_lessons(
   Returns:
     int32 [B, ..., A].
   """
-  taught_by = lessons.at[slot_ids].get(mode='promise_in_bounds')
+  slot_ids = ids.as_int32(slot_ids, len(lessons))
+  taught_by = jnp.asarray(lessons).at[slot_ids].get(mode='promise_in_bounds')
   if overlay is None:
     return taught_by
   place, found = _find(overlay, slot_ids)
@@ -167,8 +170,8 @@ def _find(overlay: Overlay, slot_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
   version_B = jnp.maximum(overlay.which, 0)
   slots_BxM = overlay.slots[version_B]
   flat_BxR = slot_ids.reshape(len(slot_ids), -1)
-  place_BxR = jax.vmap(jnp.searchsorted)(slots_BxM, flat_BxR)
-  place_BxR = jnp.minimum(place_BxR, num_rows - 1).astype(jnp.int32)
+  place_BxR = jax.vmap(jnp.searchsorted)(slots_BxM, flat_BxR).astype(jnp.int32)
+  place_BxR = jnp.minimum(place_BxR, num_rows - 1)
   found_BxR = jnp.take_along_axis(slots_BxM, place_BxR, axis=1) == flat_BxR
   found_BxR &= (overlay.which >= 0)[:, None]
   place_BxR += version_B[:, None] * num_rows

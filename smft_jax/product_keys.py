@@ -84,10 +84,13 @@ def product_key_topk(
   References:
     Lample et al., Large Memory Layers with Product Keys, arXiv:1907.05242.
   """
+  queries, subkeys = jnp.asarray(queries), jnp.asarray(subkeys)
   check(queries, subkeys, k)
   heads, _, _, half_dim = subkeys.shape
-  queries_TxHx2xC = queries.reshape(-1, heads, 2, half_dim)
-  slot_ids_TxHxk, scores_TxHxk = _search(queries_TxHx2xC, subkeys, k)
+  num_tokens = math.prod(queries.shape[:-2])
+  slot_ids_TxHxk, scores_TxHxk = _jitted_search(
+    queries.reshape(num_tokens, heads, 2, half_dim), subkeys, k
+  )
   shape = (*queries.shape[:-1], k)
   return slot_ids_TxHxk.reshape(shape), scores_TxHxk.reshape(shape)
 
@@ -149,7 +152,12 @@ def _search_block(subkeys_Hx2xnxC, k, top_k, merge, queries_BxHx2xC):
   size, heads = queries_BxHx2xC.shape[:2]
   n = subkeys_Hx2xnxC.shape[2]
   half_scores_2xHxBxn = jnp.einsum(
-    'bhpc,hpnc->phbn', queries_BxHx2xC, subkeys_Hx2xnxC
+    'bhpc,hpnc->phbn',
+    queries_BxHx2xC,
+    subkeys_Hx2xnxC,
+    # It decides which slots are read: bfloat16 products, an accelerator's
+    # default, would read others.
+    precision=jax.lax.Precision.HIGHEST,
   )
   best_Rxk, ids_Rxk = top_k(half_scores_2xHxBxn.reshape(-1, n), min(k, n))
   if merge is not None:
@@ -209,9 +217,34 @@ def search_gradients(
 
   The sub-keys are all, or those of a shard; `halve` finds a slot's among them.
   """
+
+  def make(block_scores: int):
+    return functools.partial(_gradients, halve, block_scores)
+
+  return jax.lax.platform_dependent(
+    queries_TxHx2xC,
+    subkeys_Hx2xnxC,
+    slot_ids_TxHxk,
+    gradient_TxHxk,
+    cpu=make(_CPU_BLOCK),
+    default=make(_BLOCK),
+  )
+
+
+def _gradients(
+  halve,
+  block_scores,
+  queries_TxHx2xC,
+  subkeys_Hx2xnxC,
+  slot_ids_TxHxk,
+  gradient_TxHxk,
+):
   # A slot's gradient belongs to one sub-key of each half. Scattered over the
   # half scores, it yields both gradients by two matmuls.
   k, n = slot_ids_TxHxk.shape[2], subkeys_Hx2xnxC.shape[2]
+  # Summed over blocks of tokens, in bfloat16, sums would lose percents.
+  dtype = jnp.promote_types(queries_TxHx2xC.dtype, subkeys_Hx2xnxC.dtype)
+  wide = jnp.promote_types(dtype, jnp.float32)
 
   def block(subkeys_gradient_Hx2xnxC, tokens):
     queries_BxHx2xC, slot_ids_BxHxk, gradient_BxHxk = tokens
@@ -225,7 +258,10 @@ def search_gradients(
       .reshape(shape)
     )
     subkeys_gradient_Hx2xnxC += jnp.einsum(
-      'bhpn,bhpc->hpnc', gradient_BxHx2xn, queries_BxHx2xC
+      'bhpn,bhpc->hpnc',
+      gradient_BxHx2xn,
+      queries_BxHx2xC,
+      preferred_element_type=wide,
     )
     queries_gradient_BxHx2xC = jnp.einsum(
       'bhpn,hpnc->bhpc', gradient_BxHx2xn, subkeys_Hx2xnxC
@@ -234,11 +270,10 @@ def search_gradients(
 
   tokens = queries_TxHx2xC, slot_ids_TxHxk, gradient_TxHxk
   num_tokens = queries_TxHx2xC.shape[0]
-  size = min(num_tokens, _block_size(subkeys_Hx2xnxC, _CPU_BLOCK))
-  dtype = jnp.promote_types(queries_TxHx2xC.dtype, subkeys_Hx2xnxC.dtype)
+  size = max(1, min(num_tokens, _block_size(subkeys_Hx2xnxC, block_scores)))
   subkeys_gradient_Hx2xnxC, queries_gradient = jax.lax.scan(
     block,
-    jnp.zeros(subkeys_Hx2xnxC.shape, dtype),
+    jnp.zeros(subkeys_Hx2xnxC.shape, wide),
     tuple(blocks.split(x, size) for x in tokens),
   )
   return (
@@ -247,7 +282,14 @@ def search_gradients(
   )
 
 
-_search.defvjp(_search_forward, _search_backward)
+# Jitted so that calls outside jit compile once a shape; inlined so that within
+# jit nothing changes.
+_inlined = functools.partial(jax.jit, inline=True)
+_search.defvjp(
+  _inlined(_search_forward, static_argnums=2),
+  _inlined(_search_backward, static_argnums=0),
+)
+_jitted_search = _inlined(_search, static_argnums=2)
 
 
 def _block_size(subkeys_Hx2xnxC, block_scores):

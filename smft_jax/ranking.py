@@ -10,40 +10,18 @@ Shape letters: N slots, B background documents, A accesses of a token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import functools
+import math
 import types
 
 import jax
 import jax.numpy as jnp
 
 from smft_jax import blocks
+from smft_jax import ids
 
 Number = int | jax.Array
 Ranking = Callable[[jax.Array, jax.Array, Number], jax.Array]
-
-
-def counted_ids(
-  slot_ids: jax.Array, num_slots: int, mask: jax.Array | None = None
-) -> jax.Array:
-  """Replaces the ids of padding, and negative ids, by N.
-
-  Arguments and errors are those of `count_accesses`. Returns integers of the
-  shape of `slot_ids`.
-  """
-  if num_slots < 1:
-    raise ValueError(f'num_slots must be at least 1, got {num_slots}.')
-  if not jnp.issubdtype(slot_ids.dtype, jnp.integer):
-    raise ValueError(f'slot_ids must be integers, got {slot_ids.dtype}.')
-  # JAX would index from the end of the table with a negative id.
-  counted = slot_ids >= 0
-  if mask is not None:
-    if mask.shape != slot_ids.shape[: mask.ndim] or mask.ndim >= slot_ids.ndim:
-      raise ValueError(
-        f'mask {mask.shape} must match the leading dims of slot_ids '
-        f'{slot_ids.shape}.'
-      )
-    ones = (1,) * (slot_ids.ndim - mask.ndim)
-    counted &= mask.astype(bool).reshape(*mask.shape, *ones)
-  return jnp.where(counted, slot_ids, num_slots)
 
 
 def count_accesses(
@@ -76,8 +54,13 @@ def count_accesses(
     >>> ranking.count_accesses(slot_ids, 4, mask).tolist()
     [1.0, 0.0, 1.0, 0.0]
   """
-  ids = counted_ids(slot_ids, num_slots, mask).reshape(-1)
-  counts_N = jnp.zeros((num_slots,), jnp.int32).at[ids].add(1, mode='drop')
+  counted = ids.counted(slot_ids, num_slots, mask)
+  return _count(counted.reshape(-1), num_slots)
+
+
+@functools.partial(jax.jit, static_argnames='num_slots', inline=True)
+def _count(ids_M, num_slots):
+  counts_N = jnp.zeros((num_slots,), jnp.int32).at[ids_M].add(1, mode='drop')
   return counts_N.astype(jnp.float32)
 
 
@@ -108,12 +91,16 @@ def document_frequency(
     >>> ranking.document_frequency(slot_ids, 4).tolist()
     [1.0, 1.0, 2.0, 0.0]
   """
-  if slot_ids.ndim < 2:
+  counted = ids.counted(slot_ids, num_slots, mask)
+  if counted.ndim < 2:
     raise ValueError(
-      f'slot_ids must have shape [documents, ..., A], got {slot_ids.shape}.'
+      f'slot_ids must have shape [documents, ..., A], got {counted.shape}.'
     )
-  ids = counted_ids(slot_ids, num_slots, mask)
+  return _document_frequency(counted, num_slots)
 
+
+@functools.partial(jax.jit, static_argnames='num_slots', inline=True)
+def _document_frequency(ids_BxM, num_slots):
   def add_document(frequency_N, document_ids):
     present_N = jnp.zeros((num_slots,), jnp.int32)
     present_N = present_N.at[document_ids].set(1, mode='drop')
@@ -122,7 +109,7 @@ def document_frequency(
   frequency_N, _ = jax.lax.scan(
     add_document,
     jnp.zeros((num_slots,), jnp.int32),
-    ids.reshape(ids.shape[0], -1),
+    ids_BxM.reshape(len(ids_BxM), math.prod(ids_BxM.shape[1:])),
   )
   return frequency_N.astype(jnp.float32)
 
@@ -343,9 +330,15 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
     >>> ranking.top_slots(scores, 4).tolist()
     [2, 4, 0, 5]
   """
+  scores = jnp.asarray(scores)
   if scores.ndim != 1:
     raise ValueError(f'scores must have shape [N], got {scores.shape}.')
   check_t(t, scores.shape[0])
+  return _top_slots(scores, t)
+
+
+@functools.partial(jax.jit, static_argnames='t', inline=True)
+def _top_slots(scores, t):
   best_t, slots_t = blocks.top_k(jnp.where(scores > 0, scores, 0), t)
   return jnp.where(best_t > 0, slots_t, scores.shape[0]).astype(jnp.int32)
 

@@ -10,11 +10,13 @@ Shape letters: N slots, M accesses (of all tokens and layers), t selected slots.
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from smft_jax import blocks
+from smft_jax import ids
 from smft_jax import ranking
 
 # Up to this many slots per access, scoring all slots costs no more than listing
@@ -66,6 +68,7 @@ def select_slots(
   """
   num_slots = document_frequency.shape[0]
   ranking.check_t(t, num_slots)
+  slot_ids = ids.as_int32(slot_ids, num_slots)
   if not pointwise or not lists_accesses(slot_ids.size, num_slots, t):
     counts_N = ranking.count_accesses(slot_ids, num_slots, mask)
     slots_t = ranking.top_slots(score(counts_N, document_frequency), t)
@@ -112,8 +115,12 @@ def accessed_slots(
     >>> slots.tolist(), counts.tolist()
     ([1, 2, 9, 7], [1.0, 2.0, 0.0, 1.0])
   """
-  ids_M = ranking.counted_ids(slot_ids, num_slots, mask).reshape(-1)
-  ids_M = jnp.sort(jnp.minimum(ids_M, num_slots).astype(jnp.int32))
+  return _accessed_slots(ids.counted(slot_ids, num_slots, mask).reshape(-1), num_slots)
+
+
+@functools.partial(jax.jit, static_argnames='num_slots', inline=True)
+def _accessed_slots(ids_M, num_slots):
+  ids_M = jnp.sort(jnp.minimum(ids_M, num_slots))
   places_M = jnp.arange(ids_M.size, dtype=jnp.int32)
   # The first access of each slot represents it; its run ends at the next slot.
   is_first_M = jnp.diff(ids_M, prepend=jnp.int32(-1)) > 0
@@ -134,6 +141,13 @@ def top_listed(
 
   Unused places of the t <= M hold `num_slots` and score 0.
   """
+  return _top_listed(slots_M, scores_M, t, num_slots)
+
+
+@functools.partial(
+  jax.jit, static_argnames=('t', 'num_slots'), inline=True
+)
+def _top_listed(slots_M, scores_M, t, num_slots):
   best_t, places_t = blocks.top_k(jnp.where(scores_M > 0, scores_M, 0), t)
   return jnp.where(best_t > 0, slots_M[places_t], num_slots), best_t
 

@@ -17,8 +17,16 @@ import pytest
 import smft_jax
 
 LAYERS = (
-  ('schema', 'blocks', 'counting', 'flops'),
-  ('product_keys', 'lookup', 'ranking', 'quorum', 'key_fitting', 'runtime'),
+  ('schema', 'blocks', 'ids', 'flops'),
+  (
+    'counting',
+    'product_keys',
+    'lookup',
+    'ranking',
+    'quorum',
+    'key_fitting',
+    'runtime',
+  ),
   ('selection', 'overlay', 'optim', 'store'),
   ('sharded',),
   ('memory_config',),
@@ -42,7 +50,7 @@ _HEAVY = (
 )
 # Parts by what importing them must not bring along, to the last file of a room.
 _LIGHT = {
-  'blocks product_keys lookup overlay counting ranking quorum sharded': (
+  'blocks ids product_keys lookup overlay counting ranking quorum sharded': (
     *_HEAVY,
     'absl',
     'flax',

@@ -37,8 +37,7 @@ def read_rows(
   adds up the sums [B, L, V] in float32. With dims split nothing is sent, and
   the result is split too.
   """
-  lookup.check_read(values, slot_ids, weights)
-  return _read(layout, values, slot_ids, weights)
+  return _read(layout, *lookup.checked(values, slot_ids, weights))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -50,8 +49,8 @@ def _read(layout, values_NxV, slot_ids_BxLxA, weights_BxLxA):
     dtype = lookup.wide_dtype(values.dtype) if row_axes else values.dtype
     read_TxV = lookup.read_tokens(
       values,
-      _flat(jnp.where(mine, ids, 0)),
-      _flat(jnp.where(mine, weights, 0)),
+      lookup.flat(jnp.where(mine, ids, 0)),
+      lookup.flat(jnp.where(mine, weights, 0)),
       dtype,
     )
     read_TxV = layout_lib.psum(read_TxV, row_axes)
@@ -87,9 +86,9 @@ def _read_backward(layout, residuals, gradient_BxLxV):
   def to_values(slot_ids, weights, gradient):
     ids, mine = layout_lib.local_ids(slot_ids, row_axes, shard)
     rows = lookup.scatter_rows(
-      _flat(gradient).astype(wide),
-      _flat(jnp.where(mine, ids, shard)),
-      _flat(weights),
+      lookup.flat(gradient).astype(wide),
+      lookup.flat(jnp.where(mine, ids, shard)),
+      lookup.flat(weights),
       shard,
     )
     return layout_lib.psum(rows, batch_axes).astype(values.dtype)
@@ -97,7 +96,7 @@ def _read_backward(layout, residuals, gradient_BxLxV):
   def to_weights(values, slot_ids, gradient):
     ids, mine = layout_lib.local_ids(slot_ids, row_axes, shard)
     products = lookup.dot_tokens(
-      values, _flat(jnp.where(mine, ids, 0)), _flat(gradient).astype(wide)
+      values, lookup.flat(jnp.where(mine, ids, 0)), lookup.flat(gradient).astype(wide)
     ).reshape(slot_ids.shape)
     products = jnp.where(mine, products, 0)
     return layout_lib.psum(products, row_axes or dim_axes).astype(weights.dtype)
@@ -185,8 +184,3 @@ def update_rows(
     (state_specs, table_spec, PartitionSpec(None), rows_spec, extras_specs),
     (table_spec, state_specs),
   )(opt_state, table, slots, row_gradients, extras)
-
-
-def _flat(array: jax.Array) -> jax.Array:
-  """[..., X] -> [T, X]."""
-  return array.reshape(-1, array.shape[-1])

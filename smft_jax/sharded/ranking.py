@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from smft_jax import ids
 from smft_jax import ranking
 from smft_jax import selection
 from smft_jax.sharded import layout as layout_lib
@@ -54,10 +55,10 @@ def _count(layout, count, slot_ids, num_slots, mask):
   batch_axes = layout.batch_axes(slot_ids.shape)
 
   def counts(slot_ids, mask):
-    ids = ranking.counted_ids(slot_ids, num_slots, mask)
+    counted = ids.counted(slot_ids, num_slots, mask)
     shard = num_slots // layout.size(row_axes)
-    ids, _ = layout_lib.local_ids(ids, row_axes, shard)
-    return layout_lib.psum(count(ids, shard), batch_axes)
+    local, _ = layout_lib.local_ids(counted, row_axes, shard)
+    return layout_lib.psum(count(local, shard), batch_axes)
 
   mask = _mask(slot_ids, mask)
   specs = layout.batch(slot_ids.shape), layout.batch(mask.shape)
@@ -113,16 +114,16 @@ def select_slots(
 
   def select(slot_ids, mask, frequency):
     shard = frequency.size
-    ids = ranking.counted_ids(slot_ids, num_slots, mask)
-    ids = layout_lib.all_gather(ids, batch_axes, 0)
-    ids, _ = layout_lib.local_ids(ids, row_axes, shard)
+    counted = ids.counted(slot_ids, num_slots, mask)
+    counted = layout_lib.all_gather(counted, batch_axes, 0)
+    local, _ = layout_lib.local_ids(counted, row_axes, shard)
     most = min(t, shard)
-    listed = selection.lists_accesses(ids.size, shard, most)
+    listed = selection.lists_accesses(local.size, shard, most)
     if listed:
-      slots, counts = selection.accessed_slots(ids, shard)
+      slots, counts = selection.accessed_slots(local, shard)
       frequency = frequency.at[slots].get(mode='clip')
     else:
-      counts = ranking.count_accesses(ids, shard)
+      counts = ranking.count_accesses(local, shard)
     # Scores depend on the sum of all counts. One more entry holds the counts of
     # the other devices; it is dropped before the selection.
     total = jnp.sum(counts)
