@@ -76,6 +76,44 @@ class Encoded:
     segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
     return dataclasses.replace(taken, segments=np.concatenate(segments))
 
+  def shared_beginning(self) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the beginning that saves most if it is computed once for all rows.
+
+    Questions asked few-shot, or in a chat, begin alike.
+
+    Returns:
+      The tokens of the beginning, int32 [P], and which rows have it, bool
+      [rows]. Of each of these at least one token is left that bears no loss,
+      so that P is 0 for texts.
+    """
+    if not len(self):
+      return self.tokens[:0], np.zeros(0, bool)
+    mask = np.arange(self.longest) < self.lengths[:, None]
+    tokens, bears_loss = np.full(mask.shape, -1), np.zeros(mask.shape, bool)
+    tokens[mask], bears_loss[mask] = self.tokens, self.loss_weights != 0
+    # If most rows begin alike, so does the middle one in lexical order.
+    middle = tokens[np.lexsort(tokens.T[::-1])[len(self) // 2]]
+    same = np.sum(np.cumprod(tokens == middle, axis=1), axis=1)
+    before = np.where(
+      bears_loss.any(axis=1), bears_loss.argmax(axis=1), self.lengths
+    )
+    shared = np.maximum(0, np.minimum(same, before - 1))
+    saved = [length * np.sum(shared >= length) for length in shared]
+    best = shared[np.argmax(saved)]
+    return middle[:best].astype(np.int32), shared >= best
+
+  def without_first(self, num_tokens: int) -> Encoded:
+    """Returns the rows without their first tokens, which none may lack."""
+    places = np.arange(len(self.tokens))
+    kept = places - np.repeat(self.starts[:-1], self.lengths) >= num_tokens
+    return dataclasses.replace(
+      self,
+      tokens=self.tokens[kept],
+      loss_weights=self.loss_weights[kept],
+      starts=self.starts - num_tokens * np.arange(len(self.starts)),
+      segments=None if self.segments is None else self.segments[kept],
+    )
+
 
 def tokenize(
   texts: Sequence[task.Text],

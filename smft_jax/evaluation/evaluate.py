@@ -46,6 +46,9 @@ _MOST_LOGITS = 2**24
 # Rows longer than this are padded to multiples of it.
 _LENGTHS = 64
 
+# A shorter beginning that rows share is computed in each of them.
+_LEAST_SHARED = 16
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluator:
@@ -97,8 +100,8 @@ class Evaluator:
     if self.answer_end == 'line':
       lines = transformer.LineTokens(*self.tokenizer.line_tokens)
     answers = [''] * len(prompts)
-    for local, index, length in self._batches(prompts, layout):
-      padded = batches.pad(prompts.take(local), length, self.tokenizer.pad_id)
+    for rows, index, length, past in self._batches(params, prompts, overlay):
+      padded = batches.pad(rows, length, self.tokenizer.pad_id)
       # Pad prompts on the left, so that all end in the last column.
       shift = length - np.sum(padded.mask, axis=1)
       columns = (np.arange(length) - shift[:, None]) % length
@@ -119,6 +122,7 @@ class Evaluator:
         end_ids,
         overlay,
         lines,
+        past,
       )
       found = np.asarray(decoded)[: len(index)]  # the rest is filler
       for question, ids in zip(index.tolist(), found, strict=True):
@@ -180,8 +184,9 @@ class Evaluator:
       choices, self.tokenizer, max_length=self.max_length
     )
     nats = np.zeros(len(rows))
-    for batch, index in self._padded(params, rows):
-      found = np.asarray(_row_nats(self.graphdef, params, batch), np.float64)
+    for batch, index, past in self._padded(params, rows):
+      found = _row_nats(self.graphdef, params, batch, past)
+      found = np.asarray(found, np.float64)
       nats[index] = found[: len(index)]
     ends = np.cumsum([len(choice.endings) for choice in choices])
     return np.split(-nats, ends[:-1])
@@ -190,64 +195,93 @@ class Evaluator:
     """Returns the weighted sum of negative log-likelihoods, and of weights."""
     sums = np.zeros(2)
     most = int(np.sort(rows.counted)[-self.batch_size :].sum())
-    for batch, _ in self._padded(params, rows, most):
-      sums += np.asarray(_nll_sums(self.graphdef, params, batch), np.float64)
+    for batch, _, past in self._padded(params, rows, most):
+      found = _nll_sums(self.graphdef, params, batch, past)
+      sums += np.asarray(found, np.float64)
     return float(sums[0]), float(sums[1])
 
   def _padded(
     self, params, rows: encoding.Encoded, most_counted: int | None = None
   ):
-    """Yields batches, and the indices of their rows that are not filler."""
+    """Yields batches, the indices of their rows, and what is before them."""
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
-    for local, index, length in self._batches(rows, layout):
-      batch = batches.pad(rows.take(local), length, self.tokenizer.pad_id)
-      positions = stream_lib.local_rows(layout, self.batch_size)
+    for taken, index, length, past in self._batches(params, rows):
+      batch = batches.pad(taken, length, self.tokenizer.pad_id)
+      positions = stream_lib.local_rows(layout, self.batch_size)[: len(taken)]
       batch.loss_weights[positions >= len(index)] = 0.0
       if layout is None and most_counted is not None:
         batch = batches.counting(batch, most_counted)
-      yield stream_lib.assemble(layout, batch, self.batch_size), index
+      yield stream_lib.assemble(layout, batch, self.batch_size), index, past
 
-  def _batches(self, rows: encoding.Encoded, layout: layout_lib.Layout | None):
+  def _batches(self, params, rows: encoding.Encoded, overlay=None):
     """Splits rows into batches; the last repeats its last row as filler.
 
-    Long rows are sorted, so that little is padding; few lengths are used, as
-    each compiles a program.
+    Tokens that most rows begin with are computed once. Long rows are sorted, so
+    that little is padding; few lengths are used, as each compiles a program.
 
     Yields the rows of a batch that this process makes, the indices of those in
-    all processes that are not filler, and the length to pad to.
+    all processes that are not filler, the length to pad to, and the cache of
+    the tokens before the rows, if there are any.
     """
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    beginning, having = rows.shared_beginning()
+    everywhere = layout is None and overlay is None
+    if len(beginning) < _LEAST_SHARED or not everywhere:
+      yield from self._groups(rows, np.arange(len(rows)), layout, None)
+      return
+    # Padded on the left, so that sets share programs.
+    padding = -len(beginning) % _LENGTHS
+    tokens = np.pad(beginning, (padding, 0))[None]
+    mask = np.arange(tokens.shape[1])[None] >= padding
+    past = _read(self.graphdef, params, tokens, mask)
+    (alike,), (others,) = np.nonzero(having), np.nonzero(~having)
+    follow = rows.take(alike).without_first(len(beginning))
+    yield from self._groups(follow, alike, layout, past)
+    few = min(self.batch_size, batches.bucket_length(len(others)))
+    yield from self._groups(rows.take(others), others, layout, None, few)
+
+  def _groups(self, rows, indices, layout, past, size=None):
+    """Yields what `_batches` does for rows that all follow `past`."""
+    size = size or self.batch_size
     longest = batches.bucket_length(rows.longest)
     order, multiple = np.arange(len(rows)), longest
     if longest > _LENGTHS:
       order, multiple = np.argsort(-rows.lengths, kind='stable'), _LENGTHS
-    for start in preemption.interruptible(range(0, len(rows), self.batch_size)):
-      index = order[start : start + self.batch_size]
-      filled = np.pad(index, (0, self.batch_size - len(index)), mode='edge')
-      positions = stream_lib.local_rows(layout, self.batch_size)
+    for start in preemption.interruptible(range(0, len(rows), size)):
+      index = order[start : start + size]
+      filled = np.pad(index, (0, size - len(index)), mode='edge')
+      positions = stream_lib.local_rows(layout, size)
       length = int(rows.lengths[index].max())
       length = min(longest, batches.bucket_length(length, multiple))
-      yield filled[positions], index, length
+      yield rows.take(filled[positions]), indices[index], length, past
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _read(graphdef, params, tokens, mask):
+  """Returns the cache of tokens [1, L]."""
+  model = nnx.merge(graphdef, params)
+  return model.extended_hidden(tokens, mask, model.init_cache(*tokens.shape))[1]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def _decode(
-  graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay, lines
+  graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
 ):
   model = nnx.merge(graphdef, params)
   decoded = transformer.greedy_decode(
-    model, tokens, mask, max_new_tokens, end_ids, overlay, lines
+    model, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
   )
   return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _nll_sums(graphdef, params, batch):
+def _nll_sums(graphdef, params, batch, past):
   """Returns the weighted sum of negative log-likelihoods, and of weights."""
   model = nnx.merge(graphdef, params)
   if batch.counted is None:
-    nats = _weighted_nats(model, batch)
+    nats = _weighted_nats(model, batch, past)
   else:
-    hidden = model.final_hidden(batch.tokens, batch.mask)
+    hidden = _hidden(model, batch, past)
     hidden = hidden.reshape(-1, hidden.shape[-1])
     counted = batch.counted
     nats = _nll(
@@ -260,16 +294,24 @@ def _nll_sums(graphdef, params, batch):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _row_nats(graphdef, params, batch):
+def _row_nats(graphdef, params, batch, past):
   """Returns the weighted sum of each row."""
   model = nnx.merge(graphdef, params)
-  sums = jnp.sum(_weighted_nats(model, batch), axis=1)
+  sums = jnp.sum(_weighted_nats(model, batch, past), axis=1)
   return layout_lib.constrain_replicated(memory.layout_of(model), sums)
 
 
-def _weighted_nats(model, batch):
+def _hidden(model, batch, past):
+  """Returns what `model.logits` projects, [B, L, D]."""
+  if past is None:
+    return model.final_hidden(batch.tokens, batch.mask)
+  cache = past.repeated(*batch.tokens.shape)
+  return model.extended_hidden(batch.tokens, batch.mask, cache)[0]
+
+
+def _weighted_nats(model, batch, past):
   """Computes weighted negative log-likelihoods, [B, L]."""
-  hidden = model.final_hidden(batch.tokens, batch.mask)[:, :-1]
+  hidden = _hidden(model, batch, past)[:, :-1]
   labels = batch.tokens[:, 1:]
   if memory.layout_of(model) is None:
     flat = hidden.reshape(-1, hidden.shape[-1])

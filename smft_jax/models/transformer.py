@@ -37,6 +37,16 @@ class Cache(NamedTuple):
   mask: jax.Array
   length: jax.Array
 
+  def repeated(self, batch_size: int, columns: int) -> Cache:
+    """Repeats a cache of one row, with room for that many columns more."""
+
+    def repeat(x):
+      x = jnp.broadcast_to(x, (batch_size, *x.shape[1:]))
+      return jnp.pad(x, [(0, 0), (0, columns), *[(0, 0)] * (x.ndim - 2)])
+
+    repeated = jax.tree.map(repeat, (self.keys, self.values, self.mask))
+    return Cache(*repeated, self.length)
+
 
 class LineTokens(NamedTuple):
   """Tokens that tell where a line ends.
@@ -246,6 +256,17 @@ class Transformer(nnx.Module):
     Returns:
       Logits [B, T] of the last column, and the longer cache.
     """
+    x, cache = self.extended_hidden(tokens, mask, cache, overlay)
+    return self.logits(x[:, -1:])[:, 0], cache
+
+  def extended_hidden(
+    self,
+    tokens: jax.Array,
+    mask: jax.Array,
+    cache: Cache,
+    overlay: overlay_lib.Overlay | None = None,
+  ) -> tuple[jax.Array, Cache]:
+    """Like `extend`, but returns what `logits` projects, [B, L, D]."""
     size, start = tokens.shape[1], cache.length
     seen = jnp.sum(cache.mask, axis=1, dtype=jnp.int32)
     positions = seen[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
@@ -265,8 +286,7 @@ class Transformer(nnx.Module):
       )
       keys.append(key)
       values.append(value)
-    cache = Cache(tuple(keys), tuple(values), key_mask, start + size)
-    return self.logits(x[:, -1:])[:, 0], cache
+    return x, Cache(tuple(keys), tuple(values), key_mask, start + size)
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """[B, L] -> [B, L, D]; gathers a split table first."""
@@ -296,6 +316,7 @@ def greedy_decode(
   end_ids: Sequence[int] | jax.Array,
   overlay: overlay_lib.Overlay | None = None,
   lines: LineTokens | None = None,
+  past: Cache | None = None,
 ) -> jax.Array:
   """Decodes the likeliest token at each step, with a key-value cache.
 
@@ -310,12 +331,18 @@ def greedy_decode(
       them.
     overlay: As for a call of the model.
     lines: If given, a row also ends with its first line that is not blank.
+    past: The full cache of one row, for tokens before all prompts.
 
   Returns:
     int32 [B, max_new_tokens].
   """
   batch_size, length = tokens.shape
-  cache = model.init_cache(batch_size, length + max_new_tokens)
+  if not max_new_tokens:
+    return jnp.zeros((batch_size, 0), jnp.int32)
+  if past is None:
+    cache = model.init_cache(batch_size, length + max_new_tokens)
+  else:
+    cache = past.repeated(batch_size, length + max_new_tokens)
   logits, cache = model.extend(tokens, mask, cache, overlay)
   ends = jnp.asarray(end_ids, jnp.int32)
   # A loop must not close over Variables.

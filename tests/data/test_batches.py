@@ -245,3 +245,38 @@ def test_sorted_steps_have_the_same_rows_with_less_padding():
   assert shapes[0] == (10, 64)
   assert shapes[-1] == (10, 32)
   assert np.diff(rows.lengths[drawn[1]]).max() <= 0
+
+
+def test_the_beginning_that_saves_most_leaves_a_token_without_loss():
+  rows = encoding._encoded(
+    [
+      np.array([1, 2, 3, 4]),  # answers with its last token
+      np.array([1, 2, 3, 5, 6]),
+      np.array([9]),
+      np.array([1, 2, 3, 5, 7, 8]),
+    ],
+    [
+      np.array([0, 0, 0, 1.0]),
+      np.array([0, 0, 0, 0, 1.0]),
+      np.zeros(1),
+      np.array([0, 0, 0, 0, 0, 1.0]),
+    ],
+    np.arange(4),
+  )
+  beginning, having = rows.shared_beginning()
+  assert beginning.tolist() == [1, 2]
+  assert having.tolist() == [True, True, False, True]
+  rest = rows.take([0, 3]).without_first(2)
+  assert rest.tokens.tolist() == [3, 4, 3, 5, 7, 8]
+  assert rest.loss_weights.tolist() == [0, 1, 0, 0, 0, 1]
+  assert rest.starts.tolist() == [0, 2, 6]
+
+
+def test_texts_share_no_beginning():
+  rows = encoding._encoded(
+    [np.array([1, 2, 3])] * 3, [np.array([0, 1.0, 1.0])] * 3, np.arange(3)
+  )
+  beginning, _ = rows.shared_beginning()
+  assert not len(beginning)
+  nothing = rows.take(np.zeros(0, np.int64))
+  assert not len(nothing.shared_beginning()[0])

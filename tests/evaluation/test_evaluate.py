@@ -288,7 +288,7 @@ def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
   np.testing.assert_allclose(*found, rtol=1e-5)
   tokens = np.ones((4, 3), np.int32)
   batch = batches.Batch(tokens, tokens > 0, tokens.astype(np.float32))
-  sums = evaluate._row_nats(graphdef, params, batch)
+  sums = evaluate._row_nats(graphdef, params, batch, None)
   assert sums.shape == (4,)
   assert len(sums.sharding.device_set) == 8
   assert sums.is_fully_replicated
@@ -346,3 +346,29 @@ def test_texts_and_choices_are_sets_of_measurements(evaluator, params, metric):
   # Without questions nothing is read in context.
   known = sets.measure(params)
   assert sets.measure_in_context(params, known).metrics == known.metrics
+
+
+def test_questions_that_begin_alike_share_their_beginning(
+  evaluator, params, monkeypatch
+):
+  shots = 'Question: What did Boris Meyer study in Oslo? Answer: Lisbon. '
+  asked = [
+    dataclasses.replace(q, prompt=('' if i == 2 else shots) + q.prompt)
+    for i, q in enumerate(QUESTIONS)
+  ]
+  measure = evaluator(batch_size=4)
+  measure = dataclasses.replace(measure, max_length=64)
+  read = []
+  whole = evaluate._read
+  monkeypatch.setattr(evaluate, '_LEAST_SHARED', 8)
+  monkeypatch.setattr(
+    evaluate, '_read', lambda *args: read.append(args) or whole(*args)
+  )
+  answers = measure.answers(params, asked)
+  nll = measure.answer_nll(params, asked)
+  assert [int(mask.sum()) for *_, mask in read] == [15, 15]
+  monkeypatch.setattr(evaluate, '_LEAST_SHARED', 99)
+  assert measure.answers(params, asked) == answers
+  np.testing.assert_allclose(measure.answer_nll(params, asked), nll, rtol=1e-5)
+  assert len(read) == 2
+  assert len(set(answers)) > 1
