@@ -56,10 +56,10 @@ def carried_counts(gradient: jax.Array) -> jax.Array:
   adds or scales gradients in bfloat16, they round by at most 1 part in 256.
 
   Args:
-    gradient: Floats [3, N], float32 or bfloat16.
+    gradient: Floats [..., 3, N], float32 or bfloat16.
 
   Returns:
-    float32 [N]: the counts, times whatever the trainer scaled gradients by.
+    float32 [..., N]: the counts, times whatever the trainer scaled gradients by.
 
   Raises:
     ValueError: If the shape or dtype is not that of a carrier's gradient.
@@ -71,12 +71,13 @@ def carried_counts(gradient: jax.Array) -> jax.Array:
   """
   _check('the gradient of a carrier', gradient)
   digits = gradient.astype(jnp.float32) / COUNT_SCALE
-  return digits[0] + 2.0**8 * digits[1] + 2.0**16 * digits[2]
+  ones, middle, high = (digits[..., i, :] for i in range(DIGITS))
+  return ones + 2.0**8 * middle + 2.0**16 * high
 
 
 def _check(name: str, array: jax.Array) -> None:
   """Raises a ValueError for an array that cannot carry counts."""
-  if array.ndim != 2 or array.shape[0] != DIGITS:
+  if array.ndim < 2 or array.shape[-2] != DIGITS:
     raise ValueError(
       f'{name} must have shape ({DIGITS}, N), as counting.make_carrier makes '
       f'it, got {array.shape}.'
@@ -131,6 +132,10 @@ def count_carrier(
     [1.0, 0.0, 2.0, 1.0, 0.0]
   """
   _check('carrier', carrier)
+  if carrier.ndim != 2:
+    raise ValueError(
+      f'a carrier of stacked tables {carrier.shape} counts one layer at a time.'
+    )
   slot_ids = ids.as_int32(slot_ids, carrier.shape[1])
   if reads.shape[:-1] != slot_ids.shape[:-1]:
     raise ValueError(
@@ -205,7 +210,8 @@ def pair_carriers(
     )
   pairs = dict(zip(tables, carriers, strict=True))
   for table, carrier in pairs.items():
-    expected = (DIGITS, *jnp.shape(leaves[table])[:1])
+    shape = jnp.shape(leaves[table])
+    expected = (*shape[:-2], DIGITS, *shape[-2:-1])
     if jnp.shape(leaves[carrier]) != expected:
       raise ValueError(
         f'{jax.tree_util.keystr(carrier)} must have shape {expected} to count '

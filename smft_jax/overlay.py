@@ -112,7 +112,7 @@ def read_rows(
     Floats [B, ..., V] in the dtype of `values`.
 
   Raises:
-    ValueError: If the batch size is not the overlay's.
+    ValueError: If the batch size or the length of rows is not the overlay's.
 
   Example:
     >>> values = jnp.array([[1.0], [2.0], [4.0]])
@@ -128,6 +128,11 @@ def read_rows(
     raise ValueError(
       f'slot_ids have a batch of {len(slot_ids)}, the overlay one of'
       f' {len(overlay.which)}.'
+    )
+  if overlay.rows.shape[-1] != values.shape[-1]:
+    raise ValueError(
+      f'the overlay has rows of {overlay.rows.shape[-1]} numbers, the table of'
+      f' {values.shape[-1]}: it is of another table.'
     )
   place, found = _find(overlay, slot_ids)
   from_table = read(values, slot_ids, jnp.where(found, 0, weights))

@@ -27,9 +27,9 @@ LAYERS = (
     'key_fitting',
     'runtime',
   ),
-  ('selection', 'overlay', 'optim', 'store'),
-  ('sharded',),
-  ('memory_config',),
+  ('selection', 'overlay', 'rowwise', 'store'),
+  ('finetuning', 'sharded'),
+  ('optim', 'memory_config'),
   ('memory', 'data'),
   ('models', 'retrofit', 'training'),
   ('methods', 'hf', 'evaluation', 'config'),
@@ -50,13 +50,13 @@ _HEAVY = (
 )
 # Parts by what importing them must not bring along, to the last file of a room.
 _LIGHT = {
-  'blocks ids product_keys lookup overlay counting ranking quorum sharded': (
+  'blocks ids product_keys lookup overlay counting ranking quorum': (
     *_HEAVY,
     'absl',
     'flax',
     'optax',
   ),
-  'optim': (*_HEAVY, 'flax'),
+  'optim sharded': (*_HEAVY, 'flax'),
   'schema': (*_HEAVY, 'absl', 'flax', 'jax', 'numpy', 'optax'),
   'memory models retrofit training methods lesson': _HEAVY,
 }

@@ -87,6 +87,23 @@ def test_keep_top_slots_takes_the_best_scores_of_each_table():
   assert kept['b'][0][:, 0].tolist() == [0, 1, 1, 0, 0]
 
 
+def test_keep_top_slots_keeps_t_rows_of_each_stacked_table():
+  optimizer = optim.keep_top_slots(2)
+  params = jnp.zeros((3, N, V))
+  slots = ([1, 4], [22], [0, 9])
+  kept, _ = optimizer.update(
+    jnp.ones_like(params),
+    optimizer.init(params),
+    slot_scores=jnp.stack([tables.scores(one) for one in slots]),
+  )
+  for layer, one in zip(kept, slots, strict=True):
+    assert jnp.flatnonzero(layer[:, 0]).tolist() == one
+  with pytest.raises(ValueError, match=r'must have shape \(3, 23\), got .*23'):
+    optimizer.update(
+      params, optimizer.init(params), slot_scores=tables.scores([1])
+    )
+
+
 def test_keep_top_slots_ignores_unknown_extras():
   optimizer = optax.chain(optax.sgd(0.5), optim.keep_top_slots(2))
   updates, _ = optimizer.update(
@@ -186,7 +203,7 @@ def test_keep_top_slots_within_nnx_optimizer():
   [
     ((2, V), 't = 3 is more than the 2 slots'),
     ((N,), r"\['values'\] must be a value table"),
-    ((N, V, 1), r"\['values'\] must be a value table"),
+    ((N, 2, 1), 't = 3 is more than the 2 slots'),
   ],
 )
 def test_keep_top_slots_refuses_what_is_no_table(phase, shape, message):

@@ -225,7 +225,61 @@ def test_finetuning_equals_keep_top_slots():
 def test_finetuning_keeps_no_state_for_frozen_leaves():
   state = optim.sparse_memory_finetuning(optax.adam(0.1), T).init(_params())
   sizes = sorted(leaf.size for leaf in jax.tree.leaves(state))
-  assert sizes == [1, N * V, N * V]
+  assert sizes == [1, 1, N * V, N * V]  # two scalars and the moments
+
+
+def test_clipping_sees_the_selected_rows_as_update_rows_does():
+  inner = tables.lenient(tables.INNER['clipped'])
+  params, batch = _params(), tables.accesses(0)
+  gradients = _trainer_gradient(params, *batch)
+  new = _one_step(_finetuning(tables.INNER['clipped']), params, gradients)
+  table = params['memory']['values']
+  slots = ranking.top_slots(tables.slot_scores(batch[0], batch[3]), T)
+  rows = gradients['memory']['values'][slots]
+  assert jnp.linalg.norm(rows) > 1
+  want, _ = optim.update_rows(
+    inner, optim.init_rows(inner, table), table, slots, rows
+  )
+  np.testing.assert_allclose(new['memory']['values'], want, rtol=1e-5)
+
+
+def test_stacked_tables_are_ranked_layer_by_layer():
+  one, two = tables.scores([6]), tables.scores([2])
+  params = {
+    'values': jnp.stack([tables.table()] * 2),
+    'access_counts': jnp.stack([_carried(0.0)] * 2),
+  }
+  gradients = {
+    'values': jnp.stack([tables.gradient()] * 2),
+    'access_counts': jnp.stack([_carried(one), _carried(one + 2 * two)]),
+  }
+  frequency = jnp.zeros((2, N)).at[1, 2].set(7)
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0), 1, document_frequency=frequency, num_documents=7
+  )
+  new = _one_step(optimizer, params, gradients)
+  for layer, slot in enumerate((6, 6)):
+    old, changed = tables.table(), new['values'][layer]
+    assert tables.changed(old, changed) == [slot]
+  no_background = optim.sparse_memory_finetuning(optax.sgd(1.0), 1)
+  new = _one_step(no_background, params, gradients)
+  assert tables.changed(tables.table(), new['values'][1]) == [2]
+
+
+def test_the_background_is_part_of_the_state():
+  params = {'values': tables.table(), 'access_counts': _carried(0.0)}
+  counts = tables.scores([3]) + tables.scores([3, 8])
+  gradients = {'values': tables.gradient(), 'access_counts': _carried(counts)}
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0), 1, document_frequency=jnp.zeros(N), num_documents=7
+  )
+  step, state = tables.step(optimizer), optimizer.init(params)
+  new, _ = step(params, state, gradients)
+  assert tables.changed(params['values'], new['values']) == [3]
+  seen = state.document_frequency["['values']"].at[3].set(7)
+  state = state._replace(document_frequency={"['values']": seen})
+  new, _ = step(params, state, gradients)
+  assert tables.changed(params['values'], new['values']) == [8]
 
 
 class _Model(nnx.Module):

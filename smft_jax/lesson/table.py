@@ -234,7 +234,8 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
   depend on the order.
 
   Raises:
-    ValueError: If the lessons are of different bases or tables.
+    ValueError: If the lessons are of different bases or tables, or one holds
+      the other or a part of it, whose change would count twice.
 
   Example:
     >>> import jax.numpy as jnp
@@ -244,20 +245,22 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
     >>> merge(a, b).slots.tolist(), merge(a, b).new[:, 0].tolist()
     ([1, 3], [3.0, 5.5])
   """
-  check_base(b, a.base)
-  table_a, table_b = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
-  if table_a != table_b:
-    raise ValueError(
-      'the lessons are of different tables (name, slots, rows):'
-      f' {table_a} and {table_b}'
-    )
+  _check_same_table(a, b)
   shared = overlap(a, b)
   shared_a, shared_b = np.isin(a.slots, shared), np.isin(b.slots, shared)
-  differing = _num_unlike(a.old[shared_a], b.old[shared_b])
+  differing = np.sum(_unlike(a.old[shared_a], b.old[shared_b]))
   if differing:
     raise ValueError(
       f'the lessons were made from different tables: {differing} of the'
       f' {len(shared)} rows that both change were not the same before'
+    )
+  changed = _unlike(a.new[shared_a], a.old[shared_a])
+  twice = np.sum(changed & ~_unlike(a.new[shared_a], b.new[shared_b]))
+  if twice:
+    raise ValueError(
+      f'{twice} of the {len(shared)} rows that both lessons change are the same'
+      ' after both: one holds the other, or a part of it; merging would count'
+      ' that change twice'
     )
   # Both number their documents from 1.
   numbered = np.where(
@@ -283,6 +286,16 @@ def merge(a: Lesson, b: Lesson) -> Lesson:
   )
 
 
+def _check_same_table(a: Lesson, b: Lesson) -> None:
+  check_base(b, a.base)
+  table_a, table_b = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
+  if table_a != table_b:
+    raise ValueError(
+      'the lessons are of different tables (name, slots, rows):'
+      f' {table_a} and {table_b}'
+    )
+
+
 def check_base(lesson: Lesson, base: str) -> None:
   """Raises a ValueError unless the lesson is of this base (`fingerprint`)."""
   if lesson.base != base:
@@ -304,6 +317,10 @@ def overlay(
   Returns:
     The `overlay` argument of `transformer.Transformer`.
 
+  Raises:
+    ValueError: If there is no lesson, they are of different bases or tables, or
+      `which` has an unknown one.
+
   Example:
     >>> import jax.numpy as jnp
     >>> values = jnp.zeros((5, 1))
@@ -313,6 +330,8 @@ def overlay(
     ...     jnp.ones((2, 1))).tolist()
     [[0.0], [1.5]]
   """
+  for lesson in lessons[1:]:
+    _check_same_table(lessons[0], lesson)
   return overlay_lib.make(
     [(x.slots, x.new, x.new_lessons) for x in lessons], which
   )
@@ -326,15 +345,17 @@ def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:
       f'the lesson is of a table {rows.dtype} {list(wanted)}, not'
       f' {_kind(values)}'
     )
-  return _num_unlike(layout_lib.to_numpy(values[lesson.slots]), rows)
+  return int(
+    np.sum(_unlike(layout_lib.to_numpy(values[lesson.slots]), rows))
+  )
 
 
-def _num_unlike(a: np.ndarray, b: np.ndarray) -> int:
-  """Counts the rows in which two arrays differ in any bit."""
+def _unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Tells which rows of two arrays differ in any bit."""
   if not a.size:
-    return 0
+    return np.zeros(len(a), bool)
   bits_a, bits_b = (np.ascontiguousarray(x).view(np.uint8) for x in (a, b))
-  return int(np.sum(np.any(bits_a != bits_b, axis=1)))
+  return np.any(bits_a != bits_b, axis=1)
 
 
 def _kind(array: np.ndarray | jax.Array) -> str:

@@ -13,15 +13,17 @@ device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+import optax
 
+from smft_jax import ids
 from smft_jax import lookup
+from smft_jax import rowwise
 from smft_jax.sharded import layout as layout_lib
 
 
@@ -136,51 +138,67 @@ def row_gradient(
 
 def update_rows(
   layout: layout_lib.Layout,
-  update: Callable[..., tuple[jax.Array, Any]],
+  inner: optax.GradientTransformation,
   opt_state: Any,
   table: jax.Array,
   slots: jax.Array,
   row_gradients: jax.Array,
-  extras: Mapping[str, Any],
+  **extra_args: Any,
 ) -> tuple[jax.Array, Any]:
-  """Updates the selected rows on the devices that have them; sends nothing.
+  """`optim.update_rows` on the devices that have the rows; sends no row.
 
-  Args:
-    layout: The mesh and its specs.
-    update: (opt_state, table, slots, row_gradients, **extras) -> (table,
-      opt_state), such as `optim.update_rows` with its optimizer. It must drop
-      slots out of range. With dims split it sees a part of every row.
-    opt_state: State whose arrays of the table's shape are split like it.
-    table: [N, V].
-    slots: Integers [t], distinct except for unused places, which hold N.
-    row_gradients: [t, V].
-    extras: Keyword arguments of `update`, whole on every device.
-
-  Returns:
-    A pair `(table, opt_state)`, split as before.
+  The optimizer steps an array in which every device has its rows, and zeros in
+  place of others', so that a norm is that of all selected rows. `opt_state` is
+  split like the table, and its counts like slots.
   """
-  row_axes = layout.row_axes
-
-  def apply(opt_state, table, slots, row_gradients, extras):
-    shard = table.shape[0]
-    ids, mine = layout_lib.local_ids(slots, row_axes, shard)
-    ids = jnp.where(mine, ids, shard)
-    if slots.size > shard:  # More than a device has: take its own only.
-      front = jnp.argsort(~mine, stable=True)[:shard]
-      ids, row_gradients = ids[front], row_gradients[front]
-    return update(opt_state, table, ids, row_gradients, **extras)
-
-  state_specs = jax.tree.map(
-    lambda leaf: (
-      layout.values_NxV if leaf.shape == table.shape else PartitionSpec()
-    ),
-    opt_state,
+  row_axes, dim_axes = layout.row_axes, layout.dim_axes
+  kinds = rowwise.state_kinds((table, opt_state), table.shape)
+  whole = {
+    'rows': layout.values_NxV,
+    'count': layout.slots_N,
+    'scalar': PartitionSpec(),
+  }
+  taken = {
+    'rows': PartitionSpec(row_axes or None, dim_axes or None),
+    'count': PartitionSpec(row_axes or None, None),
+    'scalar': PartitionSpec(),
+  }
+  whole_specs, taken_specs = (
+    jax.tree.map(specs.get, kinds) for specs in (whole, taken)
   )
-  extras_specs = jax.tree.map(lambda _: PartitionSpec(), extras)
-  table_spec, rows_spec = layout.values_NxV, layout.rows_txV
-  return layout_lib.map_parts(
+  slots = ids.as_int32(slots, name='slots')
+
+  def local(slots, shard):
+    places, mine = layout_lib.local_ids(slots, row_axes, shard)
+    places = jnp.where(mine, places, shard)
+    order = jnp.arange(slots.size)
+    if slots.size > shard:  # More than a device has: take its own only.
+      order = jnp.argsort(~mine, stable=True)[:shard]
+    return places[order], order
+
+  def take(tree, slots, row_gradients):
+    shard = tree[0].shape[0]
+    places, order = local(slots, shard)
+    mine = (places < shard)[:, None]
+    return (
+      *rowwise.take_rows(tree, places),
+      jnp.where(mine, row_gradients[order], 0),
+    )
+
+  def put(tree, slots, rows):
+    places, _ = local(slots, tree[0].shape[0])
+    return rowwise.put_rows(tree, places, rows)
+
+  tree, chosen = (table, opt_state), PartitionSpec(None)
+  rows, row_state, row_gradients = layout_lib.map_parts(
     layout,
-    apply,
-    (state_specs, table_spec, PartitionSpec(None), rows_spec, extras_specs),
-    (table_spec, state_specs),
-  )(opt_state, table, slots, row_gradients, extras)
+    take,
+    (whole_specs, chosen, layout.rows_txV),
+    (*taken_specs, taken['rows']),
+  )(tree, slots, row_gradients)
+  stepped = rowwise.step_rows(
+    inner, row_state, rows, row_gradients, **extra_args
+  )
+  return layout_lib.map_parts(
+    layout, put, (whole_specs, chosen, taken_specs), whole_specs
+  )(tree, slots, stepped)

@@ -150,9 +150,7 @@ def _update_table(state, optimizer, opt_state, slots, gradients, extras):
     state_lib.value_table(state.params),
     state_lib.layout_of(state),
   )
-  apply = functools.partial(optim.update_rows, optimizer)
-  if layout is None:
-    return apply(opt_state, values, slots, gradients, **extras)
-  return sharded_lookup.update_rows(
-    layout, apply, opt_state, values, slots, gradients, extras
-  )
+  update_rows = optim.update_rows
+  if layout is not None:
+    update_rows = functools.partial(sharded_lookup.update_rows, layout)
+  return update_rows(optimizer, opt_state, values, slots, gradients, **extras)

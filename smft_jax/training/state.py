@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from smft_jax import memory
+from smft_jax import rowwise
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import method as method_lib
 
@@ -113,8 +114,10 @@ def init(
     unused = jnp.full((method.top_t,), values.shape[0], jnp.int32)
     opt_state: Any = for_document(method, unused, values)
   else:
-    opt_state = method.optimizer.init(
-      value_table(params) if method.update == 'rows' else trainable
+    opt_state = (
+      rowwise.init_rows(method.optimizer, value_table(params))
+      if method.update == 'rows'
+      else method.optimizer.init(trainable)
     )
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -167,12 +170,13 @@ def shard(state: TrainState, put: Callable[..., Any]) -> TrainState:
   if layout is None:
     return state
   rows = value_table(state.params).shape
+  specs = {rows: layout.values_NxV, rows[:1]: layout.slots_N}
 
   def shard_leaf(node):
     if isinstance(node, nnx.Variable):
       spec = memory.spec_of(node, layout)
-    else:  # optimizer state of rows, or a scalar
-      spec = layout.values_NxV if node.shape == rows else PartitionSpec()
+    else:  # optimizer state of rows, their counts, or something small
+      spec = specs.get(node.shape, PartitionSpec())
     return jax.tree.map(lambda leaf: put(leaf, layout.sharding(spec)), node)
 
   scalars = ('step', 'skipped', 'skipped_in_a_row')

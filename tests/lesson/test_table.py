@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from smft_jax import lesson as lesson_lib
+from smft_jax import overlay as overlay_lib
 from smft_jax.lesson import file as lesson_file
 from smft_jax.store import checksum
 from tests.support import lessons
@@ -107,7 +108,7 @@ def test_merged_lessons_keep_their_documents_apart():
   values, marks = lessons.table(), jnp.zeros(N, jnp.int32)
 
   def taught(slots, numbers):
-    changed = values.at[jnp.array(slots)].add(1.0)
+    changed = values.at[jnp.array(slots)].add(float(len(slots)))
     new = marks.at[jnp.array(slots)].set(jnp.array(numbers))
     return lesson_lib.difference(values, changed, marks, new, base='ab')
 
@@ -116,6 +117,36 @@ def test_merged_lessons_keep_their_documents_apart():
   assert merged.slots.tolist() == [1, 2, 4, 6]
   assert merged.new_lessons.tolist() == [3, 1, 2, 2]
   assert merged.old_lessons.tolist() == [0, 0, 0, 0]
+
+
+def test_a_lesson_does_not_merge_with_what_holds_it():
+  one, two = lessons.make([2, 3, 5]), lessons.make([3, 8], seed=2)
+  both = lesson_lib.merge(one, two)
+  for other, rows in ((one, 3), (both, 2)):
+    for pair in ((one, other), (other, one)):
+      with pytest.raises(ValueError, match=f'{rows} of the 3 rows that both'):
+        lesson_lib.merge(*pair)
+
+
+def test_lessons_that_only_mark_a_row_merge():
+  one, two = lessons.make([2, 3]), lessons.make([3, 8], seed=2)
+  marks = {'new': one.old, 'new_lessons': np.ones(2, np.int32)}
+  only_marks = dataclasses.replace(one, **marks)
+  merged = lesson_lib.merge(only_marks, dataclasses.replace(two))
+  assert same_bits(merged.new[merged.slots == 8], two.new[1:])
+  lesson_lib.merge(only_marks, only_marks)  # no change to count twice
+
+
+def test_lessons_of_different_bases_share_no_overlay():
+  one = lessons.make([2, 3])
+  other = dataclasses.replace(one, base='cd')
+  with pytest.raises(ValueError, match='the lesson is of another base: cd'):
+    lesson_lib.overlay([one, other], [0, 1])
+  wide = lesson_lib.overlay([one], [0])
+  with pytest.raises(ValueError, match='rows of 7 numbers, the table of 2'):
+    overlay_lib.read_rows(
+      jnp.zeros((N, 2)), wide, jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1))
+    )
 
 
 def test_lessons_of_different_bases_do_not_merge():

@@ -93,16 +93,19 @@ def test_update_is_in_place_and_changes_selected_rows_only(layout_name, size):
   adam = optax.scale_by_adam()
   update = functools.partial(optim.update_rows, adam)
   with jax.numpy_dtype_promotion('standard'):
-    want = jax.jit(update)(adam.init(table), table, slots, gradients)
+    state = optim.init_rows(adam, table)
+    want = jax.jit(update)(state, table, slots, gradients)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(table, opt_state, slots, gradients):
       return sharded_lookup.update_rows(
-        layout, update, opt_state, table, slots, gradients, {}
+        layout, adam, opt_state, table, slots, gradients
       )
 
     placed = shards.put(layout, layout.values_NxV, table)
-    state = adam.init(placed)
+    state = optim.init_rows(adam, placed)
+    counts = shards.put(layout, layout.slots_N, state.count)
+    state = state._replace(count=counts)
     old = np.array(table)
     before = jax.tree.map(lambda x: x.sharding, (placed, state))
     program = step.lower(placed, state, slots, gradients).compile()
@@ -118,6 +121,21 @@ def test_update_is_in_place_and_changes_selected_rows_only(layout_name, size):
     if leaf.ndim:
       assert now.is_equivalent_to(was, leaf.ndim)
   assert shards.collectives(program) == []
+
+
+@pytest.mark.parametrize('layout_name', shards.LAYOUTS)
+def test_a_norm_is_that_of_all_selected_rows(layout_name):
+  layout = shards.make_layout(layout_name)
+  clip = optax.clip_by_global_norm(0.1)
+  slots = jnp.arange(0, N, N // 8)
+  gradients = jax.random.normal(jax.random.key(2), (len(slots), V))
+  table, _ = jax.jit(functools.partial(sharded_lookup.update_rows, layout, clip))(
+    clip.init(jnp.zeros(())),
+    shards.put(layout, layout.values_NxV, jnp.zeros((N, V))),
+    slots,
+    gradients,
+  )
+  assert jnp.linalg.norm(table) == pytest.approx(0.1, rel=1e-5)
 
 
 def programs(layout, num_slots):
