@@ -85,7 +85,7 @@ def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:
   """Makes a value table [N, V], normal with standard deviation V ** -0.5."""
   init = nnx.initializers.normal(config.value_dim**-0.5)
   shape = (config.num_slots, config.value_dim)
-  return MemoryValue(init(rngs.params(), shape, config.dtype))
+  return MemoryValue(init(rngs.params(), shape, config.value_dtype))
 
 
 def make_lessons(config: MemoryConfig) -> SlotLessons:
@@ -141,7 +141,8 @@ class ProductKeyMemory(nnx.Module):
     if config.count_carrier and not own_values:
       raise ValueError('count_carrier needs own_values: pools have no carrier.')
     self.config = config
-    heads, half, dtype = config.num_heads, config.key_dim // 2, config.dtype
+    heads, half = config.num_heads, config.key_dim // 2
+    dtype = config.param_dtype
     model_dim, value_dim = config.model_dim, config.value_dim
 
     def normal(stddev, *shape):
@@ -178,7 +179,13 @@ class ProductKeyMemory(nnx.Module):
       they are best first, and the weights sum to one.
     """
     config = self.config
-    queries = jnp.einsum('...d,dhk->...hk', x, self.query[...])
+    # In float32 and at full precision, as it decides which slots are read.
+    queries = jnp.einsum(
+      '...d,dhk->...hk',
+      x.astype(jnp.float32),
+      self.query[...].astype(jnp.float32),
+      precision=jax.lax.Precision.HIGHEST,
+    )
     subkeys = self.subkeys[...]
     if config.qk_norm:
       halves = (*queries.shape[:-1], 2, config.key_dim // 2)
@@ -257,9 +264,11 @@ class ProductKeyMemory(nnx.Module):
       read = self.perturb('read', read, ReadPerturbation)
     y = read
     if self.config.gated:
-      y = (read * jax.nn.silu(x @ self.gate[...])) @ self.out[...]
+      gate = jax.nn.silu(x @ self.gate[...].astype(x.dtype))
+      y = (read * gate) @ self.out[...].astype(x.dtype)
     if hasattr(self, 'output_gate'):
-      y *= self.output_gate[...].reshape(*(1,) * (y.ndim - 1), -1)
+      gate = self.output_gate[...].astype(x.dtype)
+      y *= gate.reshape(*(1,) * (y.ndim - 1), -1)
     return y
 
 

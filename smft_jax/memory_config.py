@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,8 @@ class MemorySizes:
       collapse the softmax; keeps small models stable.
     gated: Pass what is read through an input gate and an output projection;
       False adds it to the model as it is, which takes a `value_dim` of D.
+    value_dtype: Dtype of the value table; a read is summed in float32, then
+      takes the dtype of the model's computation.
     quorum: Share of a token's read weight that must fall on slots of one lesson
       before the token reads them, and nothing else; 0 lets all tokens read all
       slots. Above 0, rows that no lesson taught are never read.
@@ -46,8 +49,14 @@ class MemorySizes:
   qk_norm: bool = True
   gated: bool = True
   quorum: float = 0.0
+  value_dtype: jax.typing.DTypeLike = dataclasses.field(
+    default='float32', metadata={'type': Literal['float32', 'bfloat16']}
+  )
 
   def __post_init__(self) -> None:
+    # By name, so that equal dtypes make equal configs.
+    value_dtype = jnp.dtype(self.value_dtype).name
+    object.__setattr__(self, 'value_dtype', value_dtype)
     schema.at_least(1, self, 'num_slots', 'num_heads', 'k', 'key_dim')
     schema.at_least(0, self, 'value_dim')
     n = math.isqrt(self.num_slots)
@@ -93,8 +102,9 @@ class MemoryConfig(MemorySizes):
       nothing but gradients to their optimizer.
     layout: Placement of tables, sub-keys and tokens on a mesh; None without
       one.
-    dtype: Of parameters and computation. Softmax, norms and sums over slots
-      are always float32.
+    param_dtype: Dtype of all parameters but the values. The layer computes in
+      the dtype of its input; the search, norms, softmax and sums over slots are
+      always float32.
 
   Raises:
     ValueError: As `MemorySizes`, and for sizes that the mesh does not divide.
@@ -108,11 +118,11 @@ class MemoryConfig(MemorySizes):
   model_dim: int
   count_carrier: bool = False
   layout: layout_lib.Layout | None = None
-  dtype: jax.typing.DTypeLike = jnp.float32
+  param_dtype: jax.typing.DTypeLike = 'float32'
 
   def __post_init__(self) -> None:
-    # By name, so that equal dtypes make equal configs.
-    object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
+    param_dtype = jnp.dtype(self.param_dtype).name
+    object.__setattr__(self, 'param_dtype', param_dtype)
     schema.at_least(1, self, 'model_dim')
     if not self.value_dim:
       object.__setattr__(self, 'value_dim', self.model_dim)

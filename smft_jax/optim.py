@@ -115,6 +115,7 @@ def update_rows(
   table: jax.Array,
   slots: jax.Array,
   row_gradients: jax.Array,
+  rounding: jax.Array | None = None,
   **extra_args: Any,
 ) -> tuple[jax.Array, optax.OptState]:
   """Applies an optimizer to the selected rows of a table.
@@ -141,6 +142,9 @@ def update_rows(
     slots: Integers [t] from `ranking.top_slots`; those out of range are
       dropped.
     row_gradients: Floats [t, V] from `lookup.row_gradient`.
+    rounding: PRNG key, another one at every step, to round a bfloat16 table up
+      or down at random, so that steps too small for it count on average; None
+      rounds to the nearest.
     **extra_args: Passed to `inner`.
 
   Returns:
@@ -172,4 +176,6 @@ def update_rows(
   rows, row_state = rowwise.step_rows(
     inner, row_state, rows, row_gradients, **extra_args
   )
-  return rowwise.put_rows((table, opt_state), slots, (rows, row_state))
+  return rowwise.put_rows(
+    (table, opt_state), slots, (rows, row_state), rounding
+  )

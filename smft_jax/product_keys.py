@@ -244,7 +244,7 @@ def _gradients(
   k, n = slot_ids_TxHxk.shape[2], subkeys_Hx2xnxC.shape[2]
   # Summed over blocks of tokens, in bfloat16, sums would lose percents.
   dtype = jnp.promote_types(queries_TxHx2xC.dtype, subkeys_Hx2xnxC.dtype)
-  wide = jnp.promote_types(dtype, jnp.float32)
+  wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
 
   def block(subkeys_gradient_Hx2xnxC, tokens):
     queries_BxHx2xC, slot_ids_BxHxk, gradient_BxHxk = tokens

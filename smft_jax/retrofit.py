@@ -82,7 +82,7 @@ def add_memory(
   Args:
     model: Calls its feed-forward blocks with x [..., D] and gets [..., D] back.
       It is not changed; the result shares its parameters.
-    config: Sizes of each layer; `dtype` should be the model's.
+    config: Sizes of each layer.
     paths: Paths of modules, such as 'blocks/2/mlp'. Blocks stacked for
       `nnx.scan` have no path of their own.
     placement: 'beside' leaves all outputs unchanged, bit for bit; 'replace'

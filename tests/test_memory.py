@@ -6,6 +6,7 @@ Its gradients are in test_memory_gradients.py.
 import warnings
 
 from flax import nnx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -121,13 +122,16 @@ def test_a_call_does_not_change_the_layer():
   assert set(after[1]) == set(before[1])
 
 
-def test_bfloat16_layer_keeps_its_weights_in_float32():
-  layer = layers.make_layer(dtype=jnp.bfloat16)
+@pytest.mark.parametrize('stored', ['bfloat16', 'float32'])
+def test_a_layer_computes_in_the_dtype_of_its_input(stored):
+  layer = layers.make_layer(param_dtype=stored, value_dtype=stored)
   x = layers.inputs(2, 13, layers.SIZES['model_dim'], dtype=jnp.bfloat16)
   y, _, weights = layers.jitted(layer, x)
   assert y.dtype == jnp.bfloat16
   assert weights.dtype == jnp.float32
-  assert layer.values.dtype == jnp.bfloat16
+  assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer))} == {
+    jnp.dtype(stored)
+  }
   # A softmax computed in bfloat16 and cast would be off by up to 0.4%.
   sums = np.asarray(weights).reshape(26, 3, 2).sum(-1)
   np.testing.assert_allclose(sums, 1.0, rtol=1e-6)
@@ -172,3 +176,17 @@ def test_bad_sizes_are_refused_in_one_line(changes, message):
   with pytest.raises(ValueError, match=message) as caught:
     memory.MemoryConfig(**(layers.SIZES | changes))
   assert '\n' not in str(caught.value)
+
+
+def test_what_decides_which_slots_are_read_is_computed_at_full_precision():
+  layer = layers.make_layer()
+  graphdef, params = nnx.split(layer)
+
+  def search(params, x):
+    return nnx.merge(graphdef, params).search(x)
+
+  x = layers.inputs(2, 13, layers.SIZES['model_dim'])
+  program = jax.jit(search).lower(params, x).as_text()
+  products = [line for line in program.splitlines() if 'dot_general' in line]
+  assert len(products) >= 2  # queries, half scores
+  assert all('precision = [HIGHEST, HIGHEST]' in line for line in products)

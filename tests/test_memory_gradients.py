@@ -177,7 +177,7 @@ def test_row_gradient_from_the_perturbations_gradient():
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_the_gradient_of_the_carrier_counts_accesses(dtype):
-  layer = layers.make_layer(count_carrier=True, dtype=dtype)
+  layer = layers.make_layer(count_carrier=True, param_dtype=dtype)
   x = layers.inputs(2, 13, layers.SIZES['model_dim'], dtype=dtype)
   mask = jnp.broadcast_to(jnp.arange(13) < 4, (2, 13))
   assert layer.access_counts.dtype == jnp.float32
@@ -194,7 +194,7 @@ def test_the_gradient_of_the_carrier_counts_accesses(dtype):
     counting.carried_counts(gradients['access_counts'][...]),
     ranking.count_accesses(slot_ids, 49, mask),
   )
-  without = layers.make_layer(dtype=dtype)
+  without = layers.make_layer(param_dtype=dtype)
   nnx.update(without, nnx.state(layer, nnx.Not(memory.AccessCounts)))
   assert y.dtype == dtype
   tolerance = jnp.finfo(dtype).eps * 8

@@ -191,3 +191,25 @@ def test_dense_and_rows_agree_under_sgd():
   assert tables.changed(start, rows) == tables.changed(start, dense)
   assert 0 < len(tables.changed(start, rows)) < N
   np.testing.assert_allclose(rows, dense, rtol=1e-6, atol=1e-6)
+
+
+def test_small_steps_move_a_bfloat16_table_on_average():
+  # 5e-5 is less than half the distance of bfloat16 numbers near 0.03.
+  sgd = optax.sgd(5e-5)
+  table = jnp.full((2, 4000), 0.03, jnp.bfloat16)
+  step = jax.jit(functools.partial(optim.update_rows, sgd))
+  moved = nearest = table
+  for number in range(100):
+    arguments = jnp.array([1]), -jnp.ones((1, 4000))
+    key = jax.random.key(number)
+    moved, _ = step(sgd.init(table), moved, *arguments, key)
+    nearest, _ = step(sgd.init(table), nearest, *arguments)
+  np.testing.assert_array_equal(nearest, table)
+  np.testing.assert_array_equal(moved[0], table[0])
+  change = (moved[1].astype(jnp.float32) - table[1].astype(jnp.float32)).mean()
+  assert change == pytest.approx(100 * 5e-5, rel=0.02)
+
+
+def test_moments_of_a_bfloat16_table_are_float32():
+  state = optim.init_rows(optax.adam(0.1), jnp.ones((3, 2), jnp.bfloat16))
+  assert state[0].nu.dtype == jnp.float32

@@ -67,7 +67,8 @@ def load_model(
   Args:
     folder: Folder of config.json and safetensors in float32, bfloat16 or
       float16, or a GGUF file, which is dequantised.
-    dtype: Dtype of parameters and computation, whatever the file's.
+    dtype: Dtype of computation and parameters, whatever the file's; a value
+      table keeps its own.
 
   Returns:
     The decoder: int32 tokens [B, L] to logits [B, L, T]. Has memory layers if
@@ -137,7 +138,7 @@ def load_config(
       config,
       memory=memory_lib.MemoryConfig(
         model_dim=config.model_dim,
-        dtype=dtype,
+        param_dtype=dtype,
         **dataclasses.asdict(found.memory),
       ),
       memory_layers=found.memory_layers,
@@ -225,7 +226,7 @@ def save_model(
     replaced += config.memory_layers
   for layer in replaced:
     files[hf_tensors.MODEL] |= hf_tensors.zero_ffn(
-      layer, config.model_dim, config.ffn_dim, config.dtype
+      layer, config.model_dim, config.ffn_dim, config.param_dtype
     )
   processes.on_main(
     'a Hugging Face checkpoint',

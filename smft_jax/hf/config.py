@@ -121,7 +121,7 @@ def parse(
 
   Args:
     settings: The settings, of any version of `transformers`.
-    dtype: Dtype of parameters and computation, whatever the settings say.
+    dtype: Dtype of computation and parameters, whatever the settings say.
     file: Name of the file in messages.
 
   Returns:
@@ -174,6 +174,7 @@ def parse(
       qk_norm=family.qk_norm,
       tie_embeddings=tie_embeddings,
       dtype=dtype,
+      param_dtype=dtype,
     )
   except ValueError as error:
     raise schema.UserError(f'{file}: {error}') from None
@@ -205,7 +206,7 @@ def to_settings(config: layers.TransformerConfig) -> dict[str, Any]:
     'rope_scaling': scaling,
     'rms_norm_eps': config.norm_eps,
     'tie_word_embeddings': config.tie_embeddings,
-    'torch_dtype': config.dtype,
+    'torch_dtype': config.param_dtype,
   }
 
 

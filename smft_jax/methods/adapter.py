@@ -20,6 +20,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import lookup
 from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
@@ -92,7 +93,9 @@ class AdaptedProjection(surgery.Extended):
     self, projection: layers.Projection, width: int, *, rngs: nnx.Rngs
   ):
     super().__init__(projection)
-    dim, dtype = self.weight.shape[-1], self.weight.dtype
+    dim = self.weight.shape[-1]
+    # bfloat16 weights may stay so, as they are frozen; adapters train.
+    dtype = lookup.wide_dtype(self.weight.dtype)
     init = nnx.initializers.normal(dim**-0.5)
     self.adapter_down = AdapterParam(init(rngs.params(), (dim, width), dtype))
     self.adapter_up = AdapterParam(jnp.zeros((width, dim), dtype))
@@ -100,8 +103,11 @@ class AdaptedProjection(surgery.Extended):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., D]."""
     y = super().__call__(x)
-    inner = jax.nn.silu(y @ self.adapter_down[...])  # [..., R]
-    return y + inner @ self.adapter_up[...]
+    down, up = (
+      weight[...].astype(y.dtype)
+      for weight in (self.adapter_down, self.adapter_up)
+    )
+    return y + jax.nn.silu(y @ down) @ up
 
 
 def add_adapters(

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from smft_jax import lookup
 from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
@@ -113,7 +114,9 @@ class MixedProjection(surgery.Extended):
     rngs: nnx.Rngs,
   ):
     super().__init__(projection)
-    dim, dtype = self.weight.shape[-1], self.weight.dtype
+    dim = self.weight.shape[-1]
+    # bfloat16 weights may stay so, as they are frozen; experts train.
+    dtype = lookup.wide_dtype(self.weight.dtype)
     init = nnx.initializers.normal(dim**-0.5)
     self.expert_down = ExpertParam(
       init(rngs.params(), (num_experts, dim, width), dtype)
@@ -125,9 +128,17 @@ class MixedProjection(surgery.Extended):
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., D]."""
     y = super().__call__(x)
-    bias = self.expert_bias[...].reshape((1,) * (y.ndim - 1) + (-1,))
-    gate = jax.nn.sigmoid(y @ self.expert_gate[...].T + bias)  # [..., E]
-    down, up = self.expert_down[...], self.expert_up[...]
+    down, up, to_gate, bias = (
+      weight[...].astype(y.dtype)
+      for weight in (
+        self.expert_down,
+        self.expert_up,
+        self.expert_gate,
+        self.expert_bias,
+      )
+    )
+    bias = bias.reshape((1,) * (y.ndim - 1) + (-1,))
+    gate = jax.nn.sigmoid(y @ to_gate.T + bias)  # [..., E]
     inner = jax.nn.silu(jnp.einsum('...d,edr->...er', y, down))
     return y + jnp.einsum('...er,erd->...d', gate[..., None] * inner, up)
 

@@ -20,6 +20,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from smft_jax import lookup
 from smft_jax import schema
 from smft_jax.methods import surgery
 from smft_jax.models import layers
@@ -112,7 +113,9 @@ class AdaptedProjection(surgery.Extended):
     rngs: nnx.Rngs,
   ):
     super().__init__(projection)
-    shape, dtype = self.weight.shape, self.weight.dtype
+    # bfloat16 weights may stay so, as they are frozen; adapters train.
+    dtype = lookup.wide_dtype(self.weight.dtype)
+    shape = self.weight.shape
     in_shape, out_shape = shape[: self.num_in], shape[self.num_in :]
     init = nnx.initializers.normal(math.prod(in_shape) ** -0.5)
     self.lora_a = nnx.LoRAParam(init(rngs.params(), (*in_shape, rank), dtype))
@@ -121,8 +124,8 @@ class AdaptedProjection(surgery.Extended):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape]."""
-    low = jnp.tensordot(x, self.lora_a[...], self.num_in)  # [..., r]
-    change = jnp.tensordot(low, self.lora_b[...], 1)
+    a, b = self.lora_a[...].astype(x.dtype), self.lora_b[...].astype(x.dtype)
+    change = jnp.tensordot(jnp.tensordot(x, a, self.num_in), b, 1)
     return super().__call__(x) + self.scale * change
 
 

@@ -24,7 +24,10 @@ class DecoderOptions:
   """Options of every decoder, made from scratch or loaded.
 
   Attributes:
-    dtype: Dtype of parameters and computation; norms and softmax are float32.
+    dtype: Dtype of computation; norms, softmax and logits are float32.
+    param_dtype: Dtype in which parameters are stored. What trains needs
+      float32: a step of 1e-5 does not move a bfloat16 of 1.0. Frozen weights may
+      be bfloat16. The value table has its own, `memory.value_dtype`.
     memory_layers: Blocks with memory, counted from 0; they share one value
       table.
     memory_placement: 'replace' puts memory in place of those blocks' FFNs,
@@ -34,12 +37,16 @@ class DecoderOptions:
   dtype: jax.typing.DTypeLike = dataclasses.field(
     default='float32', metadata={'type': Literal['float32', 'bfloat16']}
   )
+  param_dtype: jax.typing.DTypeLike = dataclasses.field(
+    default='float32', metadata={'type': Literal['float32', 'bfloat16']}
+  )
   memory_layers: tuple[int, ...] = ()
   memory_placement: Literal['replace', 'beside'] = 'replace'
 
   def __post_init__(self) -> None:
     # By name, so that equal dtypes make equal configs.
-    object.__setattr__(self, 'dtype', jnp.dtype(self.dtype).name)
+    for name in ('dtype', 'param_dtype'):
+      object.__setattr__(self, name, jnp.dtype(getattr(self, name)).name)
     placements = ('replace', 'beside')
     schema.one_of('memory_placement', self.memory_placement, placements)
 
@@ -142,7 +149,7 @@ class RMSNorm(nnx.Module):
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
     normed = (x32 * jax.lax.rsqrt(mean_square + self.eps)).astype(x.dtype)
-    scale = self.scale[...]
+    scale = self.scale[...].astype(x.dtype)
     return normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
 
 
@@ -220,12 +227,12 @@ class Projection(nnx.Module):
   ):
     init = nnx.initializers.normal(math.prod(in_shape) ** -0.5)
     shape = (*in_shape, *out_shape)
-    self.weight = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.weight = nnx.Param(init(rngs.params(), shape, config.param_dtype))
     self.num_in = len(in_shape)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., *in_shape] -> [..., *out_shape]."""
-    return jnp.tensordot(x, self.weight[...], self.num_in)
+    return jnp.tensordot(x, self.weight[...].astype(x.dtype), self.num_in)
 
 
 class Attention(nnx.Module):
@@ -240,12 +247,12 @@ class Attention(nnx.Module):
     self.value = Projection((d,), (g, k), config, rngs=rngs)
     self.out = Projection((h, k), (d,), config, rngs=rngs)
     if config.qkv_bias:
-      self.query_bias = nnx.Param(jnp.zeros((h, k), config.dtype))
-      self.key_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
-      self.value_bias = nnx.Param(jnp.zeros((g, k), config.dtype))
+      self.query_bias = nnx.Param(jnp.zeros((h, k), config.param_dtype))
+      self.key_bias = nnx.Param(jnp.zeros((g, k), config.param_dtype))
+      self.value_bias = nnx.Param(jnp.zeros((g, k), config.param_dtype))
     if config.qk_norm:
-      self.query_norm = RMSNorm(k, config.norm_eps, config.dtype)
-      self.key_norm = RMSNorm(k, config.norm_eps, config.dtype)
+      self.query_norm = RMSNorm(k, config.norm_eps, config.param_dtype)
+      self.key_norm = RMSNorm(k, config.norm_eps, config.param_dtype)
 
   def __call__(self, x, positions, attend, past=None, start=None):
     """Attends.
@@ -263,9 +270,9 @@ class Attention(nnx.Module):
     config = self.config
     query, key, value = self.query(x), self.key(x), self.value(x)
     if config.qkv_bias:
-      query += self.query_bias[...][None, None]
-      key += self.key_bias[...][None, None]
-      value += self.value_bias[...][None, None]
+      query += self.query_bias[...].astype(x.dtype)[None, None]
+      key += self.key_bias[...].astype(x.dtype)[None, None]
+      value += self.value_bias[...].astype(x.dtype)[None, None]
     if config.qk_norm:
       query, key = self.query_norm(query), self.key_norm(key)
     query, key = (

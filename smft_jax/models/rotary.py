@@ -96,9 +96,11 @@ def rotate(
     [B, L, H, K].
   """
   rates = frequencies(x.shape[-1] // 2, theta, scaling)
-  angles = jnp.einsum('bl,f->blf', positions.astype(jnp.float32), rates)[
-    :, :, None
-  ]
+  # Not as a matrix product, which accelerators round to bfloat16: position 257
+  # would be 256.
+  angles = positions.astype(jnp.float32)[:, :, None, None] * rates.reshape(
+    (1, 1, 1, -1)
+  )
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate(

@@ -66,7 +66,7 @@ class Block(nnx.Module):
   def __init__(
     self, config: layers.TransformerConfig, layer: int, *, rngs: nnx.Rngs
   ):
-    d, eps, dtype = config.model_dim, config.norm_eps, config.dtype
+    d, eps, dtype = config.model_dim, config.norm_eps, config.param_dtype
     has_memory = layer in config.memory_layers
     beside = config.memory_placement == 'beside'
     self.attention_norm = layers.RMSNorm(d, eps, dtype)
@@ -125,15 +125,17 @@ class Transformer(nnx.Module):
     self.config = config
     shape = (config.vocab_size, config.model_dim)
     init = nnx.initializers.normal(0.02)
-    self.embedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+    self.embedding = nnx.Param(init(rngs.params(), shape, config.param_dtype))
     self.blocks = nnx.List(
       [Block(config, i, rngs=rngs) for i in range(config.num_layers)]
     )
     self.final_norm = layers.RMSNorm(
-      config.model_dim, config.norm_eps, config.dtype
+      config.model_dim, config.norm_eps, config.param_dtype
     )
     if not config.tie_embeddings:
-      self.unembedding = nnx.Param(init(rngs.params(), shape, config.dtype))
+      self.unembedding = nnx.Param(
+        init(rngs.params(), shape, config.param_dtype)
+      )
     # All memory layers read one table, passed in the call: nnx.split and merge
     # would not keep a Variable that is in two places.
     if config.memory is not None:
@@ -166,7 +168,7 @@ class Transformer(nnx.Module):
         tokens are wanted. With a large vocabulary the others cost much.
 
     Returns:
-      Logits [B, L, T], or [P, T].
+      Logits float32 [B, L, T], or [P, T].
     """
     x = self.final_hidden(tokens, mask, hidden, segments, overlay)
     if at is not None:
@@ -188,9 +190,14 @@ class Transformer(nnx.Module):
     return self._run(above, hidden, mask, segments, overlay)
 
   def logits(self, x: jax.Array) -> jax.Array:
-    """Projects final hidden states, [..., D] -> [..., T]."""
+    """Projects final hidden states, [..., D] -> float32 [..., T]."""
     table = self.embedding if self.config.tie_embeddings else self.unembedding
-    return jnp.einsum('...d,td->...t', self.final_norm(x), table[...])
+    return jnp.einsum(
+      '...d,td->...t',
+      self.final_norm(x),
+      table[...].astype(x.dtype),
+      preferred_element_type=jnp.float32,
+    )
 
   def below_memory(
     self,
@@ -291,7 +298,7 @@ class Transformer(nnx.Module):
   def _embed(self, tokens: jax.Array) -> jax.Array:
     """[B, L] -> [B, L, D]; gathers a split table first."""
     table = layout_lib.constrain_replicated(self._layout(), self.embedding[...])
-    return self._split(table[tokens])
+    return self._split(table[tokens].astype(self.config.dtype))
 
   def _split(self, x: jax.Array) -> jax.Array:
     """Splits the batch of x over the replicas of a mesh, if there is one."""

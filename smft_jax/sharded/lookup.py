@@ -143,6 +143,7 @@ def update_rows(
   table: jax.Array,
   slots: jax.Array,
   row_gradients: jax.Array,
+  rounding: jax.Array | None = None,
   **extra_args: Any,
 ) -> tuple[jax.Array, Any]:
   """`optim.update_rows` on the devices that have the rows; sends no row.
@@ -187,7 +188,7 @@ def update_rows(
 
   def put(tree, slots, rows):
     places, _ = local(slots, tree[0].shape[0])
-    return rowwise.put_rows(tree, places, rows)
+    return rowwise.put_rows(tree, places, rows, rounding)
 
   tree, chosen = (table, opt_state), PartitionSpec(None)
   rows, row_state, row_gradients = layout_lib.map_parts(

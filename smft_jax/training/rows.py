@@ -153,4 +153,8 @@ def _update_table(state, optimizer, opt_state, slots, gradients, extras):
   update_rows = optim.update_rows
   if layout is not None:
     update_rows = functools.partial(sharded_lookup.update_rows, layout)
-  return update_rows(optimizer, opt_state, values, slots, gradients, **extras)
+  # Used by bfloat16 tables only.
+  rounding = jax.random.fold_in(jax.random.key(1), state.step)
+  return update_rows(
+    optimizer, opt_state, values, slots, gradients, rounding, **extras
+  )

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from smft_jax import lookup
 from smft_jax import memory
 from smft_jax import rowwise
 from smft_jax.sharded import layout as layout_lib
@@ -147,7 +148,7 @@ def for_document(
     values: The value table [N, V], or its shape and dtype.
   """
   shape = (slots.shape[0], values.shape[1])
-  rows = jnp.zeros(shape, jnp.promote_types(values.dtype, jnp.float32))
+  rows = jnp.zeros(shape, lookup.wide_dtype(values.dtype))
   return DocumentSlots(slots, method.optimizer.init(rows))
 
 

@@ -59,7 +59,7 @@ def test_it_has_the_parameters_of_the_paper():
   without_table = paper_1b.count(params) - table.size
   assert without_table == pytest.approx(1.3e9, rel=0.05)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {
-    jnp.dtype(jnp.bfloat16)
+    jnp.dtype(jnp.float32)
   }
 
 

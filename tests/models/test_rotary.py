@@ -53,3 +53,10 @@ def test_scaled_frequencies_follow_their_definition():
   np.testing.assert_allclose(found, expected, rtol=1e-6)
   found = frequencies(7, 500.0, None)
   np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+def test_angles_are_no_matrix_product_which_accelerators_round():
+  x = jnp.ones((1, 3, 2, 4))
+  positions = jnp.array([[256, 257, 258]])
+  program = jax.jit(rotary.rotate, static_argnums=2).lower(x, positions, 1e4)
+  assert 'dot_general' not in program.as_text()

@@ -230,16 +230,20 @@ def test_memory_layers_share_one_pool_and_sow_in_their_blocks():
     assert slot_ids.shape == (2, 7, 6)
 
 
-def test_bfloat16_model_computes_in_bfloat16():
+@pytest.mark.parametrize('placement', ['replace', 'beside'])
+@pytest.mark.parametrize('stored', ['bfloat16', 'float32'])
+def test_bfloat16_model_computes_in_bfloat16(stored, placement):
   sizes = {'num_layers': 1, 'memory_layers': (0,), 'dtype': jnp.bfloat16}
-  mem = memory.MemoryConfig(
-    model_dim=14, num_slots=49, value_dim=5, k=2, dtype=jnp.bfloat16
+  # As retrofitted, say: a float32 memory in a bfloat16 model.
+  mem = memory.MemoryConfig(model_dim=14, num_slots=49, value_dim=5, k=2)
+  model = decoders.make_model(
+    memory=mem, memory_placement=placement, param_dtype=stored, **sizes
   )
-  model = decoders.make_model(memory=mem, **sizes)
   tokens = decoders.tokens_of(2, 7)
-  assert np.isfinite(
-    decoders.logits_of(model, tokens).astype(jnp.float32)
-  ).all()
+  assert model.final_hidden(tokens).dtype == jnp.bfloat16
+  logits = decoders.logits_of(model, tokens)
+  assert logits.dtype == jnp.float32
+  assert np.isfinite(logits).all()
   # Tracing is enough to refuse a dtype that is mixed with another.
   decoded = jax.eval_shape(
     lambda: transformer.greedy_decode(
