@@ -228,7 +228,7 @@ def shares(data: Data, name: str, t: int, grows: bool) -> dict[str, float]:
 def _grown(
   background: method_lib.Background, taught: Reads
 ) -> method_lib.Background:
-  """Adds the texts of a lesson, as `training.rows.grown_background` does."""
+  """Adds the texts of a lesson, as `training.background.add` does."""
   num_slots = len(background.document_frequency)
   pairs = taught.row[:, None].astype(np.int64) * num_slots + taught.slot_ids
   slots = np.unique(pairs) % num_slots

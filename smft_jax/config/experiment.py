@@ -174,6 +174,13 @@ class Experiment:
         'config.model.memory_layers is empty, so the stream has no memory to'
         ' learn into'
       )
+    replayed = getattr(self.method, 'replay_fraction', 0)
+    if replayed and self.stream.batch_size < 2:
+      raise schema.UserError(
+        f'config.method.replay_fraction = {replayed} needs a'
+        ' config.stream.batch_size of at least 2, one row of the document and'
+        f' one to replay, not {self.stream.batch_size}'
+      )
     if self.method.ranks_slots and self.method.t > self.memory.num_slots:
       raise schema.UserError(
         f'config.method.t = {self.method.t} is more than the'

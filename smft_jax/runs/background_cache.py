@@ -18,6 +18,7 @@ from smft_jax.runtime import processes
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import background as background_lib
+from smft_jax.training import count
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 
@@ -90,7 +91,7 @@ def _count(
     'background', settings.num_batches, 'batch', start=start
   ) as bar:
     for step in range(start, settings.num_batches):
-      counted = background_lib.count(
+      counted = count.background(
         base.graphdef,
         base.params,
         [corpus.batch(step)],

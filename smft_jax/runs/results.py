@@ -27,6 +27,7 @@ from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import measurements
 from smft_jax.runs import model as model_lib
+from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checksum
 from smft_jax.training import state as state_lib
 
@@ -140,13 +141,19 @@ def _median_lesson(lessons: Sequence[dict[str, Any]]) -> float | None:
   return float(np.median(seconds[1:] or seconds)) if seconds else None
 
 
+def _num_true(array: jax.Array) -> int:
+  """Counts, exactly beyond the 2**31 that an int32 sum holds."""
+  last = jnp.sum(jnp.atleast_1d(array), axis=-1)
+  return int(np.sum(layout_lib.to_numpy(last), dtype=np.int64))
+
+
 def _changes(old: nnx.State, new: nnx.State) -> dict[str, Any]:
   """Counts parameters that differ in any bit; added ones count in full."""
   before = dict(jax.tree.leaves_with_path(old))
   changed = added = total_bytes = 0
   for path, leaf in jax.tree.leaves_with_path(new):
     if path in before:
-      differing = int(jnp.sum(before[path] != leaf))
+      differing = _num_true(before[path] != leaf)
     else:
       differing = leaf.size
       added += leaf.size
@@ -157,7 +164,7 @@ def _changes(old: nnx.State, new: nnx.State) -> dict[str, Any]:
     state_lib.value_table(old) != state_lib.value_table(new), axis=-1
   )
   return {
-    'slots_updated': int(jnp.sum(rows)),
+    'slots_updated': _num_true(rows),
     'params_changed': changed,
     'bytes_changed': total_bytes,
     'params_changed_fraction': changed / size,

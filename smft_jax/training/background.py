@@ -6,7 +6,6 @@ so they are stored with this provenance; another one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 import functools
 import io
 import json
@@ -14,78 +13,87 @@ import os
 from typing import Any
 import zipfile
 
-from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from smft_jax import memory
 from smft_jax import ranking
+from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.store import atomic
 from smft_jax.training import method as method_lib
-from smft_jax.training import state as state_lib
-from smft_jax.training import step as step_lib
 
 DOCUMENTS = ('sequence', 'batch')
 
 
-def count(
-  graphdef: nnx.GraphDef,
-  params: nnx.State,
-  stream: Iterable[Any],
+def empty(num_slots: int) -> method_lib.Background:
+  """Returns the statistics of no document, for `add`."""
+  zeros = jnp.zeros((num_slots,), jnp.float32)
+  return method_lib.Background(zeros, jnp.float32(0), zeros)
+
+
+@functools.partial(jax.jit, static_argnames=('document', 'layout'), inline=True)
+def add(
+  background: method_lib.Background,
+  slot_ids: jax.Array,
+  mask: jax.Array | None = None,
   *,
   document: str = 'sequence',
-  on_batch: Callable[[], None] = lambda: None,
+  layout: layout_lib.Layout | None = None,
 ) -> method_lib.Background:
-  """Counts the background documents that read each slot.
+  """Adds a batch of documents to the statistics of a background corpus.
+
+  Pure, for models and data loaders of any kind: whatever reads a memory layer
+  knows the slots that it read.
 
   Args:
-    graphdef: The model.
-    params: Its Variables.
-    stream: Batches of the background corpus, as `train_step` takes them;
-      padding is not counted.
-    document: 'sequence', or 'batch' as in arXiv:2510.15103. A batch of many
-      tokens reads nearly every slot, which makes the frequencies alike.
-    on_batch: Called after each batch, for progress.
+    background: From `empty`, or what the last call returned.
+    slot_ids: Integers [B, ..., A], the slots that the tokens of a batch read,
+      in all memory layers.
+    mask: Booleans with the shape of leading dims of `slot_ids`; False =
+      padding, which is not counted. A row of nothing else is no document.
+    document: 'sequence' if each row is a document, or 'batch' if all rows are
+      one, as in arXiv:2510.15103. A batch of many tokens reads nearly every
+      slot, which makes the frequencies alike.
+    layout: The mesh that the batch is split over; None without one.
 
   Returns:
-    The document frequencies, the number of documents, and the accesses.
+    The statistics.
 
   Raises:
-    ValueError: For another `document`, or an empty stream.
+    ValueError: For another `document`, or as `ranking.count_accesses` does.
+
+  Example:
+    >>> from smft_jax.training import background
+    >>> slot_ids = jnp.array([[[0, 2], [2, 1]], [[2, 2], [2, 2]]])
+    >>> mask = jnp.array([[True, True], [False, False]])
+    >>> found = background.add(background.empty(4), slot_ids, mask)
+    >>> found.document_frequency.tolist(), float(found.num_documents)
+    ([1.0, 1.0, 1.0, 0.0], 1.0)
   """
   if document not in DOCUMENTS:
     raise ValueError(
       f"document must be 'sequence' or 'batch', got {document!r}."
     )
-  total, documents = None, 0
-  for batch in stream:
-    counted = _count_batch(graphdef, params, batch, document)
-    total = counted if total is None else jax.tree.map(jnp.add, total, counted)
-    documents += len(batch.tokens) if document == 'sequence' else 1
-    on_batch()
-  if total is None:
-    raise ValueError('the background corpus is empty.')
-  frequency, accesses = total
-  return method_lib.Background(frequency, jnp.float32(documents), accesses)
-
-
-@functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
-def _count_batch(graphdef, params, batch, document):
-  """Returns document frequencies and accesses [N] of a batch."""
-  _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
-  num_slots = state_lib.value_table(params).shape[0]
-  slot_ids, mask = jnp.concatenate(accesses.slot_ids, axis=-1), batch.mask
-  layout = memory.layout_of(nnx.merge(graphdef, params))
+  if mask is None:
+    mask = jnp.ones(slot_ids.shape[:1], bool)
   count, frequency = ranking.count_accesses, ranking.document_frequency
   if layout is not None:  # split over replicas
     count = functools.partial(sharded_ranking.count_accesses, layout)
     frequency = functools.partial(sharded_ranking.document_frequency, layout)
+  num_slots = len(background.document_frequency)
   counts = count(slot_ids, num_slots, mask)
   if document == 'batch':
-    return (counts > 0).astype(jnp.float32), counts
-  return frequency(slot_ids, num_slots, mask), counts
+    found, documents = (counts > 0).astype(jnp.float32), jnp.any(mask)
+  else:
+    found = frequency(slot_ids, num_slots, mask)
+    documents = jnp.sum(jnp.any(mask.reshape(len(mask), -1), axis=1))
+  accesses = background.accesses
+  return method_lib.Background(
+    background.document_frequency + found,
+    background.num_documents + documents.astype(jnp.float32),
+    None if accesses is None else accesses + counts,
+  )
 
 
 def save(

@@ -54,33 +54,6 @@ def select(
   )
 
 
-def grown_background(
-  state: state_lib.TrainState, slot_ids: Sequence[jax.Array], mask: jax.Array
-) -> method_lib.Background:
-  """Adds the texts of a document to the background, one document each.
-
-  Slots that they read are then read often elsewhere, so that later documents,
-  which have a name in common perhaps, select others.
-
-  Args:
-    state: The state, with a background.
-    slot_ids: As for `select`.
-    mask: As for `select`; a row without a token is no text.
-  """
-  background, layout = state.background, state_lib.layout_of(state)
-  assert background is not None
-  count = ranking.document_frequency
-  if layout is not None:
-    count = functools.partial(sharded_ranking.document_frequency, layout)
-  frequency = background.document_frequency
-  found = count(jnp.concatenate(slot_ids, axis=-1), frequency.shape[0], mask)
-  documents = background.num_documents
-  added = jnp.sum(jnp.any(mask, axis=1), dtype=documents.dtype)
-  return background._replace(
-    document_frequency=frequency + found, num_documents=documents + added
-  )
-
-
 def ranking_of(
   state: state_lib.TrainState,
 ) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], jax.Array]:

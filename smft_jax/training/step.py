@@ -27,6 +27,7 @@ from smft_jax import memory
 from smft_jax import ranking
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
+from smft_jax.training import background as background_lib
 from smft_jax.training import rows as rows_lib
 from smft_jax.training import state as state_lib
 
@@ -124,8 +125,13 @@ def begin_document(
   slots, _ = rows_lib.select(state, accesses.slot_ids, _ranked(batch))
   params, background = state.params, state.background
   if state.method.grows_background:
-    background = rows_lib.grown_background(
-      state, accesses.slot_ids, _ranked(batch)
+    # What its texts read is then read often elsewhere, so that later documents,
+    # with a name in common perhaps, select other slots.
+    background = background_lib.add(
+      background,
+      jnp.concatenate(accesses.slot_ids, axis=-1),
+      _ranked(batch),
+      layout=state_lib.layout_of(state),
     )
   marks, rest = nnx.split_state(params, memory.SlotLessons, ...)
   if marks:

@@ -122,6 +122,10 @@ def test_without_a_stream_only_the_base_is_asked_for():
     ({'model__num_kv_heads': 3}, ['config.model.num_kv_heads must divide']),
     ({'model__dtype': 'bf16'}, ['config.model.dtype', "'bfloat16'?"]),
     ({'method__t': 170}, ['config.method.t = 170', '169']),
+    (
+      {'method__replay_fraction': 0.5, 'stream__batch_size': 1},
+      ['config.method.replay_fraction = 0.5', 'config.stream.batch_size'],
+    ),
     ({'background': None}, ['config.method.ranking', 'config.background']),
     ({'method': None}, ['config.method is missing']),
     ({'data__paraphrases': 1000}, ['config.data.paraphrases must be']),

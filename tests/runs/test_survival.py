@@ -133,7 +133,7 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   left = {p.name for p in (made / 'pretraining').iterdir()}
   assert left == {'2', '3', '4.partial'}
   # Background counting: what was counted is saved.
-  stopped('SIGTERM', 'smft_jax.training.background.count', 2)
+  stopped('SIGTERM', 'smft_jax.training.count.background', 2)
   assert len(list(made.glob('background-*.2.npz'))) == 1
   # Measuring the base: nothing to save.
   decode = 'smft_jax.evaluation.evaluate._decode'

@@ -9,6 +9,7 @@ import pytest
 from smft_jax.data import batches
 from smft_jax.store import checksum
 from smft_jax.training import background
+from smft_jax.training import count
 from smft_jax.training import method as method_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
@@ -60,11 +61,13 @@ def recount(model, document):
 
 
 @pytest.mark.parametrize(
-  ('document', 'number'), [('sequence', 6), ('batch', 2)]
+  # One of six sequences is only padding.
+  ('document', 'number'),
+  [('sequence', 5), ('batch', 2)],
 )
 def test_frequencies_are_those_of_a_plain_recount(model, document, number):
   done = []
-  counted = background.count(
+  counted = count.background(
     *model, make_stream(), document=document, on_batch=lambda: done.append(1)
   )
   assert counted.document_frequency.tolist() == recount(model, document)
@@ -76,11 +79,27 @@ def test_frequencies_are_those_of_a_plain_recount(model, document, number):
   assert len(done) == 2
 
 
+def test_documents_are_added_one_batch_at_a_time():
+  slot_ids = jnp.array([[[1, 2], [2, 3]], [[3, 3], [0, 0]]])
+  mask = jnp.array([[True, True], [True, False]])
+  found = background.empty(5)
+  for _ in range(2):
+    found = background.add(found, slot_ids, mask)
+  nothing = background.add(found, slot_ids, jnp.zeros_like(mask))
+  for statistics in (found, nothing):
+    assert statistics.document_frequency.tolist() == [0, 2, 2, 4, 0]
+    assert statistics.accesses.tolist() == [0, 2, 4, 6, 0]
+    assert float(statistics.num_documents) == 4
+  whole = background.add(found, slot_ids, document='batch')
+  assert whole.document_frequency.tolist() == [1, 3, 3, 5, 0]
+  assert float(whole.num_documents) == 5
+
+
 def test_a_background_that_is_none_is_refused(model):
   with pytest.raises(ValueError, match=r"'sequence' or 'batch', got 'page'"):
-    background.count(*model, make_stream(), document='page')
+    count.background(*model, make_stream(), document='page')
   with pytest.raises(ValueError, match='the background corpus is empty'):
-    background.count(*model, [])
+    count.background(*model, [])
 
 
 def test_fingerprint_tells_parameters_apart(model):

@@ -13,7 +13,7 @@ from smft_jax import memory
 from smft_jax import selection
 from smft_jax.compile import hlo
 from smft_jax.compile import traffic
-from smft_jax.training import background
+from smft_jax.training import count
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -145,7 +145,7 @@ def test_background_counts_the_same(document):
     if layout is not None:
       params = jax.device_put(params, memory.shardings_of(params, layout))
     found.append(
-      background.count(
+      count.background(
         graphdef,
         params,
         map(make_batch, range(2)),
