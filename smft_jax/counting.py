@@ -174,8 +174,13 @@ def _carry_backward(residuals, gradient):
 _carry.defvjp(_carry_forward, _carry_backward)
 
 
-def _named(name: str) -> Matcher:
-  """Matches paths whose last key is `name`, looking through NNX variables."""
+def named(name: str) -> Matcher:
+  """Matches paths whose last key is `name`, looking through NNX variables.
+
+  Example:
+    >>> named('pool')((jax.tree_util.GetAttrKey('pool'),))
+    True
+  """
 
   def is_named(path: Path) -> bool:
     names = [jax.tree_util.keystr((key,), simple=True) for key in path]
@@ -186,8 +191,8 @@ def _named(name: str) -> Matcher:
   return is_named
 
 
-is_values = _named('values')
-is_carrier = _named('access_counts')
+is_values = named('values')
+is_carrier = named('access_counts')
 
 
 def pair_carriers(

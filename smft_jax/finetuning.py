@@ -84,7 +84,9 @@ def sparse_memory_finetuning(
     is_values: Recognizes value tables by key path. By default the last key is
       `values`, for an array or an NNX variable.
     is_carrier: Recognizes count carriers by key path, by default by the name
-      `access_counts`. Tables and carriers are paired in tree order.
+      `access_counts`. Tables and carriers are paired in tree order. For our
+      `Transformer`, whose layers share a table, give `counting.named('pool')`
+      and `counting.named('pool_counts')`.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`; extra keywords go to `inner`.

@@ -88,6 +88,11 @@ def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:
   return MemoryValue(init(rngs.params(), shape, config.value_dtype))
 
 
+def make_counts(config: MemoryConfig) -> AccessCounts:
+  """Makes the count carrier [3, N] of a table."""
+  return AccessCounts(counting.make_carrier(config.num_slots))
+
+
 def make_lessons(config: MemoryConfig) -> SlotLessons:
   """Makes the lessons [N] of a table that was taught nothing."""
   return SlotLessons(jnp.zeros((config.num_slots,), jnp.int32))
@@ -134,12 +139,7 @@ class ProductKeyMemory(nnx.Module):
       output_gate: Whether to multiply the output by a number per channel, zero
         at first. A layer added to a trained block then adds nothing until it is
         trained. The first step moves the gate only, later steps also the rest.
-
-    Raises:
-      ValueError: If the config has a count carrier but the layer no table.
     """
-    if config.count_carrier and not own_values:
-      raise ValueError('count_carrier needs own_values: pools have no carrier.')
     self.config = config
     heads, half = config.num_heads, config.key_dim // 2
     dtype = config.param_dtype
@@ -165,8 +165,8 @@ class ProductKeyMemory(nnx.Module):
       self.values = make_values(config, rngs)
       if config.quorum:
         self.lessons = make_lessons(config)
-    if config.count_carrier:
-      self.access_counts = AccessCounts(counting.make_carrier(config.num_slots))
+      if config.count_carrier:
+        self.access_counts = make_counts(config)
 
   def search(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Finds the slots that x reads.
@@ -212,6 +212,8 @@ class ProductKeyMemory(nnx.Module):
     values: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
     lessons: jax.Array | None = None,
+    carrier: jax.Array | None = None,
+    mask: jax.Array | None = None,
   ) -> jax.Array:
     """Reads the memory.
 
@@ -220,6 +222,9 @@ class ProductKeyMemory(nnx.Module):
       values: [N, V], the shared pool; only for a layer without its own table.
       overlay: Rows to read in place of the table's, for x of [B, ..., D].
       lessons: int32 [N], those of the shared pool; only with a quorum.
+      carrier: [3, N], that of the shared pool; only with `count_carrier`.
+      mask: bool [...], False at padding, which the carrier does not count;
+        None counts the tokens that the loss depends on.
 
     Returns:
       [..., D] of x's dtype.
@@ -255,7 +260,9 @@ class ProductKeyMemory(nnx.Module):
       read = overlay_lib.read_rows(table, overlay, slot_ids, weights, read_rows)
     read = read.astype(x.dtype)
     if self.config.count_carrier:
-      read = counting.count_carrier(self.access_counts[...], slot_ids, read)
+      if carrier is None:
+        carrier = self.access_counts[...]
+      read = counting.count_carrier(carrier, slot_ids, read, mask)
     # Outside nnx.capture, sow and perturb would change the module.
     if hasattr(self, '__captures__'):
       self.sow(MemoryInput, 'input', x)

@@ -89,12 +89,13 @@ class Block(nnx.Module):
     )
 
   def __call__(
-    self, x, pool, positions, attend, past=None, start=None, overlay=None
+    self, x, pool, mask, positions, attend, past=None, start=None, overlay=None
   ):
     """Applies the block.
 
-    Args and returns are those of `layers.Attention`, with `pool`, the value
-    table [N, V] and its lessons [N], and the `overlay` of a memory layer.
+    Args and returns are those of `layers.Attention`, with `pool`, the shared
+    arguments of memory layers by name, `mask`, bool [B, L], False at padding,
+    and the `overlay` of a memory layer.
     """
     mixed, present = self.attention(
       self.attention_norm(x), positions, attend, past, start
@@ -104,8 +105,7 @@ class Block(nnx.Module):
     if self.mlp is not None:
       x += self.mlp(normed)
     if self.memory is not None:
-      values, lessons = pool
-      x += self.memory(normed, values, overlay, lessons)
+      x += self.memory(normed, overlay=overlay, mask=mask, **pool)
     return x, present
 
 
@@ -142,6 +142,8 @@ class Transformer(nnx.Module):
       self.pool = memory_lib.make_values(config.memory, rngs)
       if config.memory.quorum:
         self.lessons = memory_lib.make_lessons(config.memory)
+      if config.memory.count_carrier:
+        self.pool_counts = memory_lib.make_counts(config.memory)
 
   def __call__(
     self,
@@ -233,7 +235,7 @@ class Transformer(nnx.Module):
     positions = layers.token_positions(mask, segments)
     attend = layers.causal_mask(mask, segments)
     for block in blocks:
-      x, _ = block(x, self._pool(), positions, attend, overlay=overlay)
+      x, _ = block(x, self._pool(), mask, positions, attend, overlay=overlay)
     return x
 
   def init_cache(self, batch_size: int, length: int) -> Cache:
@@ -289,7 +291,7 @@ class Transformer(nnx.Module):
     for i, block in enumerate(self.blocks):
       past = (cache.keys[i], cache.values[i])
       x, (key, value) = block(
-        x, self._pool(), positions, attend, past, start, overlay
+        x, self._pool(), mask, positions, attend, past, start, overlay
       )
       keys.append(key)
       values.append(value)
@@ -308,11 +310,14 @@ class Transformer(nnx.Module):
     memory = self.config.memory
     return None if memory is None else memory.layout
 
-  def _pool(self) -> tuple[jax.Array | None, jax.Array | None]:
-    """Returns the value table and its lessons; None for what there is not."""
-    found = (getattr(self, name, None) for name in ('pool', 'lessons'))
-    values, lessons = (None if x is None else x[...] for x in found)
-    return values, lessons
+  def _pool(self) -> dict[str, jax.Array]:
+    """Returns what memory layers share, by the name of their argument."""
+    names = {'values': 'pool', 'lessons': 'lessons', 'carrier': 'pool_counts'}
+    return {
+      argument: getattr(self, name)[...]
+      for argument, name in names.items()
+      if hasattr(self, name)
+    }
 
 
 def greedy_decode(

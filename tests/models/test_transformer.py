@@ -1,14 +1,19 @@
 """The decoder against a plain float64 reading of its definition."""
 
+import dataclasses
 import functools
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from smft_jax import counting
 from smft_jax import memory
+from smft_jax import optim
+from smft_jax import ranking
 from smft_jax.models import layers
 from smft_jax.models import transformer
 from tests.support import compilation
@@ -308,3 +313,43 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(changes, message):
   with pytest.raises(ValueError, match=message) as caught:
     layers.TransformerConfig(**(decoders.SIZES | changes))
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('placement', ['replace', 'beside'])
+def test_layers_that_share_a_pool_carry_the_counts_of_all_real_tokens(placement):
+  # As our own trainer counts: also tokens that bear no loss, and while the gate
+  # of a layer beside an FFN is still shut.
+  mem = dataclasses.replace(decoders.MEMORY, count_carrier=True)
+  model = decoders.make_model(
+    num_layers=3,
+    memory=mem,
+    memory_layers=(0, 2),
+    memory_placement=placement,
+  )
+  tokens = decoders.tokens_of(2, 7)
+  mask = jnp.arange(7)[None] < jnp.array([[7], [4]])
+
+  def loss(params, graphdef):
+    forward = nnx.capture(nnx.merge(graphdef, params), memory.SlotIds)
+    logits, slot_ids = forward(tokens, mask)
+    return jnp.sum(logits[:, 2]), jax.tree.leaves(slot_ids)
+
+  graphdef, params = nnx.split(model)
+  gradient, slot_ids = jax.jit(
+    jax.grad(loss, has_aux=True), static_argnums=1
+  )(params, graphdef)
+  assert len(slot_ids) == 2
+  np.testing.assert_array_equal(
+    counting.carried_counts(gradient['pool_counts'][...]),
+    ranking.count_accesses(jnp.concatenate(slot_ids, -1), mem.num_slots, mask),
+  )
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(1.0),
+    3,
+    rank_by='tf',
+    is_values=counting.named('pool'),
+    is_carrier=counting.named('pool_counts'),
+  )
+  updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+  moved = jnp.any(updates['pool'][...] != 0, axis=-1)
+  assert jnp.sum(moved) <= 3
