@@ -1,10 +1,12 @@
 """A step of a lesson in a pretrained model, against its matrix products.
 
-  python -m benchmarks.real_step [--path PATH] [--out FILE.json] [--repeats R]
+  python -m benchmarks.real_step [--path PATH] [--dtype DTYPE]
+      [--out FILE.json] [--repeats R]
 
 Without --path the weights are random, in the shape of SmolLM2-135M: 30 blocks,
 D = 576, a vocabulary of 49,152. The memory is fitted beside one block, and the
-batch is that of configs/docqa.py:world,hf. What the products take is their
+batch is that of configs/docqa.py:world,hf. DTYPE is that of computation and
+frozen weights, float32 or bfloat16. What the products take is their
 operations over the rate of this machine, measured on the largest of them.
 """
 
@@ -44,11 +46,13 @@ SMOLLM2 = layers.TransformerConfig(
 ROWS, LENGTH, COUNTED = 18, 28, 112
 
 
-def make_state(path: str | None) -> state_lib.TrainState:
+def make_state(path: str | None, dtype: str) -> state_lib.TrainState:
   """Returns the state before a lesson."""
   config = SMOLLM2 if path is None else hf.load_config(path)
   config = dataclasses.replace(
     config,
+    dtype=dtype,
+    param_dtype=dtype,
     memory=memory.MemoryConfig(
       model_dim=config.model_dim,
       num_slots=512**2,
@@ -96,13 +100,19 @@ def rate_of(config: layers.TransformerConfig) -> float:
   """Measures operations a second of the largest product of a step."""
   rng = np.random.default_rng(0)
   inputs = jnp.asarray(
-    rng.standard_normal((ROWS * LENGTH, config.model_dim), np.float32)
+    rng.standard_normal((ROWS * LENGTH, config.model_dim), np.float32),
+    config.dtype,
   )
   shape = 8, config.model_dim, config.ffn_dim
-  weights = jnp.asarray(rng.standard_normal(shape, np.float32))
+  weights = jnp.asarray(rng.standard_normal(shape, np.float32), config.dtype)
 
   def products(inputs, weights):
-    return jax.lax.map(lambda weight: jnp.sum(inputs @ weight), weights)
+    return jax.lax.map(
+      lambda weight: jnp.sum(
+        jnp.matmul(inputs, weight, preferred_element_type=jnp.float32)
+      ),
+      weights,
+    )
 
   program, _ = harness.compile_form(products, inputs, weights)
   seconds = harness.interleave(
@@ -116,8 +126,13 @@ def main() -> None:
   options = harness.parse(
     'A step of a lesson in a pretrained model.',
     path={'help': 'folder or GGUF file of the weights', 'default': None},
+    dtype={
+      'help': 'dtype of computation and frozen weights',
+      'choices': ('float32', 'bfloat16'),
+      'default': 'float32',
+    },
   )
-  state = make_state(options.path)
+  state = make_state(options.path, options.dtype)
   config = nnx.merge(state.graphdef, state.params).config
   batch = make_batch(config.vocab_size)
   hidden = step_lib.hidden_below_memory(
@@ -136,7 +151,7 @@ def main() -> None:
   products_s = operations / rate
   tokens = int(batch.mask.sum())
   print(
-    f'a step of {tokens} tokens: {seconds * 1e3:.0f} ms,'
+    f'a step of {tokens} tokens in {options.dtype}: {seconds * 1e3:.0f} ms,'
     f' {tokens / seconds:,.0f} tokens/s\n'
     f'its {operations / 1e9:.0f} billion operations in matrix products, at'
     f' {rate / 1e9:.0f} billion a second: {products_s * 1e3:.0f} ms\n'

@@ -46,7 +46,9 @@ class Config(method_lib.MethodConfig):
     grows_background: Whether the texts of a document are background for later
       ones, which then leave its slots alone. For select 'document'.
     optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
-    learning_rate: Constant rate; the loss is a mean over loss weights.
+    learning_rate: Rate, or the first one; the loss is a mean over loss weights.
+    schedule: 'constant', or 'linear' for a rate that falls to zero over the
+      steps on each document.
     replay_fraction: Share of each batch drawn from pretraining text. It adds to
       the loss; its accesses do not rank slots.
 
@@ -65,6 +67,7 @@ class Config(method_lib.MethodConfig):
   grows_background: bool = False
   optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
   learning_rate: float = 30.0
+  schedule: Literal['constant', 'linear'] = 'constant'
   replay_fraction: float = 0.0
 
   def __post_init__(self) -> None:
@@ -106,6 +109,7 @@ def make(config: Config) -> method_lib.Method:
     ),
     hyperparameters={'learning_rate': config.learning_rate},
     replay_fraction=config.replay_fraction,
+    decays=config.schedule == 'linear',
   )
 
 

@@ -9,6 +9,7 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import flops
@@ -100,6 +101,7 @@ class Learner:
     seed: int,
   ):
     self._settings = settings
+    self._method = method
     self._seed = seed * 1_000_003
     self._pad_id = base.tokenizer.pad_id
     self._layout = base.layout
@@ -166,6 +168,8 @@ class Learner:
       with waiting():
         made = self.batch(index, step)
       tokens += made.num_tokens
+      if self._method.decays:
+        state = self._with_rate(state, step)
       state, values = step_lib.train_step(
         state, made.batch, None if hidden is None else hidden[made.rows]
       )
@@ -184,6 +188,16 @@ class Learner:
     }
     values['lesson_s'] = round(time.monotonic() - began, 4)
     return state, values | {'tokens': tokens}
+
+  def _with_rate(
+    self, state: state_lib.TrainState, step: int
+  ) -> state_lib.TrainState:
+    """Sets the learning rate of a step on a document, for one that falls."""
+    left = 1 - step / self._settings.steps_per_document
+    rate = jnp.float32(self._method.hyperparameters['learning_rate'] * left)
+    return dataclasses.replace(
+      state, extras={**state.extras, 'learning_rate': rate}
+    )
 
   def begin(
     self,

@@ -91,6 +91,7 @@ class Method:
     penalty: (trainable, extras) -> scalar, added to the loss.
     hyperparameters: Numbers to put into `TrainState.extras`.
     replay_fraction: Share of each batch's rows drawn from pretraining text.
+    decays: Whether `learning_rate` falls to zero over the steps on a document.
   """
 
   name: str
@@ -112,6 +113,7 @@ class Method:
     default_factory=dict, compare=False
   )
   replay_fraction: float = dataclasses.field(default=0.0, compare=False)
+  decays: bool = dataclasses.field(default=False, compare=False)
 
 
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
