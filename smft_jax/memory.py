@@ -230,14 +230,17 @@ class ProductKeyMemory(nnx.Module):
       [..., D] of x's dtype.
 
     Raises:
-      ValueError: If there are two tables or none, or x does not have
-        `model_dim` channels.
+      ValueError: If there are two tables or none, x does not have `model_dim`
+        channels, or x is split over an Explicit mesh and the layer has no
+        layout.
     """
     if x.shape[-1] != self.config.model_dim:
       raise ValueError(
         f'a memory layer of model_dim = {self.config.model_dim} got '
         f'{x.shape[-1]} channels: set model_dim to {x.shape[-1]}.'
       )
+    if self.config.layout is None:
+      _check_whole(x)
     if (values is None) != hasattr(self, 'values'):
       raise ValueError('a layer reads exactly one table: its own or `values`.')
     table = self.values[...] if values is None else values
@@ -277,6 +280,18 @@ class ProductKeyMemory(nnx.Module):
       gate = self.output_gate[...].astype(x.dtype)
       y *= gate.reshape(*(1,) * (y.ndim - 1), -1)
     return y
+
+
+def _check_whole(x: jax.Array) -> None:
+  """Raises a ValueError if x is split over axes of the type Explicit."""
+  sharding = jax.typeof(x).sharding
+  if any(entry is not None for entry in sharding.spec):
+    raise ValueError(
+      f'x {x.shape} is split by {sharding.spec} over an Explicit mesh, and the'
+      ' memory layer has no layout: give MemoryConfig(layout=make_layout(mesh))'
+      ' a mesh from sharded.layout.make_mesh, or make yours with axes of the'
+      ' type Auto.'
+    )
 
 
 def layout_of(model: nnx.Module) -> layout_lib.Layout | None:

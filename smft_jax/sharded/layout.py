@@ -193,11 +193,20 @@ def make_layout(
   Returns:
     The layout.
 
+  Raises:
+    ValueError: If the mesh has other axes.
+
   Example:
     >>> layout = make_layout(make_mesh(), split='dims')
     >>> tuple(layout.values_NxV)
     (None, 'memory')
   """
+  if missing := [name for name in AXES if name not in mesh.axis_names]:
+    raise ValueError(
+      f'the mesh has the axes {", ".join(mesh.axis_names)}, not'
+      f' {" and ".join(missing)}: make it by make_mesh, or give it'
+      f' {", ".join(AXES)}, of size 1 where nothing is split.'
+    )
   rows, dims = ('memory', None) if split == 'rows' else (None, 'memory')
   heads, keys = (None, 'memory') if subkeys == 'subkeys' else ('memory', None)
   return Layout(

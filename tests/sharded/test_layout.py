@@ -1,8 +1,13 @@
 """Meshes, and how a layout splits a batch."""
 
+from flax import nnx
+import jax
+import jax.numpy as jnp
 import pytest
 
+from smft_jax import memory
 from smft_jax.sharded import layout as layout_lib
+from tests.support import meshes
 from tests.support import shards
 
 
@@ -18,3 +23,21 @@ def test_a_batch_that_replicas_cannot_share_is_whole():
   layout = shards.make_layout('rows, keys')
   assert layout.batch_axes((3, 7)) == ()
   assert layout.batch_axes((4, 3)) == ('data',)
+
+
+def test_a_mesh_of_other_axes_is_refused():
+  mesh = jax.make_mesh((2, 4), ('data', 'model'))
+  with pytest.raises(ValueError, match='axes data, model, not fsdp and memory'):
+    layout_lib.make_layout(mesh)
+
+
+def test_a_layer_without_a_layout_says_what_an_explicit_mesh_needs():
+  layer = memory.ProductKeyMemory(meshes.MEMORY, rngs=nnx.Rngs(0))
+  mesh = jax.make_mesh((8,), ('x',))  # Explicit, its default
+  with jax.set_mesh(mesh):
+    x = jnp.ones((8, meshes.MEMORY.model_dim))
+    whole = layer(x)
+    split = jax.device_put(x, jax.NamedSharding(mesh, jax.P('x')))
+    with pytest.raises(ValueError, match=r'layout: give MemoryConfig\(layout='):
+      layer(split)
+  assert whole.shape == x.shape
