@@ -30,13 +30,13 @@ class FinetuningState(NamedTuple):
 
   Attributes:
     inner: State of the optimizer.
-    document_frequency: float32 [N] of each table, by its path; empty if all
+    document_frequency: float32 [N] of each table, in tree order; empty if all
       slots are equally rare. Replace it to rank by another background.
     num_documents: float32 [], the number of background documents.
   """
 
   inner: optax.OptState
-  document_frequency: dict[str, jax.Array]
+  document_frequency: tuple[jax.Array, ...]
   num_documents: jax.Array
 
 
@@ -152,11 +152,12 @@ def sparse_memory_finetuning(
 
   def init(params: optax.Params) -> FinetuningState:
     leaves = dict(jax.tree.leaves_with_path(params))
-    frequencies = {}
-    for table in pair(leaves):
-      if document_frequency is not None:
-        name, shape = jax.tree_util.keystr(table), jnp.shape(leaves[table])
-        frequencies[name] = background(table, shape[:-1])
+    tables = pair(leaves)
+    frequencies = ()
+    if document_frequency is not None:
+      frequencies = tuple(
+        background(table, jnp.shape(leaves[table])[:-1]) for table in tables
+      )
     return FinetuningState(
       inner.init(params), frequencies, jnp.asarray(num_documents, jnp.float32)
     )
@@ -169,14 +170,17 @@ def sparse_memory_finetuning(
   ) -> tuple[optax.Updates, FinetuningState]:
     gradients = dict(jax.tree.leaves_with_path(updates))
     carriers, kept = pair(gradients), {}
+    # By order: trainers wrap parameters, whose paths then differ from those of
+    # their gradients.
+    frequencies = {}
+    if state.document_frequency:
+      frequencies = dict(zip(carriers, state.document_frequency, strict=True))
 
     def select(path: counting.Path, leaf: jax.Array) -> jax.Array:
       if path not in carriers:
         return leaf
       counts = counting.carried_counts(gradients[carriers[path]])
-      frequency = state.document_frequency.get(jax.tree_util.keystr(path))
-      if frequency is None:
-        frequency = jnp.zeros_like(counts)
+      frequency = frequencies.get(path, jnp.zeros_like(counts))
 
       def rank(counts_N, frequency_N):
         return rank_slots(counts_N, frequency_N, state.num_documents)
@@ -195,8 +199,10 @@ def sparse_memory_finetuning(
 
     selected = jax.tree.map_with_path(select, updates)
     if params is not None:
-      params = jax.tree.map_with_path(
-        lambda path, leaf: keep(path, leaf) if path in kept else leaf, params
+      leaves, structure = jax.tree.flatten(params)
+      params = structure.unflatten(
+        keep(path, leaf) if path in kept else leaf
+        for path, leaf in zip(gradients, leaves, strict=True)
       )
     updates, inner_state = inner.update(
       selected, state.inner, params, **extra_args

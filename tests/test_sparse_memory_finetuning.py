@@ -276,8 +276,8 @@ def test_the_background_is_part_of_the_state():
   step, state = tables.step(optimizer), optimizer.init(params)
   new, _ = step(params, state, gradients)
   assert tables.changed(params['values'], new['values']) == [3]
-  seen = state.document_frequency["['values']"].at[3].set(7)
-  state = state._replace(document_frequency={"['values']": seen})
+  [frequency] = state.document_frequency
+  state = state._replace(document_frequency=(frequency.at[3].set(7),))
   new, _ = step(params, state, gradients)
   assert tables.changed(params['values'], new['values']) == [8]
 

@@ -87,7 +87,8 @@ def init(
   """Creates the state before the first step.
 
   Args:
-    model: The model; its Variables are used, not copied.
+    model: The model. Its Variables are used, not copied, and the first
+      `train_step` donates them: pass `nnx.clone(model)` to go on using yours.
     method: The way of finetuning.
     background: Document frequencies, for updates 'dense' and 'rows'.
     extras: Results of the method's `begin`.
