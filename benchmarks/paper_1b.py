@@ -117,7 +117,10 @@ def needed(
   reads = tokens * memory.num_heads * memory.k * memory.value_dim
   return (
     float(2 * tokens * parameters + attention),
-    float((parameters + reads) * table.dtype.itemsize),
+    float(
+      parameters * jnp.dtype(model.param_dtype).itemsize
+      + reads * table.dtype.itemsize
+    ),
   )
 
 

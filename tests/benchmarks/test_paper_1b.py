@@ -114,7 +114,7 @@ def test_needed_are_all_matrices_forward_and_those_above_backward(tiny):
   pairs = 5 * 11 * 11 * 12
   flops, accessed = paper_1b.needed(tiny, params, 11)
   assert flops == (2 * 5 * 11 * (forward + above + head) + 4 * pairs * (3 + 2))
-  assert accessed == 2 * (forward + above + head + 5 * 11 * 2 * 3 * 10)
+  assert accessed == 4 * (forward + above + head + 5 * 11 * 2 * 3 * 10)
 
 
 def on_device(array):

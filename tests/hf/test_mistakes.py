@@ -317,7 +317,7 @@ def test_a_model_that_no_checkpoint_can_hold(tmp_path):
     ),
     (more, r'blocks.0.mlp.adapter has no place in a Hugging'),
     (
-      decoders.make_model(dtype=jnp.float8_e5m2),
+      decoders.make_model(param_dtype=jnp.float8_e5m2),
       r'model of float8_e5m2 cannot',
     ),
   ):
