@@ -156,6 +156,7 @@ class Experiment:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
     self._check_sizes()
+    self._check_storage()
     self._check_quorum()
     if self.base.kind == 'fitted':
       self._check_fitted()
@@ -224,6 +225,23 @@ class Experiment:
           'config.model.memory_layers is empty, so the model has no memory, and'
           f' config.{name} cannot be used'
         )
+
+  def _check_storage(self) -> None:
+    """Checks that nothing trains which is stored in bfloat16."""
+    if self.model.param_dtype == 'float32':
+      return
+    method = self.method
+    trained = ''
+    if not self.base.path:
+      trained = 'a base made from scratch'
+    elif method and not method.keeps_weights:
+      trained = f'config.method.name = {method.name!r}'
+    if trained:
+      raise schema.UserError(
+        f'config.model.param_dtype = {self.model.param_dtype!r} is for weights'
+        f" that stay what they are; {trained} trains them: take 'float32', as"
+        ' small steps do not move a bfloat16'
+      )
 
   def _check_quorum(self) -> None:
     """Checks that tokens can reach a quorum, or nothing would be learned."""

@@ -48,6 +48,7 @@ class Config(method_lib.MethodConfig):
   """
 
   adds_parameters = True
+  keeps_weights = True
 
   name: Literal['adapter'] = 'adapter'
   learning_rate: float = 1e-3

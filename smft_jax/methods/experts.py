@@ -55,6 +55,7 @@ class Config(method_lib.MethodConfig):
   """
 
   adds_parameters = True
+  keeps_weights = True
 
   name: Literal['experts'] = 'experts'
   learning_rate: float = 1e-3

@@ -24,6 +24,8 @@ class Config(method_lib.MethodConfig):
     name: The method's name.
   """
 
+  keeps_weights = True
+
   name: Literal['in_context'] = 'in_context'
 
 

@@ -49,6 +49,7 @@ class Config(method_lib.MethodConfig):
   """
 
   adds_parameters = True
+  keeps_weights = True
 
   name: Literal['lora'] = 'lora'
   learning_rate: float = 1e-3

@@ -57,6 +57,7 @@ class Config(method_lib.MethodConfig):
   """
 
   only_values = True
+  keeps_weights = True
   ranks_slots = True
 
   name: Literal['sparse_memory'] = 'sparse_memory'

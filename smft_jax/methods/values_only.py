@@ -41,6 +41,7 @@ class Config(method_lib.MethodConfig):
   """
 
   only_values = True
+  keeps_weights = True
 
   name: Literal['values_only'] = 'values_only'
   learning_rate: float = 3e-3

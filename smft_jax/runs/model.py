@@ -64,7 +64,6 @@ def config_of(
   if experiment.has_memory:
     settings['memory'] = memory.MemoryConfig(
       model_dim=settings['model_dim'],
-      param_dtype=model.param_dtype,
       layout=layout,
       **dataclasses.asdict(experiment.memory),
     )

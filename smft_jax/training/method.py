@@ -41,12 +41,14 @@ class MethodConfig:
     only_values: Whether the value table is all that a run changes.
     adds_parameters: Whether it adds modules to the model.
     ranks_slots: Whether it selects the top-t slots; its Config then has a `t`.
+    keeps_weights: Whether all weights but the value table stay what they are.
   """
 
   name: str
   only_values: ClassVar[bool] = False
   adds_parameters: ClassVar[bool] = False
   ranks_slots: ClassVar[bool] = False
+  keeps_weights: ClassVar[bool] = False
 
   @property
   def needs_background(self) -> bool:

@@ -121,6 +121,10 @@ def test_without_a_stream_only_the_base_is_asked_for():
     ({'model__memory_layers': 'all'}, ['config.model.memory_layers', 'list']),
     ({'model__num_kv_heads': 3}, ['config.model.num_kv_heads must divide']),
     ({'model__dtype': 'bf16'}, ['config.model.dtype', "'bfloat16'?"]),
+    (
+      {'model__param_dtype': 'bfloat16'},
+      ['config.model.param_dtype', 'a base made from scratch', "'float32'"],
+    ),
     ({'method__t': 170}, ['config.method.t = 170', '169']),
     (
       {'method__replay_fraction': 0.5, 'stream__batch_size': 1},
