@@ -70,7 +70,12 @@ def _data(kind):
 
 def _base(config, kind):
   """The memory, and the background that it is fitted to."""
-  config.model = dict(memory_placement='beside')
+  config.model = dict(
+    memory_placement='beside',
+    # As these models were trained. The values, which train, are float32.
+    dtype='bfloat16',
+    param_dtype='bfloat16',
+  )
   config.memory = dict(
     num_slots=512**2,
     num_heads=4,
