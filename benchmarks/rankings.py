@@ -1,7 +1,7 @@
 """What a pretrained model reads of its lessons, by ranking and t, untrained.
 
   python -m benchmarks.rankings --path PATH [--data-dir DIR] [--people P]
-      [--seeds S ...] [--quorum Q] [--out FILE.json]
+      [--seeds S ...] [--ts T ...] [--quorum Q] [--out FILE.json]
 
 Selects slots for each invented person as configs/docqa.py:world,hf does, but
 takes no step, with a background that is fixed or grows by each lesson. Then it
@@ -53,8 +53,7 @@ RANKINGS = (
   *('tf_idf', 'tf_idf_squared', 'tf_idf_cubed', 'tf', 'all_accessed'),
   'random',
 )
-TS = (30, 100, 200, 400, 1000, 3000)
-_T = 200  # of the rankings
+_T = 100  # of the rankings
 
 
 class Reads(NamedTuple):
@@ -262,6 +261,12 @@ def main() -> None:
     cache_dir={'help': 'folder of fitted keys', 'default': None},
     people={'type': int, 'default': 50},
     seeds={'type': int, 'nargs': '+', 'default': [0, 1, 2]},
+    ts={
+      'type': int,
+      'nargs': '+',
+      'default': [30, 70, 130, 200, 400, 1000, 3000],
+      'help': 'slots of a lesson to try with the cube of idf',
+    },
     quorum={'type': float, 'default': 0.3},
     entries={'type': int, 'default': 200, 'help': 'of each held-out set'},
   )
@@ -269,7 +274,10 @@ def main() -> None:
   # Ties go to the lower ids, unless all are taken.
   points = [(n, 512**2 if n == 'all_accessed' else t, g) for n, t, g in points]
   points += [
-    ('tf_idf_cubed', t, g) for t in TS if t != _T for g in (False, True)
+    ('tf_idf_cubed', t, g)
+    for t in options.ts
+    if t != _T
+    for g in (False, True)
   ]
   rows = table(options, points)
   print('| ranking | t | background | learned | right | kept | text |')
