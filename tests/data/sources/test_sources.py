@@ -242,6 +242,7 @@ def test_nothing_to_skip(folder, tmp_path, write, policy):
   for name, said in (
     (empty, 'holds no question that can be read; bad rows: 0'),
     (wrong, 'is a file of an unknown kind'),
+    ('missing.mdx', 'is a file of an unknown kind'),
     (f'{empty}.jsonl', "did you mean 'mine.jsonl'?"),
     (f'{tmp_path}/none', 'holds no .txt or .md file'),
     ('squad/v2.0', "did you mean 'squad/v1.1'?"),
