@@ -274,10 +274,7 @@ def main() -> None:
   # Ties go to the lower ids, unless all are taken.
   points = [(n, 512**2 if n == 'all_accessed' else t, g) for n, t, g in points]
   points += [
-    ('tf_idf_cubed', t, g)
-    for t in options.ts
-    if t != _T
-    for g in (False, True)
+    ('tf_idf_cubed', t, g) for t in options.ts if t != _T for g in (False, True)
   ]
   rows = table(options, points)
   print('| ranking | t | background | learned | right | kept | text |')

@@ -59,7 +59,7 @@ def carried_counts(gradient: jax.Array) -> jax.Array:
     gradient: Floats [..., 3, N], float32 or bfloat16.
 
   Returns:
-    float32 [..., N]: the counts, times whatever the trainer scaled gradients by.
+    float32 [..., N]: the counts, times what the trainer scaled gradients by.
 
   Raises:
     ValueError: If the shape or dtype is not that of a carrier's gradient.

@@ -1,4 +1,4 @@
-"""Sparse memory finetuning for trainers that pass their optimizer only gradients.
+"""Sparse memory finetuning for trainers that pass an optimizer only gradients.
 
 Use it as `optim.sparse_memory_finetuning`. Access counts come in the gradients
 of count carriers (`counting.count_carrier`).
@@ -19,9 +19,9 @@ from smft_jax import counting
 from smft_jax import ranking
 from smft_jax import rowwise
 
-# Counts that a trainer scaled or averaged over micro-batches differ in their last
-# bits, differently in every step. So scores about equal count as equal: ties
-# that went to other slots in other steps would change more than t rows.
+# Counts that a trainer scaled or averaged over micro-batches differ in their
+# last bits, differently in every step. So scores about equal count as equal:
+# ties that went to other slots in other steps would change more than t rows.
 _TIES = 2.0**-16
 
 
@@ -153,7 +153,7 @@ def sparse_memory_finetuning(
   def init(params: optax.Params) -> FinetuningState:
     leaves = dict(jax.tree.leaves_with_path(params))
     tables = pair(leaves)
-    frequencies = ()
+    frequencies: tuple[jax.Array, ...] = ()
     if document_frequency is not None:
       frequencies = tuple(
         background(table, jnp.shape(leaves[table])[:-1]) for table in tables
@@ -200,10 +200,11 @@ def sparse_memory_finetuning(
     selected = jax.tree.map_with_path(select, updates)
     if params is not None:
       leaves, structure = jax.tree.flatten(params)
-      params = structure.unflatten(
+      shown = [
         keep(path, leaf) if path in kept else leaf
         for path, leaf in zip(gradients, leaves, strict=True)
-      )
+      ]
+      params = jax.tree.unflatten(structure, shown)
     updates, inner_state = inner.update(
       selected, state.inner, params, **extra_args
     )

@@ -123,9 +123,9 @@ def update_rows(
   Gathers these rows, and those of every array in `opt_state` that has the
   table's shape, updates them in float32 and scatters them back. An unselected
   row keeps its bits and its moments (a lazy update). With a state from
-  `init_rows` it keeps its step count, too, so that a row's first step is a first
-  step whenever it comes; other scalars, such as a schedule's count, advance for
-  all rows.
+  `init_rows` it keeps its step count, too, so that a row's first step is a
+  first step whenever it comes; other scalars, such as a schedule's count,
+  advance for all rows.
 
   Time and memory do not depend on N if the caller's jitted step donates the
   table and the state **and returns them in the same order**, for example as

@@ -115,7 +115,9 @@ def accessed_slots(
     >>> slots.tolist(), counts.tolist()
     ([1, 2, 9, 7], [1.0, 2.0, 0.0, 1.0])
   """
-  return _accessed_slots(ids.counted(slot_ids, num_slots, mask).reshape(-1), num_slots)
+  return _accessed_slots(
+    ids.counted(slot_ids, num_slots, mask).reshape(-1), num_slots
+  )
 
 
 @functools.partial(jax.jit, static_argnames='num_slots', inline=True)
@@ -144,9 +146,7 @@ def top_listed(
   return _top_listed(slots_M, scores_M, t, num_slots)
 
 
-@functools.partial(
-  jax.jit, static_argnames=('t', 'num_slots'), inline=True
-)
+@functools.partial(jax.jit, static_argnames=('t', 'num_slots'), inline=True)
 def _top_listed(slots_M, scores_M, t, num_slots):
   best_t, places_t = blocks.top_k(jnp.where(scores_M > 0, scores_M, 0), t)
   return jnp.where(best_t > 0, slots_M[places_t], num_slots), best_t

@@ -112,9 +112,11 @@ def _train(optimizer, batch, by):
 @pytest.mark.parametrize('name', WRAPPERS)
 def test_t_rows_change_and_nothing_else(name, by):
   batch = tables.accesses(0)
-  with jax.numpy_dtype_promotion('standard'):
-    with jax.numpy_rank_promotion('allow'):
-      before, after = _train(WRAPPERS[name](), batch, by)
+  with (
+    jax.numpy_dtype_promotion('standard'),
+    jax.numpy_rank_promotion('allow'),
+  ):
+    before, after = _train(WRAPPERS[name](), batch, by)
   selected = ranking.top_slots(tables.slot_scores(batch[0], batch[3]), T)
   old, new = before['values'][...], after['values'][...]
   changed = np.flatnonzero(np.any(np.asarray(old != new), axis=1)).tolist()

@@ -132,7 +132,8 @@ def test_no_accesses():
   gradient = jax.grad(
     lambda values: jnp.sum(lookup.read_rows(values, slot_ids, weights))
   )(values)
-  assert gradient.shape == (N, V) and not gradient.any()
+  assert gradient.shape == (N, V)
+  assert not gradient.any()
   rows = lookup.row_gradient(jnp.ones((2, V)), slot_ids, weights, jnp.arange(3))
   assert rows.tolist() == [[0] * V] * 3
 

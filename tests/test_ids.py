@@ -65,7 +65,9 @@ _CASES = {
   ),
   'select_slots': (_select, [1, 3, _N]),
   'read_rows': (
-    lambda i: lookup.read_rows(np.arange(_N)[:, None] * 1.0, i, np.ones((2, 2))),
+    lambda i: lookup.read_rows(
+      np.arange(_N)[:, None] * 1.0, i, np.ones((2, 2))
+    ),
     [[4], [8]],
   ),
   'row_gradient': (_row_gradient, [[11], [10], [0]]),

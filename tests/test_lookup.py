@@ -189,7 +189,12 @@ GOOD = {
     ('read_rows', 'slot_ids', np.ones((2, 3)), 'must be integers'),
     ('row_gradient', 'read_gradient', np.ones((3, 5)), 'all but their last'),
     ('row_gradient', 'weights', np.ones((2, 4)), 'same shape'),
-    ('row_gradient', 'slots', np.zeros((2, 2), np.int32), r'must have shape \[t\]'),
+    (
+      'row_gradient',
+      'slots',
+      np.zeros((2, 2), np.int32),
+      r'must have shape \[t\]',
+    ),
     ('row_gradient', 'slots', np.zeros(2), r'slots must be integers'),
   ],
 )

@@ -76,7 +76,9 @@ def test_a_row_moves_as_far_whenever_it_is_selected_first(name):
 
 
 def test_a_schedule_counts_steps_not_those_of_a_row():
-  inner = tables.lenient(optax.adam(lambda count: jnp.where(count < 2, 0.0, 1.0)))
+  inner = tables.lenient(
+    optax.adam(lambda count: jnp.where(count < 2, 0.0, 1.0))
+  )
   table = tables.table()
   state = optim.init_rows(inner, table)
   for row in (1, 2, 3):

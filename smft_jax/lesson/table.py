@@ -345,9 +345,7 @@ def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:
       f'the lesson is of a table {rows.dtype} {list(wanted)}, not'
       f' {_kind(values)}'
     )
-  return int(
-    np.sum(_unlike(layout_lib.to_numpy(values[lesson.slots]), rows))
-  )
+  return int(np.sum(_unlike(layout_lib.to_numpy(values[lesson.slots]), rows)))
 
 
 def _unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:

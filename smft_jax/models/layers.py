@@ -27,8 +27,8 @@ class DecoderOptions:
   Attributes:
     dtype: Dtype of computation; norms, softmax and logits are float32.
     param_dtype: Dtype in which parameters are stored. What trains needs
-      float32: a step of 1e-5 does not move a bfloat16 of 1.0. Frozen weights may
-      be bfloat16. The value table has its own, `memory.value_dtype`.
+      float32: a step of 1e-5 does not move a bfloat16 of 1.0. Frozen weights
+      may be bfloat16. The value table has its own, `memory.value_dtype`.
     memory_layers: Blocks with memory, counted from 0; they share one value
       table.
     memory_placement: 'replace' puts memory in place of those blocks' FFNs,

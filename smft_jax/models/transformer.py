@@ -44,8 +44,11 @@ class Cache(NamedTuple):
       x = jnp.broadcast_to(x, (batch_size, *x.shape[1:]))
       return jnp.pad(x, [(0, 0), (0, columns), *[(0, 0)] * (x.ndim - 2)])
 
-    repeated = jax.tree.map(repeat, (self.keys, self.values, self.mask))
-    return Cache(*repeated, self.length)
+    return self._replace(
+      keys=tuple(map(repeat, self.keys)),
+      values=tuple(map(repeat, self.values)),
+      mask=repeat(self.mask),
+    )
 
 
 class LineTokens(NamedTuple):

@@ -98,7 +98,9 @@ def _read_backward(layout, residuals, gradient_BxLxV):
   def to_weights(values, slot_ids, gradient):
     ids, mine = layout_lib.local_ids(slot_ids, row_axes, shard)
     products = lookup.dot_tokens(
-      values, lookup.flat(jnp.where(mine, ids, 0)), lookup.flat(gradient).astype(wide)
+      values,
+      lookup.flat(jnp.where(mine, ids, 0)),
+      lookup.flat(gradient).astype(wide),
     ).reshape(slot_ids.shape)
     products = jnp.where(mine, products, 0)
     return layout_lib.psum(products, row_axes or dim_axes).astype(weights.dtype)

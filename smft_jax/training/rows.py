@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import optax
 
 from smft_jax import optim
-from smft_jax import ranking
 from smft_jax import selection
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking

@@ -316,7 +316,9 @@ def test_sizes_that_do_not_fit_are_refused_in_one_line(changes, message):
 
 
 @pytest.mark.parametrize('placement', ['replace', 'beside'])
-def test_layers_that_share_a_pool_carry_the_counts_of_all_real_tokens(placement):
+def test_layers_that_share_a_pool_carry_the_counts_of_all_real_tokens(
+  placement,
+):
   # As our own trainer counts: also tokens that bear no loss, and while the gate
   # of a layer beside an FFN is still shut.
   mem = dataclasses.replace(decoders.MEMORY, count_carrier=True)
@@ -335,9 +337,9 @@ def test_layers_that_share_a_pool_carry_the_counts_of_all_real_tokens(placement)
     return jnp.sum(logits[:, 2]), jax.tree.leaves(slot_ids)
 
   graphdef, params = nnx.split(model)
-  gradient, slot_ids = jax.jit(
-    jax.grad(loss, has_aux=True), static_argnums=1
-  )(params, graphdef)
+  gradient, slot_ids = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(
+    params, graphdef
+  )
   assert len(slot_ids) == 2
   np.testing.assert_array_equal(
     counting.carried_counts(gradient['pool_counts'][...]),

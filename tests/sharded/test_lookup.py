@@ -129,7 +129,9 @@ def test_a_norm_is_that_of_all_selected_rows(layout_name):
   clip = optax.clip_by_global_norm(0.1)
   slots = jnp.arange(0, N, N // 8)
   gradients = jax.random.normal(jax.random.key(2), (len(slots), V))
-  table, _ = jax.jit(functools.partial(sharded_lookup.update_rows, layout, clip))(
+  table, _ = jax.jit(
+    functools.partial(sharded_lookup.update_rows, layout, clip)
+  )(
     clip.init(jnp.zeros(())),
     shards.put(layout, layout.values_NxV, jnp.zeros((N, V))),
     slots,

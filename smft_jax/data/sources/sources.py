@@ -190,7 +190,7 @@ class Reader:
     ):
       return json_lines.read_texts(name, self.problems)
     # No data set's name ends like this.
-    if path.is_file() or path.suffix[1:2].isalpha() and ':' not in name:
+    if path.is_file() or (path.suffix[1:2].isalpha() and ':' not in name):
       raise schema.UserError(
         f'{name} is a file of an unknown kind: JSON lines end in .jsonl or'
         ' .json, plain text in .txt or .md'
