@@ -12,7 +12,7 @@ from smft_jax import lesson as lesson_lib
 from smft_jax import lookup
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
-from smft_jax.models import transformer
+from smft_jax.models import decoding
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.training import state as state_lib
@@ -146,7 +146,7 @@ def test_a_decoder_uses_each_lesson_as_if_it_were_applied():
     model = nnx.merge(graphdef, params)
     return (
       model(tokens, mask, overlay=overlay),
-      transformer.greedy_decode(model, tokens, mask, 4, [1], overlay),
+      decoding.greedy_decode(model, tokens, mask, 4, [1], overlay),
     )
 
   logits, decoded = run(params, overlay)

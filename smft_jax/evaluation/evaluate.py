@@ -36,7 +36,7 @@ from smft_jax.data import stream as stream_lib
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.evaluation import scores
-from smft_jax.models import transformer
+from smft_jax.models import decoding
 from smft_jax.runtime import preemption
 from smft_jax.sharded import layout as layout_lib
 
@@ -98,7 +98,7 @@ class Evaluator:
     layout = memory.layout_of(nnx.merge(self.graphdef, params))
     lines = None
     if self.answer_end == 'line':
-      lines = transformer.LineTokens(*self.tokenizer.line_tokens)
+      lines = decoding.LineTokens(*self.tokenizer.line_tokens)
     answers = [''] * len(prompts)
     for rows, index, length, past in self._batches(params, prompts, overlay):
       padded = batches.pad(rows, length, self.tokenizer.pad_id)
@@ -260,7 +260,7 @@ class Evaluator:
 def _read(graphdef, params, tokens, mask):
   """Returns the cache of tokens [1, L]."""
   model = nnx.merge(graphdef, params)
-  return model.extended_hidden(tokens, mask, model.init_cache(*tokens.shape))[1]
+  return model.extend(tokens, mask, model.init_cache(*tokens.shape))[1]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
@@ -268,7 +268,7 @@ def _decode(
   graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
 ):
   model = nnx.merge(graphdef, params)
-  decoded = transformer.greedy_decode(
+  decoded = decoding.greedy_decode(
     model, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
   )
   return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
@@ -306,7 +306,7 @@ def _hidden(model, batch, past):
   if past is None:
     return model.final_hidden(batch.tokens, batch.mask)
   cache = past.repeated(*batch.tokens.shape)
-  return model.extended_hidden(batch.tokens, batch.mask, cache)[0]
+  return model.extend(batch.tokens, batch.mask, cache)[0]
 
 
 def _weighted_nats(model, batch, past):

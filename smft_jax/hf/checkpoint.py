@@ -67,8 +67,8 @@ def load_model(
   Args:
     folder: Folder of config.json and safetensors in float32, bfloat16 or
       float16, or a GGUF file, which is dequantised.
-    dtype: Dtype of computation and parameters, whatever the file's; a value
-      table keeps its own.
+    dtype: Dtype of computation and parameters, whatever the file's. A value
+      table keeps its own; what chooses its slots is float32.
 
   Returns:
     The decoder: int32 tokens [B, L] to logits [B, L, T]. Has memory layers if
@@ -138,7 +138,6 @@ def load_config(
       config,
       memory=memory_lib.MemoryConfig(
         model_dim=config.model_dim,
-        param_dtype=dtype,
         **dataclasses.asdict(found.memory),
       ),
       memory_layers=found.memory_layers,

@@ -141,7 +141,6 @@ def add(
     model,
     memory_lib.MemoryConfig(
       model_dim=config.model_dim,
-      param_dtype=config.param_dtype,
       **dataclasses.asdict(described.memory),
     ),
     described.paths,

@@ -8,13 +8,11 @@ K head dim, S length of the key-value cache, T vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from smft_jax import memory as memory_lib
 from smft_jax import overlay as overlay_lib
@@ -49,18 +47,6 @@ class Cache(NamedTuple):
       values=tuple(map(repeat, self.values)),
       mask=repeat(self.mask),
     )
-
-
-class LineTokens(NamedTuple):
-  """Tokens that tell where a line ends.
-
-  Attributes:
-    breaks: int32 [..], tokens with a line break in them.
-    blanks: int32 [..], tokens of nothing but space.
-  """
-
-  breaks: jax.Array | np.ndarray
-  blanks: jax.Array | np.ndarray
 
 
 class Block(nnx.Module):
@@ -256,7 +242,7 @@ class Transformer(nnx.Module):
     cache: Cache,
     overlay: overlay_lib.Overlay | None = None,
   ) -> tuple[jax.Array, Cache]:
-    """Adds tokens to the cache and returns the logits of the last one.
+    """Adds tokens to the cache.
 
     Args:
       tokens: int32 [B, L], the next tokens, padded on the left.
@@ -266,19 +252,8 @@ class Transformer(nnx.Module):
       overlay: As for a call.
 
     Returns:
-      Logits [B, T] of the last column, and the longer cache.
+      What `logits` projects, [B, L, D], and the longer cache.
     """
-    x, cache = self.extended_hidden(tokens, mask, cache, overlay)
-    return self.logits(x[:, -1:])[:, 0], cache
-
-  def extended_hidden(
-    self,
-    tokens: jax.Array,
-    mask: jax.Array,
-    cache: Cache,
-    overlay: overlay_lib.Overlay | None = None,
-  ) -> tuple[jax.Array, Cache]:
-    """Like `extend`, but returns what `logits` projects, [B, L, D]."""
     size, start = tokens.shape[1], cache.length
     seen = jnp.sum(cache.mask, axis=1, dtype=jnp.int32)
     positions = seen[:, None] + jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1
@@ -321,72 +296,3 @@ class Transformer(nnx.Module):
       for argument, name in names.items()
       if hasattr(self, name)
     }
-
-
-def greedy_decode(
-  model: Transformer,
-  tokens: jax.Array,
-  mask: jax.Array,
-  max_new_tokens: int,
-  end_ids: Sequence[int] | jax.Array,
-  overlay: overlay_lib.Overlay | None = None,
-  lines: LineTokens | None = None,
-  past: Cache | None = None,
-) -> jax.Array:
-  """Decodes the likeliest token at each step, with a key-value cache.
-
-  Stops when all rows have ended.
-
-  Args:
-    model: The decoder.
-    tokens: int32 [B, L], prompts, padded on the left.
-    mask: bool [B, L], False at padding.
-    max_new_tokens: Tokens to decode.
-    end_ids: int32 [E], tokens that end a row, which then repeats the first of
-      them.
-    overlay: As for a call of the model.
-    lines: If given, a row also ends with its first line that is not blank.
-    past: The full cache of one row, for tokens before all prompts.
-
-  Returns:
-    int32 [B, max_new_tokens].
-  """
-  batch_size, length = tokens.shape
-  if not max_new_tokens:
-    return jnp.zeros((batch_size, 0), jnp.int32)
-  if past is None:
-    cache = model.init_cache(batch_size, length + max_new_tokens)
-  else:
-    cache = past.repeated(batch_size, length + max_new_tokens)
-  logits, cache = model.extend(tokens, mask, cache, overlay)
-  ends = jnp.asarray(end_ids, jnp.int32)
-  # A loop must not close over Variables.
-  graphdef, params = nnx.split(model)
-
-  def choose(logits, done, begun):
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    token = jnp.where(done, ends[0], token)
-    done |= jnp.isin(token, ends)
-    if lines is not None:
-      done |= begun & jnp.isin(token, lines.breaks)
-      begun |= ~jnp.isin(token, lines.blanks)
-    return token, done, begun
-
-  def add_token(state):
-    count, decoded, cache, done, begun = state
-    logits, cache = nnx.merge(graphdef, params).extend(
-      decoded[count - 1][:, None], jnp.ones((batch_size, 1), bool), cache,
-      overlay,
-    )  # fmt: skip
-    token, done, begun = choose(logits, done, begun)
-    return count + 1, decoded.at[count].set(token), cache, done, begun
-
-  nothing = jnp.zeros((batch_size,), bool)
-  token, done, begun = choose(logits, nothing, nothing)
-  decoded = jnp.full((max_new_tokens, batch_size), ends[0])
-  _, decoded, *_ = jax.lax.while_loop(
-    lambda state: (state[0] < max_new_tokens) & ~jnp.all(state[3]),
-    add_token,
-    (jnp.int32(1), decoded.at[0].set(token), cache, done, begun),
-  )
-  return decoded.T

@@ -281,3 +281,15 @@ def test_the_tokenizer_and_other_settings_come_along(tmp_path):
     hf.save_model(model, tmp_path / 'no', source=hf_folders.FOLDER / 'qwen2')
   assert 'model.qkv_bias = True, not False' in str(caught.value)
   assert not (tmp_path / 'no').exists()
+
+
+def test_what_chooses_slots_is_float32_in_a_bfloat16_model(tmp_path):
+  model = hf_folders.memory_model('beside')
+  hf.save_model(model, tmp_path)
+  again = hf.load_model(tmp_path, jnp.bfloat16)
+  assert again.blocks[0].attention.query.weight.dtype == jnp.bfloat16
+  [layer] = [block.memory for block in again.blocks if block.memory][:1]
+  [whole] = [block.memory for block in model.blocks if block.memory][:1]
+  x = jnp.ones((2, model.config.model_dim))
+  assert layer.query.dtype == layer.subkeys.dtype == jnp.float32
+  np.testing.assert_array_equal(layer.search(x)[0], whole.search(x)[0])

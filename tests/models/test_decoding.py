@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from smft_jax.models import decoding as decoding_lib
 from tests.support import decoders
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -99,7 +100,9 @@ def test_the_cache_grows_in_pieces_of_any_length():
 
   @jax.jit
   def extend(params, tokens, mask, cache):
-    return nnx.merge(graphdef, params).extend(tokens, mask, cache)
+    model = nnx.merge(graphdef, params)
+    hidden, cache = model.extend(tokens, mask, cache)
+    return model.logits(hidden[:, -1]), cache
 
   cache, ends = model.init_cache(2, 13), []
   for start, stop in ((0, 5), (5, 6), (6, 11)):
@@ -114,3 +117,41 @@ def test_the_cache_grows_in_pieces_of_any_length():
   np.testing.assert_allclose(
     np.stack(ends, axis=1), whole, rtol=1e-4, atol=1e-5
   )
+
+
+def test_a_row_ends_with_its_first_line_that_is_not_blank():
+  model, count = decoders.make_model(), 9
+  tokens = decoders.tokens_of(24, 7)
+  vocab_size = decoders.SIZES['vocab_size']
+  end, *rest = range(vocab_size)
+  breaks, blanks = rest[::4], rest[::3]
+  mask = jnp.ones(tokens.shape, bool)
+  whole = np.asarray(decoders.decode(model, tokens, mask, count, end))
+  found = np.asarray(
+    decoding_lib.greedy_decode(
+      model,
+      tokens,
+      mask,
+      count,
+      [end],
+      lines=decoding_lib.LineTokens(np.array(breaks), np.array(blanks)),
+    )
+  )
+  lengths = set()
+  for row, cut in zip(whole.tolist(), found.tolist(), strict=True):
+    begun, length = False, count
+    for place, token in enumerate(row):
+      if token == end or (begun and token in breaks):
+        length = place + 1
+        break
+      begun |= token not in blanks
+    assert cut == row[:length] + [end] * (count - length)
+    lengths.add(length)
+  assert len(lengths) > 2
+
+
+def test_no_new_tokens_are_an_empty_answer():
+  model, tokens = decoders.make_model(), decoders.tokens_of(3, 5)
+  mask = jnp.ones(tokens.shape, bool)
+  found = decoding_lib.greedy_decode(model, tokens, mask, 0, [1])
+  assert found.shape == (3, 0)

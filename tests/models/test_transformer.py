@@ -14,8 +14,8 @@ from smft_jax import counting
 from smft_jax import memory
 from smft_jax import optim
 from smft_jax import ranking
+from smft_jax.models import decoding
 from smft_jax.models import layers
-from smft_jax.models import transformer
 from tests.support import compilation
 from tests.support import decoders
 
@@ -179,7 +179,7 @@ def test_one_trace_serves_every_batch_and_the_eager_model_stays_the_same():
     )
   assert len(traces) == 1
   # Traced with the model itself, which no trace may change either.
-  jax.eval_shape(lambda: transformer.greedy_decode(model, tokens, mask, 2, [1]))
+  jax.eval_shape(lambda: decoding.greedy_decode(model, tokens, mask, 2, [1]))
   after = nnx.split(model)
   assert after[0] == graphdef
   jax.tree.map(np.testing.assert_array_equal, after[1], params)
@@ -251,42 +251,11 @@ def test_bfloat16_model_computes_in_bfloat16(stored, placement):
   assert np.isfinite(logits).all()
   # Tracing is enough to refuse a dtype that is mixed with another.
   decoded = jax.eval_shape(
-    lambda: transformer.greedy_decode(
+    lambda: decoding.greedy_decode(
       model, tokens, jnp.ones(tokens.shape, bool), 2, [1]
     )
   )
   assert decoded.shape == (2, 2)
-
-
-def test_a_row_ends_with_its_first_line_that_is_not_blank():
-  model, count = decoders.make_model(), 9
-  tokens = decoders.tokens_of(24, 7)
-  vocab_size = decoders.SIZES['vocab_size']
-  end, *rest = range(vocab_size)
-  breaks, blanks = rest[::4], rest[::3]
-  mask = jnp.ones(tokens.shape, bool)
-  whole = np.asarray(decoders.decode(model, tokens, mask, count, end))
-  found = np.asarray(
-    transformer.greedy_decode(
-      model,
-      tokens,
-      mask,
-      count,
-      [end],
-      lines=transformer.LineTokens(np.array(breaks), np.array(blanks)),
-    )
-  )
-  lengths = set()
-  for row, cut in zip(whole.tolist(), found.tolist(), strict=True):
-    begun, length = False, count
-    for place, token in enumerate(row):
-      if token == end or (begun and token in breaks):
-        length = place + 1
-        break
-      begun |= token not in blanks
-    assert cut == row[:length] + [end] * (count - length)
-    lengths.add(length)
-  assert len(lengths) > 2
 
 
 @pytest.mark.parametrize(

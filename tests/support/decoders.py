@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import memory
+from smft_jax.models import decoding
 from smft_jax.models import layers
 from smft_jax.models import transformer
 
@@ -54,7 +55,7 @@ def _logits(graphdef, params, tokens, mask):
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _decode(graphdef, params, tokens, mask, count, end_ids):
   model = nnx.merge(graphdef, params)
-  return transformer.greedy_decode(model, tokens, mask, count, end_ids)
+  return decoding.greedy_decode(model, tokens, mask, count, end_ids)
 
 
 def logits_of(model, tokens, mask=None):

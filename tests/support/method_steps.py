@@ -77,7 +77,8 @@ def check_decoding(method, model, extras=None):
   @jax.jit
   def extended(params):
     model = nnx.merge(state.graphdef, params)
-    return model.extend(tokens, everything, model.init_cache(3, 7))[0]
+    hidden, _ = model.extend(tokens, everything, model.init_cache(3, 7))
+    return model.logits(hidden[:, -1])
 
   logits = decoders.logits_of(trained, tokens)[:, -1]
   np.testing.assert_allclose(
