@@ -77,6 +77,7 @@ def get_config(variant='facts'):
     steps_per_document=1,
     batch_size=64,
     max_length=64 if variant == 'facts' else 512,
+    micro_batch_size=None if variant == 'facts' else 4,
   )
   config.method = dict(
     name='sparse_memory',

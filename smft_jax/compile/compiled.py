@@ -102,19 +102,20 @@ def bytes_per_device(tree: Any) -> int:
   )
 
 
-def compile_for(function: Any, *shapes: Any) -> Program:
+def compile_for(function: Any, *shapes: Any, **static: Any) -> Program:
   """Compiles a function for the devices of its arguments.
 
   Args:
     function: A result of `jax.jit`.
     *shapes: Trees of `jax.ShapeDtypeStruct`s with shardings.
+    **static: Static arguments.
 
   Returns:
     The program. If it does not fit the devices, its memory has only arguments
     and temporaries.
   """
   try:
-    compiled = function.lower(*shapes).compile()
+    compiled = function.lower(*shapes, **static).compile()
   except jax.errors.JaxRuntimeError as error:
     refusal = re.search(r'RESOURCE_EXHAUSTED: (.*)', str(error))
     if not refusal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 from flax import nnx
 import jax
@@ -104,7 +105,9 @@ def estimate(
   mesh = experiment.mesh or sections.MeshConfig()
   if experiment.mesh is None:
     state, batch = compiled.on_device(devices[0], (state, batch))
-  program = compiled.compile_for(step_lib.train_step, state, batch)
+  stream = experiment.stream
+  static = {'micro_batch_size': stream.micro_batch_size if stream else None}
+  program = compiled.compile_for(step_lib.train_step, state, batch, **static)
   arguments: dict[str, float] = dict(bytes_by_kind(state, batch))
   parsed, others = hlo.parse(program.text), dict(program.memory)
   # Arrays are padded to tiles, and unused ones left out.
@@ -123,7 +126,10 @@ def estimate(
     sent=traffic.collectives(parsed, mesh.data * mesh.fsdp * mesh.memory),
     # Devices along `memory` repeat the products of the same tokens.
     flops=flops.matmul_flops_of_device(
-      mesh.data * mesh.fsdp, step_lib.train_step, state, batch
+      mesh.data * mesh.fsdp,
+      functools.partial(step_lib.train_step, **static),
+      state,
+      batch,
     ),
     accessed=traffic.accessed_bytes(parsed),
     peak=peak,

@@ -280,11 +280,15 @@ class Experiment:
       )
 
   def _check_batches(self, replicas: int) -> None:
-    for name in ('base', 'background', 'stream', 'evaluation'):
-      size = getattr(getattr(self, name), 'batch_size', replicas)
-      if size % replicas:
+    sections_of = ('base', 'background', 'stream', 'evaluation')
+    for name, field in (
+      *((name, 'batch_size') for name in sections_of),
+      ('stream', 'micro_batch_size'),
+    ):
+      size = getattr(getattr(self, name), field, None)
+      if size and size % replicas:
         raise schema.UserError(
-          f'config.{name}.batch_size = {size} must be a multiple of the'
+          f'config.{name}.{field} = {size} must be a multiple of the'
           f' {replicas} replicas of config.mesh.data times config.mesh.fsdp'
         )
 

@@ -114,6 +114,8 @@ class StreamConfig:
   Attributes:
     steps_per_document: Training steps on each document.
     batch_size: Rows in a batch.
+    micro_batch_size: Rows of a batch whose activations are in memory at once;
+      divides `batch_size`. None takes all. It changes rounding only.
     context_weight: Loss weight of tokens that are not part of an answer.
     answer_weight: Loss weight of answer tokens.
     max_documents: Documents to learn; None learns all of them.
@@ -124,6 +126,7 @@ class StreamConfig:
 
   steps_per_document: int
   batch_size: int
+  micro_batch_size: int | None = None
   context_weight: float = 1.0
   answer_weight: float = 1.0
   max_documents: int | None = None
@@ -133,6 +136,12 @@ class StreamConfig:
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'steps_per_document', 'batch_size')
     schema.at_least(1, self, 'max_documents', 'checkpoint_every')
+    schema.at_least(1, self, 'micro_batch_size')
+    if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+      raise schema.UserError(
+        f'micro_batch_size = {self.micro_batch_size} does not divide batch_size'
+        f' = {self.batch_size}'
+      )
     schema.at_least(2, self, 'max_length')
     schema.at_least(0, self, 'context_weight', 'answer_weight')
     if not self.context_weight and not self.answer_weight:
@@ -140,6 +149,11 @@ class StreamConfig:
         'context_weight and answer_weight are both 0, so nothing would be'
         ' learned'
       )
+
+  @property
+  def num_micro_batches(self) -> int:
+    """The parts of a batch whose activations are in memory one by one."""
+    return self.batch_size // (self.micro_batch_size or self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

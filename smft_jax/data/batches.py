@@ -29,7 +29,7 @@ class Batch(NamedTuple):
       at padding; None if each row holds one text.
     counted: int32 [P]; places in the flattened tokens that include all whose
       loss weight is not 0; the rest are 0, the first token, which has none.
-      None counts all.
+      Or [n, P], those in each of n micro-batches. None counts all.
   """
 
   tokens: np.ndarray
@@ -40,23 +40,26 @@ class Batch(NamedTuple):
   counted: np.ndarray | None = None
 
 
-def counting(batch: Batch, most: int) -> Batch:
+def counting(batch: Batch, most: int, num_parts: int = 1) -> Batch:
   """Lists the places of a batch that bear loss, if they are few.
 
   Args:
     batch: B rows, all of them made by this process.
-    most: Places in any batch that shares a program with this one.
+    most: Places in any batch, or micro-batch, that shares a program with this
+      one.
+    num_parts: n, micro-batches of which part i has the rows i, i + n and so on.
 
   Returns:
     The batch, with `counted` if at most half of its tokens need to be.
   """
   size = bucket_length(most, 16)
-  if 2 * size > batch.tokens.size:
+  if 2 * size * num_parts > batch.tokens.size:
     return batch
-  places = np.flatnonzero(batch.loss_weights)
-  counted = np.zeros(size, np.int32)
-  counted[: len(places)] = places
-  return batch._replace(counted=counted)
+  counted = np.zeros((num_parts, size), np.int32)
+  for part, listed in enumerate(counted):
+    places = np.flatnonzero(batch.loss_weights[part::num_parts])
+    listed[: len(places)] = places
+  return batch._replace(counted=counted if num_parts > 1 else counted[0])
 
 
 def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:

@@ -24,9 +24,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from smft_jax import blocks
 from smft_jax import memory
 from smft_jax import overlay as overlay_lib
 from smft_jax.data import batches
@@ -39,9 +37,6 @@ from smft_jax.evaluation import scores
 from smft_jax.models import decoding
 from smft_jax.runtime import preemption
 from smft_jax.sharded import layout as layout_lib
-
-# Logits computed at once, 64 MB in float32.
-_MOST_LOGITS = 2**24
 
 # Rows longer than this are padded to multiples of it.
 _LENGTHS = 64
@@ -284,11 +279,8 @@ def _nll_sums(graphdef, params, batch, past):
     hidden = _hidden(model, batch, past)
     hidden = hidden.reshape(-1, hidden.shape[-1])
     counted = batch.counted
-    nats = _nll(
-      model,
-      hidden[jnp.maximum(counted - 1, 0)],
-      batch.tokens.reshape(-1)[counted],
-    )
+    hidden = hidden[jnp.maximum(counted - 1, 0)]
+    nats = model.nll(hidden, batch.tokens.reshape(-1)[counted])
     nats *= batch.loss_weights.reshape(-1)[counted]
   return jnp.sum(nats), jnp.sum(batch.loss_weights)
 
@@ -312,26 +304,5 @@ def _hidden(model, batch, past):
 def _weighted_nats(model, batch, past):
   """Computes weighted negative log-likelihoods, [B, L]."""
   hidden = _hidden(model, batch, past)[:, :-1]
-  labels = batch.tokens[:, 1:]
-  if memory.layout_of(model) is None:
-    flat = hidden.reshape(-1, hidden.shape[-1])
-    nll = _nll(model, flat, labels.reshape(-1)).reshape(labels.shape)
-  else:  # split over devices already
-    nll = _nll_at_once(model, hidden, labels)
+  nll = model.nll(hidden, batch.tokens[:, 1:])
   return jnp.pad(nll, ((0, 0), (1, 0))) * batch.loss_weights
-
-
-def _nll(model, hidden_PxD, labels_P):
-  """Computes negative log-likelihoods [P], in blocks of tokens.
-
-  All logits of a large vocabulary at once would take gigabytes.
-  """
-  size = max(1, _MOST_LOGITS // model.config.vocab_size)
-  compute = functools.partial(_nll_at_once, model)
-  return blocks.apply(compute, size, hidden_PxD, labels_P)
-
-
-def _nll_at_once(model, hidden, labels):
-  return optax.softmax_cross_entropy_with_integer_labels(
-    model.logits(hidden).astype(jnp.float32), labels
-  )

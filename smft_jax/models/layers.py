@@ -33,6 +33,9 @@ class DecoderOptions:
       table.
     memory_placement: 'replace' puts memory in place of those blocks' FFNs,
       'beside' next to them, with an output gate that starts at zero.
+    remat: Keep a block's input alone for its gradient, which then computes the
+      rest again: a third more time in exchange for memory. Blocks with memory
+      keep all.
   """
 
   dtype: jax.typing.DTypeLike = dataclasses.field(
@@ -43,6 +46,7 @@ class DecoderOptions:
   )
   memory_layers: tuple[int, ...] = ()
   memory_placement: Literal['replace', 'beside'] = 'replace'
+  remat: bool = False
 
   def __post_init__(self) -> None:
     # By name, so that equal dtypes make equal configs.

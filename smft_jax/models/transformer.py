@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from smft_jax import memory as memory_lib
 from smft_jax import overlay as overlay_lib
 from smft_jax.models import layers
+from smft_jax.models import vocabulary
 from smft_jax.sharded import layout as layout_lib
 
 
@@ -98,6 +99,17 @@ class Block(nnx.Module):
     return x, present
 
 
+def _apply_again(block: Block, x: jax.Array, *args) -> jax.Array:
+  """Applies a block without memory; its gradient applies it once more."""
+  graphdef, state = nnx.split(block)
+
+  @jax.checkpoint
+  def apply(state, x, *args):
+    return nnx.merge(graphdef, state)(x, *args)[0]
+
+  return apply(state, x, *args)
+
+
 class Transformer(nnx.Module):
   """Decoder: tokens -> logits.
 
@@ -141,9 +153,8 @@ class Transformer(nnx.Module):
     hidden: jax.Array | None = None,
     segments: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
-    at: jax.Array | None = None,
   ) -> jax.Array:
-    """Computes the logits of every next token, or of some.
+    """Computes the logits of every next token.
 
     Args:
       tokens: int32 [B, L].
@@ -155,15 +166,11 @@ class Transformer(nnx.Module):
         to, 0 at padding. Texts that share a row do not see each other. None if
         every row has one text.
       overlay: Rows that the memory layers read in place of the table's.
-      at: int32 [P], places in the flattened tokens, B * L of them, whose next
-        tokens are wanted. With a large vocabulary the others cost much.
 
     Returns:
-      Logits float32 [B, L, T], or [P, T].
+      Logits float32 [B, L, T].
     """
     x = self.final_hidden(tokens, mask, hidden, segments, overlay)
-    if at is not None:
-      x = x.reshape(-1, x.shape[-1])[at]
     return self.logits(x)
 
   def final_hidden(
@@ -174,7 +181,7 @@ class Transformer(nnx.Module):
     segments: jax.Array | None = None,
     overlay: overlay_lib.Overlay | None = None,
   ) -> jax.Array:
-    """Computes what `logits` projects, [B, L, D]; arguments as for a call."""
+    """Computes what `logits` and `nll` project, [B, L, D], as a call does."""
     if hidden is None:
       hidden = self.below_memory(tokens, mask, segments)
     above = self.blocks[self._num_below() :]
@@ -182,13 +189,23 @@ class Transformer(nnx.Module):
 
   def logits(self, x: jax.Array) -> jax.Array:
     """Projects final hidden states, [..., D] -> float32 [..., T]."""
-    table = self.embedding if self.config.tie_embeddings else self.unembedding
-    return jnp.einsum(
-      '...d,td->...t',
-      self.final_norm(x),
-      table[...].astype(x.dtype),
-      preferred_element_type=jnp.float32,
-    )
+    return vocabulary.logits(self.final_norm(x), self._unembedding())
+
+  def nll(self, x: jax.Array, targets: jax.Array) -> jax.Array:
+    """Computes negative log-likelihoods of tokens, in nats.
+
+    Args:
+      x: Final hidden states [..., D].
+      targets: int32 [...], the tokens that follow.
+
+    Returns:
+      float32 [...]. Large arrays of logits are never made.
+    """
+    return vocabulary.nll(self.final_norm(x), self._unembedding(), targets)
+
+  def _unembedding(self) -> jax.Array:
+    tied = self.config.tie_embeddings
+    return (self.embedding if tied else self.unembedding)[...]
 
   def below_memory(
     self,
@@ -223,8 +240,12 @@ class Transformer(nnx.Module):
       mask = jnp.ones(x.shape[:2], bool)
     positions = layers.token_positions(mask, segments)
     attend = layers.causal_mask(mask, segments)
+    given = self._pool(), mask, positions, attend
     for block in blocks:
-      x, _ = block(x, self._pool(), mask, positions, attend, overlay=overlay)
+      if self.config.remat and block.memory is None:
+        x = _apply_again(block, x, *given)
+      else:
+        x, _ = block(x, *given, overlay=overlay)
     return x
 
   def init_cache(self, batch_size: int, length: int) -> Cache:

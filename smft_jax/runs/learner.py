@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 import contextlib
 import dataclasses
+import functools
 import time
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ class Learner:
     self._length = batch_length(every)
     self._most_rows = max(map(len, self._rows), default=0)
     self._most_counted = max(
-      (_most_counted(rows, settings.batch_size) for rows in self._rows),
+      (_most_counted(rows, settings) for rows in self._rows),
       default=0,
     )
     self._reuses_hidden = (
@@ -171,7 +172,10 @@ class Learner:
       if self._method.decays:
         state = self._with_rate(state, step)
       state, values = step_lib.train_step(
-        state, made.batch, None if hidden is None else hidden[made.rows]
+        state,
+        made.batch,
+        None if hidden is None else hidden[made.rows],
+        self._settings.micro_batch_size,
       )
       if watch is not None:
         watch.update(
@@ -229,7 +233,14 @@ class Learner:
         whole.mask,
       )
       hidden = hidden[made.rows]
-    step = flops.matmul_flops(step_lib.train_step, state, made.batch, hidden)
+    step = flops.matmul_flops(
+      functools.partial(
+        step_lib.train_step, micro_batch_size=self._settings.micro_batch_size
+      ),
+      state,
+      made.batch,
+      hidden,
+    )
     return below + step * self._settings.steps_per_document
 
   def batch(self, index: int, step: int) -> DocumentBatch:
@@ -250,7 +261,9 @@ class Learner:
     part = rows.take(chosen[local[local < num_own]])
     batch = batches.pad(part, self._length, self._pad_id)
     if not self._num_replayed and self._layout is None:
-      batch = batches.counting(batch, self._most_counted)
+      batch = batches.counting(
+        batch, self._most_counted, self._settings.num_micro_batches
+      )
     if self._num_replayed:
       replayed = batches.row_indices(
         len(self._pretraining),
@@ -294,13 +307,16 @@ class Learner:
     )
 
 
-def _most_counted(rows: encoding.Encoded, batch_size: int) -> int:
-  """Returns the most tokens with a loss that a batch of rows can have.
+def _most_counted(
+  rows: encoding.Encoded, settings: sections.StreamConfig
+) -> int:
+  """Returns the most tokens with a loss that a micro-batch of rows can have.
 
   A batch repeats rows where an epoch ends, or if there are fewer rows.
   """
   if not len(rows):
     return 0
-  repeats = -(-batch_size // len(rows)) + 1
+  repeats = -(-settings.batch_size // len(rows)) + 1
   counted = np.sort(np.tile(rows.counted, repeats))
-  return int(counted[-batch_size:].sum())
+  size = settings.batch_size // settings.num_micro_batches
+  return int(counted[-size:].sum())

@@ -28,6 +28,7 @@ from smft_jax import ranking
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.training import background as background_lib
+from smft_jax.training import micro_batches
 from smft_jax.training import rows as rows_lib
 from smft_jax.training import state as state_lib
 
@@ -44,9 +45,14 @@ class Accesses(NamedTuple):
   weights: tuple[jax.Array, ...]
 
 
-@functools.partial(jax.jit, donate_argnames='state')
+@functools.partial(
+  jax.jit, donate_argnames='state', static_argnames='micro_batch_size'
+)
 def train_step(
-  state: state_lib.TrainState, batch, hidden: jax.Array | None = None
+  state: state_lib.TrainState,
+  batch,
+  hidden: jax.Array | None = None,
+  micro_batch_size: int | None = None,
 ) -> tuple[state_lib.TrainState, dict[str, Any]]:
   """Takes one step; changes nothing if the loss or gradient is not finite.
 
@@ -58,6 +64,8 @@ def train_step(
       that share a row; counted, int32 [P] or None, as in `batches.Batch`.
     hidden: [B, L, D] from `hidden_below_memory`, to save computing it again;
       only for methods that train nothing but values.
+    micro_batch_size: Rows whose activations are kept at once, a divisor of B;
+      None keeps all. The step is that of the whole batch.
 
   Returns:
     The next state and scalars: loss (mean over the loss weights), tokens,
@@ -65,9 +73,12 @@ def train_step(
     slots_updated.
   """
   if state.method.update == 'rows':
-    params, opt_state, good, metrics = _rows_update(state, batch, hidden)
+    update = _rows_update
   else:
-    params, opt_state, good, metrics = _dense_update(state, batch, hidden)
+    update = _dense_update
+  params, opt_state, good, metrics = update(
+    state, batch, hidden, micro_batch_size
+  )
   in_a_row = jnp.where(good, 0, state.skipped_in_a_row + 1)
   metrics['skipped_in_a_row'] = in_a_row
   metrics['tokens'] = jnp.sum(batch.mask)
@@ -156,6 +167,7 @@ def loss_and_accesses(
   batch,
   perturbations: nnx.State | None = None,
   hidden: jax.Array | None = None,
+  total: jax.Array | None = None,
 ) -> tuple[jax.Array, Accesses]:
   """Computes the mean negative log-likelihood and the accesses.
 
@@ -166,32 +178,29 @@ def loss_and_accesses(
     perturbations: Zeros added to each memory layer's read. The loss gradient
       with respect to them is the read gradient.
     hidden: As in `train_step`.
+    total: Loss weights to divide by; None takes the sum of the batch's.
 
   Returns:
     Loss in nats, float32 [], and the accesses.
   """
+  model = nnx.merge(graphdef, params)
   forward = nnx.capture(
-    nnx.merge(graphdef, params),
-    memory.SlotIds,
-    memory.SlotWeights,
-    init=perturbations,
+    model.final_hidden, memory.SlotIds, memory.SlotWeights, init=perturbations
   )
-  # Passed only if given, so that models without these arguments can train.
-  given = {'hidden': hidden, 'segments': batch.segments}
-  counted = batch.counted
-  if counted is not None:
-    given['at'] = jnp.maximum(counted - 1, 0)
-  more = {name: array for name, array in given.items() if array is not None}
-  logits, slot_ids, weights = forward(batch.tokens, batch.mask, **more)
-  loss_weights = batch.loss_weights
+  x, slot_ids, weights = forward(
+    batch.tokens, batch.mask, hidden, batch.segments
+  )
+  loss_weights, counted = batch.loss_weights, batch.counted
   if counted is None:
-    nll = token_nll(logits, batch.tokens)
-  else:
-    nll = optax.softmax_cross_entropy_with_integer_labels(
-      logits.astype(jnp.float32), batch.tokens.reshape(-1)[counted]
-    )
+    # The last token predicts nothing; leaving it out would copy the others.
+    following = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
+    nll = jnp.pad(model.nll(x, following)[:, :-1], ((0, 0), (1, 0)))
+  else:  # of a large vocabulary the logits at the other tokens cost much
     loss_weights = loss_weights.reshape(-1)[counted]
-  total = jnp.sum(loss_weights)
+    x = x.reshape(-1, x.shape[-1])[jnp.maximum(counted - 1, 0)]
+    nll = model.nll(x, batch.tokens.reshape(-1)[counted])
+  if total is None:
+    total = jnp.sum(loss_weights)
   loss = jnp.sum(nll * loss_weights) / jnp.maximum(total, 1e-6)
   return loss, Accesses(_leaves(slot_ids), _leaves(weights))
 
@@ -213,40 +222,25 @@ def slot_scores(state: state_lib.TrainState, batch) -> jax.Array:
   return _slot_scores(state, batch, accesses)[0]
 
 
-def token_nll(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-  """Computes the negative log-likelihood of each token given its prefix.
-
-  Args:
-    logits: [B, L, T].
-    tokens: int32 [B, L].
-
-  Returns:
-    float32 [B, L], in nats; 0 in the first column, which has no prefix.
-  """
-  nll = optax.softmax_cross_entropy_with_integer_labels(
-    logits[:, :-1].astype(jnp.float32), tokens[:, 1:]
-  )
-  return jnp.pad(nll, ((0, 0), (1, 0)))
-
-
-def _rows_update(state: state_lib.TrainState, batch, hidden):
+def _rows_update(state: state_lib.TrainState, batch, hidden, size):
   """Updates the selected rows; makes no [N, V] array besides the table."""
   method = state.method
-  shapes = jax.eval_shape(
-    lambda params: nnx.capture(
-      nnx.merge(state.graphdef, params), memory.ReadPerturbation
-    )(batch.tokens, batch.mask)[1],
-    state.params,
-  )
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  total = jnp.sum(batch.loss_weights)
 
-  def loss_fn(perturbations):
-    return loss_and_accesses(
-      state.graphdef, state.params, batch, perturbations, hidden
+  def read_gradients_of(part, hidden):
+    def loss_fn(perturbations):
+      return loss_and_accesses(
+        state.graphdef, state.params, part, perturbations, hidden, total
+      )
+
+    zeros = _perturbations(state, part)
+    (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+      zeros
     )
+    return loss, (_leaves(gradients), accesses)
 
-  (loss, accesses), read_gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-    zeros
+  loss, (read_gradients, accesses) = micro_batches.apply(
+    read_gradients_of, batch, hidden, size
   )
   metrics = {'loss': loss}
   if method.per_document:
@@ -255,9 +249,7 @@ def _rows_update(state: state_lib.TrainState, batch, hidden):
     slots, metrics['slots_accessed'] = rows_lib.select(
       state, accesses.slot_ids, _ranked(batch)
     )
-  layers = zip(
-    _leaves(read_gradients), accesses.slot_ids, accesses.weights, strict=True
-  )
+  layers = zip(read_gradients, accesses.slot_ids, accesses.weights, strict=True)
   layout = state_lib.layout_of(state)
   row_gradient = _with_layout(
     layout, lookup.row_gradient, sharded_lookup.row_gradient
@@ -271,25 +263,43 @@ def _rows_update(state: state_lib.TrainState, batch, hidden):
   return params, opt_state, good, metrics
 
 
-def _dense_update(state: state_lib.TrainState, batch, hidden):
+def _perturbations(state: state_lib.TrainState, batch) -> nnx.State:
+  """Returns zeros of the shape of each memory layer's read."""
+  shapes = jax.eval_shape(
+    lambda params: nnx.capture(
+      nnx.merge(state.graphdef, params), memory.ReadPerturbation
+    )(batch.tokens, batch.mask)[1],
+    state.params,
+  )
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _dense_update(state: state_lib.TrainState, batch, hidden, size):
   """Updates whole arrays; the optimizer gets the slot scores."""
   method = state.method
   trainable, frozen = nnx.split_state(state.params, method.trainable, ...)
+  total = jnp.sum(batch.loss_weights)
 
-  def loss_fn(trainable):
-    params = nnx.merge_state(trainable, frozen)
-    loss, accesses = loss_and_accesses(
-      state.graphdef, params, batch, hidden=hidden
+  def gradients_of(part, hidden):
+    def loss_fn(trainable):
+      params = nnx.merge_state(trainable, frozen)
+      return loss_and_accesses(
+        state.graphdef, params, part, hidden=hidden, total=total
+      )
+
+    (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+      trainable
     )
-    total = loss
-    if method.penalty is not None:
-      total += method.penalty(trainable, state.extras)
-    return total, (loss, accesses)
+    return (loss, gradients), accesses
 
-  (total, (loss, accesses)), gradients = jax.value_and_grad(
-    loss_fn, has_aux=True
-  )(trainable)
-  good = _finite((total, gradients))
+  (loss, gradients), accesses = micro_batches.apply(
+    gradients_of, batch, hidden, size
+  )
+  good = _finite((loss, gradients))
+  if method.penalty is not None:
+    penalty, more = jax.value_and_grad(method.penalty)(trainable, state.extras)
+    gradients = jax.tree.map(jnp.add, gradients, more)
+    good &= _finite((penalty, more))
   metrics = {'loss': loss}
   extras = dict(state.extras)
   if method.update == 'dense':

@@ -86,7 +86,7 @@ def tiny(monkeypatch):
     'stream.max_length=11',
   )
   experiment = parse(CONFIG, *(f'--config.{size}' for size in sizes))
-  monkeypatch.setattr(paper_1b, 'load', lambda variant: experiment)
+  monkeypatch.setattr(paper_1b, 'load', lambda *_: experiment)
   return experiment
 
 
