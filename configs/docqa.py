@@ -64,7 +64,8 @@ def get_config(variant='world'):
         select='document',
         grows_background=True,
         t=100,
-        learning_rate=0.5,
+        learning_rate=2.0,
+        schedule='wsd',
       )
     )
     if kind == 'world':
@@ -72,7 +73,12 @@ def get_config(variant='world'):
     else:  # whole texts, in longer rows than single facts
       config.stream.update(dict(steps_per_document=16, batch_size=4))
       config.method.update(
-        dict(ranking='tf_idf_squared', t=400, learning_rate=0.4)
+        dict(
+          ranking='tf_idf_squared',
+          t=400,
+          learning_rate=0.4,
+          schedule='constant',
+        )
       )
     return config
   if kind == 'world':

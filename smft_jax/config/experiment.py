@@ -18,6 +18,7 @@ from ml_collections import config_dict
 
 from smft_jax import memory as memory_lib
 from smft_jax import schema
+from smft_jax.config import consistency
 from smft_jax.config import sections
 from smft_jax.models import layers
 
@@ -155,142 +156,12 @@ class Experiment:
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
-    self._check_sizes()
-    self._check_storage()
-    self._check_quorum()
-    if self.base.kind == 'fitted':
-      self._check_fitted()
-    elif not self.memory.value_dim:
-      raise schema.UserError('config.memory.value_dim is missing')
-    if self.mesh is not None:
-      self._check_batches(self.mesh.data * self.mesh.fsdp)
-    if self.stream is None:
-      return
-    if self.method is None:
-      raise schema.UserError(
-        'config.method is missing, and config.stream needs it'
-      )
-    if not self.has_memory:
-      raise schema.UserError(
-        'config.model.memory_layers is empty, so the stream has no memory to'
-        ' learn into'
-      )
-    replayed = getattr(self.method, 'replay_fraction', 0)
-    if replayed and self.stream.batch_size < 2:
-      raise schema.UserError(
-        f'config.method.replay_fraction = {replayed} needs a'
-        ' config.stream.batch_size of at least 2, one row of the document and'
-        f' one to replay, not {self.stream.batch_size}'
-      )
-    if self.method.ranks_slots and self.method.t > self.memory.num_slots:
-      raise schema.UserError(
-        f'config.method.t = {self.method.t} is more than the'
-        f' {self.memory.num_slots} slots of config.memory.num_slots'
-      )
-    if self.method.needs_background and not self.background:
-      other = ", or config.method.ranking = 'tf'"
-      raise schema.UserError(
-        'config.method needs document frequencies: give config.background'
-        f'{other if self.method.ranks_slots else ""}'
-      )
+    consistency.check(self)
 
   @property
   def has_memory(self) -> bool:
     """Whether the base has memory layers."""
     return bool(self.model.memory_layers) or self.base.kind == 'fitted'
-
-  def _check_sizes(self) -> None:
-    """Checks that the tokenizer has one source and the memory is there."""
-    tokenizer = getattr(self.data, 'tokenizer', '')
-    knows_the_world = self.data.kind == 'people' or getattr(
-      self.data, 'general', False
-    )
-    if self.base.path and tokenizer:
-      raise schema.UserError(
-        f'config.data.tokenizer = {tokenizer!r} is for a base made'
-        ' from scratch; the weights of config.base.path come with their own'
-      )
-    if knows_the_world and not self.base.path:
-      raise schema.UserError(
-        'config.base.path is missing: the background of config.data is for'
-        ' pretrained weights; give a Hugging Face folder or a GGUF file'
-      )
-    if self.has_memory:
-      return
-    for name in ('base.path', 'background', 'mesh'):
-      section, _, key = name.partition('.')
-      value = getattr(self, section)
-      if getattr(value, key) if key else value:
-        raise schema.UserError(
-          'config.model.memory_layers is empty, so the model has no memory, and'
-          f' config.{name} cannot be used'
-        )
-
-  def _check_storage(self) -> None:
-    """Checks that nothing trains which is stored in bfloat16."""
-    if self.model.param_dtype == 'float32':
-      return
-    method = self.method
-    trained = ''
-    if not self.base.path:
-      trained = 'a base made from scratch'
-    elif method and not method.keeps_weights:
-      trained = f'config.method.name = {method.name!r}'
-    if trained:
-      raise schema.UserError(
-        f'config.model.param_dtype = {self.model.param_dtype!r} is for weights'
-        f" that stay what they are; {trained} trains them: take 'float32', as"
-        ' small steps do not move a bfloat16'
-      )
-
-  def _check_quorum(self) -> None:
-    """Checks that tokens can reach a quorum, or nothing would be learned."""
-    if not self.memory.quorum:
-      return
-    if self.base.kind != 'fitted':
-      raise schema.UserError(
-        f'config.memory.quorum = {self.memory.quorum} is for a memory that is'
-        " fitted (config.base.kind = 'fitted'); leave it out"
-      )
-    method = self.method
-    if self.stream is None or method is None or not method.only_values:
-      return
-    if not method.marks_lessons:
-      raise schema.UserError(
-        f'config.memory.quorum = {self.memory.quorum} needs a method that marks'
-        " what it teaches: config.method.name = 'sparse_memory' with"
-        " config.method.select = 'document'; or set the quorum to 0"
-      )
-
-  def _check_fitted(self) -> None:
-    """Checks that keys can be fitted to a background."""
-    if self.background is None:
-      raise schema.UserError(
-        'config.background is missing: the memory is fitted to its texts'
-      )
-    if self.memory.gated or not self.memory.qk_norm:
-      raise schema.UserError(
-        'config.memory.gated must be False and qk_norm True for a memory that'
-        ' is fitted'
-      )
-    if self.model.memory_placement != 'beside':
-      raise schema.UserError(
-        "config.model.memory_placement must be 'beside' for a memory that is"
-        f' fitted, not {self.model.memory_placement!r}'
-      )
-
-  def _check_batches(self, replicas: int) -> None:
-    sections_of = ('base', 'background', 'stream', 'evaluation')
-    for name, field in (
-      *((name, 'batch_size') for name in sections_of),
-      ('stream', 'micro_batch_size'),
-    ):
-      size = getattr(getattr(self, name), field, None)
-      if size and size % replicas:
-        raise schema.UserError(
-          f'config.{name}.{field} = {size} must be a multiple of the'
-          f' {replicas} replicas of config.mesh.data times config.mesh.fsdp'
-        )
 
 
 def from_config_dict(

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from smft_jax import schema
+from smft_jax.lesson import combine
 from smft_jax.lesson import file as lesson_file
 from smft_jax.lesson import models
 from smft_jax.lesson import table as lesson_lib
@@ -84,8 +85,8 @@ def _merge(lessons, digests, paths) -> lesson_lib.Lesson:
       raise schema.UserError(f'{path} is the same lesson as {paths[first]}')
   merged = lessons[0]
   for lesson, path in zip(lessons[1:], paths[1:], strict=True):
-    shared = lesson_lib.overlap(merged, lesson)
-    merged = models.named(path, lesson_lib.merge, merged, lesson)
+    shared = combine.overlap(merged, lesson)
+    merged = models.named(path, combine.merge, merged, lesson)
     print(
       f'{path} shares {len(shared)} of its {len(lesson.slots)} slots with the'
       ' lessons before it'

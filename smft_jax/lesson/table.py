@@ -1,15 +1,8 @@
-"""Computes, applies, reverts and merges lessons on arrays.
+"""Computes, applies and reverts lessons on arrays.
 
 A lesson holds the slots that a run changed and their rows before and after, bit
 for bit. `apply` requires the table to hold the rows before, `revert` the rows
 after. A lesson therefore cannot be applied twice or to another base.
-
-`merge` combines two lessons of one base. A slot that both changed gets the sum
-of the changes, because taking either row alone would undo part of the other
-lesson. (Split the default run's stream into two halves of 25 documents, each
-learned from the base: they change 9296 and 9724 slots, 3588 of them in common.
-Alone they answer 94% and 91% of their questions, summed 92% and 89%, and with
-the later row 39% and 91%.)
 """
 
 from __future__ import annotations
@@ -21,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from smft_jax import overlay as overlay_lib
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checksum
 
@@ -62,14 +54,14 @@ class Lesson:
   def __post_init__(self) -> None:
     slots, old, new = self.slots, self.old, self.new
     if slots.ndim != 1 or slots.dtype != np.int32:
-      raise ValueError(f'slots must be int32 [M], not {_kind(slots)}')
+      raise ValueError(f'slots must be int32 [M], not {kind(slots)}')
     if old.ndim != 2 or len(old) != len(slots):
-      raise ValueError(f'old must be [{len(slots)}, V], not {_kind(old)}')
-    if _kind(new) != _kind(old):
-      raise ValueError(f'new must be {_kind(old)} like old, not {_kind(new)}')
+      raise ValueError(f'old must be [{len(slots)}, V], not {kind(old)}')
+    if kind(new) != kind(old):
+      raise ValueError(f'new must be {kind(old)} like old, not {kind(new)}')
     for name in ('old_lessons', 'new_lessons'):
-      if _kind(getattr(self, name)) != _kind(slots):
-        raise ValueError(f'{name} must be {_kind(slots)} like slots')
+      if kind(getattr(self, name)) != kind(slots):
+        raise ValueError(f'{name} must be {kind(slots)} like slots')
     ends = np.concatenate([[-1], slots, [self.num_slots]])
     if np.any(np.diff(ends) <= 0):
       raise ValueError(
@@ -125,9 +117,9 @@ def difference(
     >>> lesson.slots.tolist(), lesson.new.tolist()
     ([3], [[1.5, 1.5]])
   """
-  if _kind(old_values) != _kind(new_values):
+  if kind(old_values) != kind(new_values):
     raise ValueError(
-      f'the table is {_kind(old_values)} before and {_kind(new_values)} after'
+      f'the table is {kind(old_values)} before and {kind(new_values)} after'
     )
   differing = checksum.differing_rows(old_values, new_values)
   if old_lessons is not None and new_lessons is not None:
@@ -221,81 +213,6 @@ def revert(values: jax.Array, lesson: Lesson) -> jax.Array:
   return values.at[lesson.slots].set(lesson.old)
 
 
-def overlap(a: Lesson, b: Lesson) -> np.ndarray:
-  """Returns the slots that both lessons change, int32, ascending."""
-  return np.intersect1d(a.slots, b.slots, assume_unique=True)
-
-
-def merge(a: Lesson, b: Lesson) -> Lesson:
-  """Merges two lessons of one base into one.
-
-  The change of a slot that both change is the sum of their changes, computed in
-  float64 and rounded once to the table's dtype. Only the `runs` of the result
-  depend on the order.
-
-  Raises:
-    ValueError: If the lessons are of different bases or tables, or one holds
-      the other or a part of it, whose change would count twice.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> values = jnp.ones((5, 2))
-    >>> a = difference(values, values.at[1].add(2.0).at[3].add(4.0))
-    >>> b = difference(values, values.at[3].add(0.5))
-    >>> merge(a, b).slots.tolist(), merge(a, b).new[:, 0].tolist()
-    ([1, 3], [3.0, 5.5])
-  """
-  _check_same_table(a, b)
-  shared = overlap(a, b)
-  shared_a, shared_b = np.isin(a.slots, shared), np.isin(b.slots, shared)
-  differing = np.sum(_unlike(a.old[shared_a], b.old[shared_b]))
-  if differing:
-    raise ValueError(
-      f'the lessons were made from different tables: {differing} of the'
-      f' {len(shared)} rows that both change were not the same before'
-    )
-  changed = _unlike(a.new[shared_a], a.old[shared_a])
-  twice = np.sum(changed & ~_unlike(a.new[shared_a], b.new[shared_b]))
-  if twice:
-    raise ValueError(
-      f'{twice} of the {len(shared)} rows that both lessons change are the same'
-      ' after both: one holds the other, or a part of it; merging would count'
-      ' that change twice'
-    )
-  # Both number their documents from 1.
-  numbered = np.where(
-    b.new_lessons > 0, b.new_lessons + a.new_lessons.max(initial=0), 0
-  ).astype(np.int32)
-  # The changes are added first, so that the order does not matter.
-  added = b.change[shared_b] + a.change[shared_a]
-  summed = (a.old[shared_a].astype(np.float64) + added).astype(a.old.dtype)
-  slots = np.concatenate([a.slots, b.slots[~shared_b]])
-  new = a.new.copy()
-  new[shared_a] = summed
-  order = np.argsort(slots)
-  return dataclasses.replace(
-    a,
-    slots=slots[order],
-    old=np.concatenate([a.old, b.old[~shared_b]])[order],
-    new=np.concatenate([new, b.new[~shared_b]])[order],
-    old_lessons=np.concatenate([a.old_lessons, b.old_lessons[~shared_b]])[
-      order
-    ],
-    new_lessons=np.concatenate([a.new_lessons, numbered[~shared_b]])[order],
-    runs=(*a.runs, *b.runs),
-  )
-
-
-def _check_same_table(a: Lesson, b: Lesson) -> None:
-  check_base(b, a.base)
-  table_a, table_b = ((x.table, x.num_slots, _kind(x.old[:0])) for x in (a, b))
-  if table_a != table_b:
-    raise ValueError(
-      'the lessons are of different tables (name, slots, rows):'
-      f' {table_a} and {table_b}'
-    )
-
-
 def check_base(lesson: Lesson, base: str) -> None:
   """Raises a ValueError unless the lesson is of this base (`fingerprint`)."""
   if lesson.base != base:
@@ -305,50 +222,18 @@ def check_base(lesson: Lesson, base: str) -> None:
     )
 
 
-def overlay(
-  lessons: Sequence[Lesson], which: Sequence[int]
-) -> overlay_lib.Overlay:
-  """Prepares reads of several lessons at once, without copying the table.
-
-  Args:
-    lessons: At least one lesson, all of the same table.
-    which: For each row of the batch the index of its lesson, -1 for none.
-
-  Returns:
-    The `overlay` argument of `transformer.Transformer`.
-
-  Raises:
-    ValueError: If there is no lesson, they are of different bases or tables, or
-      `which` has an unknown one.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> values = jnp.zeros((5, 1))
-    >>> lesson = difference(values, values.at[3].set(1.5))
-    >>> overlay_lib.read_rows(
-    ...     values, overlay([lesson], [-1, 0]), jnp.full((2, 1), 3),
-    ...     jnp.ones((2, 1))).tolist()
-    [[0.0], [1.5]]
-  """
-  for lesson in lessons[1:]:
-    _check_same_table(lessons[0], lesson)
-  return overlay_lib.make(
-    [(x.slots, x.new, x.new_lessons) for x in lessons], which
-  )
-
-
 def _num_differing(values: jax.Array, lesson: Lesson, rows: np.ndarray) -> int:
   """Counts the lesson's slots whose rows differ from `rows` in any bit."""
   wanted = (lesson.num_slots, rows.shape[1])
   if values.shape != wanted or values.dtype != rows.dtype:
     raise ValueError(
       f'the lesson is of a table {rows.dtype} {list(wanted)}, not'
-      f' {_kind(values)}'
+      f' {kind(values)}'
     )
-  return int(np.sum(_unlike(layout_lib.to_numpy(values[lesson.slots]), rows)))
+  return int(np.sum(unlike(layout_lib.to_numpy(values[lesson.slots]), rows)))
 
 
-def _unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   """Tells which rows of two arrays differ in any bit."""
   if not a.size:
     return np.zeros(len(a), bool)
@@ -356,5 +241,6 @@ def _unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.any(bits_a != bits_b, axis=1)
 
 
-def _kind(array: np.ndarray | jax.Array) -> str:
+def kind(array: np.ndarray | jax.Array) -> str:
+  """Names the dtype and shape of an array, for messages."""
   return f'{array.dtype} {list(array.shape)}'

@@ -47,8 +47,8 @@ class Config(method_lib.MethodConfig):
       ones, which then leave its slots alone. For select 'document'.
     optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
     learning_rate: Rate, or the first one; the loss is a mean over loss weights.
-    schedule: 'constant', or 'linear' for a rate that falls to zero over the
-      steps on each document.
+    schedule: 'constant', or 'wsd' (warmup, stable, decay; without warmup) for a
+      rate that falls to zero over the last quarter of the steps on a document.
     replay_fraction: Share of each batch drawn from pretraining text. It adds to
       the loss; its accesses do not rank slots.
 
@@ -68,7 +68,7 @@ class Config(method_lib.MethodConfig):
   grows_background: bool = False
   optimizer: Literal['sgd', 'momentum', 'adam', 'adamw'] = 'sgd'
   learning_rate: float = 30.0
-  schedule: Literal['constant', 'linear'] = 'constant'
+  schedule: Literal['constant', 'wsd'] = 'constant'
   replay_fraction: float = 0.0
 
   def __post_init__(self) -> None:
@@ -110,7 +110,7 @@ def make(config: Config) -> method_lib.Method:
     ),
     hyperparameters={'learning_rate': config.learning_rate},
     replay_fraction=config.replay_fraction,
-    decays=config.schedule == 'linear',
+    decays=config.schedule == 'wsd',
   )
 
 

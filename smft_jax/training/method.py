@@ -93,7 +93,8 @@ class Method:
     penalty: (trainable, extras) -> scalar, added to the loss.
     hyperparameters: Numbers to put into `TrainState.extras`.
     replay_fraction: Share of each batch's rows drawn from pretraining text.
-    decays: Whether `learning_rate` falls to zero over the steps on a document.
+    decays: Whether `learning_rate` falls to zero over the last quarter of the
+      steps on a document.
   """
 
   name: str

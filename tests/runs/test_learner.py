@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from smft_jax.config import experiment as config_lib
+from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
@@ -93,14 +94,51 @@ def test_hidden_states_are_reused_where_that_is_exact_and_saves_work(
   assert student._reuses_hidden == reuses
 
 
-@pytest.mark.parametrize('batch_size', [2, 5, 13])
-def test_no_batch_has_more_losses_than_there_is_room_for(batch_size):
+@pytest.mark.parametrize(
+  ('schedule', 'last'), [('constant', [1, 1, 1]), ('wsd', [1, 1, 2 / 3])]
+)
+def test_a_rate_that_decays_falls_over_the_last_quarter_of_the_steps(
+  experiment, base, monkeypatch, schedule, last
+):
+  changed = with_method(
+    experiment,
+    name='sparse_memory',
+    t=7,
+    learning_rate=2.0,
+    schedule=schedule,
+  )
+  student, rates = finetune.make_learner(changed, base), []
+  take = learner_lib.step_lib.train_step
+
+  def recorded(state, *args):
+    rates.append(float(state.extras['learning_rate']))
+    return take(state, *args)
+
+  monkeypatch.setattr(learner_lib.step_lib, 'train_step', recorded)
+  state = states.first_state(changed, base)
+  for index in range(2):
+    state, _ = student.learn(state, index)
+  wanted = [2.0] * (STEPS - 3) + [2.0 * share for share in last]
+  np.testing.assert_allclose(rates, wanted * 2)
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'micro'), [(2, None), (5, None), (13, None), (6, 2), (4, 1)]
+)
+def test_no_batch_has_more_losses_than_there_is_room_for(batch_size, micro):
   texts = [task_lib.Text(text=' '.join(['Fog'] * n)) for n in (1, 9, 2, 4, 3)]
   tokenizer = tokenizers.train_word_level(['Fog'])
   rows = encoding.tokenize(texts, tokenizer, max_length=16)
+  settings = sections.StreamConfig(
+    steps_per_document=1, batch_size=batch_size, micro_batch_size=micro
+  )
+  num = settings.num_micro_batches
   drawn = [
-    rows.counted[batches.row_indices(len(rows), step, batch_size, 3)].sum()
+    rows.counted[
+      batches.row_indices(len(rows), step, batch_size, 3)[part::num]
+    ].sum()
     for step in range(40)
+    for part in range(num)
   ]
-  most = learner_lib._most_counted(rows, batch_size)
+  most = learner_lib._most_counted(rows, settings)
   assert max(drawn) <= most <= 2 * max(drawn)
