@@ -18,6 +18,7 @@ H heads, K key dim, k slots per head, A = H * k accesses per token.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from flax import nnx
 import jax
@@ -43,7 +44,9 @@ class MemoryParam(nnx.Param):
 class MemoryValue(MemoryParam):
   """The value table [N, V], which sparse memory finetuning changes.
 
-  `wrt=MemoryValue` selects its gradient, optimizer state and checkpoint.
+  `wrt=MemoryValue` selects its gradient, optimizer state and checkpoint. With a
+  layout `nnx.get_partition_spec` finds its spec, as it does those of sub-keys,
+  lessons and carriers.
   """
 
 
@@ -85,17 +88,29 @@ def make_values(config: MemoryConfig, rngs: nnx.Rngs) -> MemoryValue:
   """Makes a value table [N, V], normal with standard deviation V ** -0.5."""
   init = nnx.initializers.normal(config.value_dim**-0.5)
   shape = (config.num_slots, config.value_dim)
-  return MemoryValue(init(rngs.params(), shape, config.value_dtype))
+  values = init(rngs.params(), shape, config.value_dtype)
+  return MemoryValue(values, **_placed(config, 'values_NxV'))
 
 
 def make_counts(config: MemoryConfig) -> AccessCounts:
   """Makes the count carrier [3, N] of a table."""
-  return AccessCounts(counting.make_carrier(config.num_slots))
+  carrier = counting.make_carrier(config.num_slots)
+  return AccessCounts(carrier, **_placed(config, 'slots_N', None))
 
 
 def make_lessons(config: MemoryConfig) -> SlotLessons:
   """Makes the lessons [N] of a table that was taught nothing."""
-  return SlotLessons(jnp.zeros((config.num_slots,), jnp.int32))
+  lessons = jnp.zeros((config.num_slots,), jnp.int32)
+  return SlotLessons(lessons, **_placed(config, 'slots_N'))
+
+
+def _placed(config: MemoryConfig, name: str, *before: None) -> dict[str, Any]:
+  """Returns the metadata from which other trainers read a partition spec."""
+  if config.layout is None:
+    return {}
+  spec = (*before, *getattr(config.layout, name))
+  # Placed by `shardings_of` or by the trainer, not when it is made.
+  return {'out_sharding': spec, 'eager_sharding': False}
 
 
 def _unit(x: jax.Array, eps: float = 1e-6) -> jax.Array:
@@ -152,7 +167,7 @@ class ProductKeyMemory(nnx.Module):
     shape = (heads, 2, config.subkeys_per_half, half)
     bound = config.key_dim**-0.5
     subkeys = jax.random.uniform(rngs.params(), shape, dtype, -bound, bound)
-    self.subkeys = MemorySubkeys(subkeys)
+    self.subkeys = MemorySubkeys(subkeys, **_placed(config, 'subkeys_Hx2xnxC'))
     self.query = normal(model_dim**-0.5, model_dim, heads, config.key_dim)
     if config.gated:
       self.gate = normal(value_dim**-0.5, model_dim, value_dim)

@@ -52,10 +52,12 @@ _BASES = {
   'fitted': sections.FittedBaseConfig,
 }
 
-# Settings that do not change what a run computes.
+# Settings that do not change what a run computes, or its rounding alone.
 NOT_COMPARED = (
   'config.base.cache_dir',
+  'config.model.remat',
   'config.stream.checkpoint_every',
+  'config.stream.micro_batch_size',
   'config.max_skipped',
   'config.mesh',
   'config.tensorboard',

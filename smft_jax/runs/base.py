@@ -309,6 +309,7 @@ def _base_config(experiment: config_lib.Experiment) -> dict[str, Any]:
     parts['background'] = config['background']
   for name in ('cache_dir', 'path'):  # weights count by their content
     parts['base'].pop(name)
+  parts['model'].pop('remat')
   return parts
 
 
