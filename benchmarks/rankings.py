@@ -45,6 +45,7 @@ from smft_jax.runs import sets as sets_lib
 from smft_jax.runs import states
 from smft_jax.runtime import program
 from smft_jax.store import records as records_lib
+from smft_jax.training import background as background_lib
 from smft_jax.training import method as method_lib
 
 _CONFIG = pathlib.Path(__file__).parents[1] / 'configs' / 'docqa.py'
@@ -227,15 +228,12 @@ def shares(data: Data, name: str, t: int, grows: bool) -> dict[str, float]:
 def _grown(
   background: method_lib.Background, taught: Reads
 ) -> method_lib.Background:
-  """Adds the texts of a lesson, as `training.background.add` does."""
-  num_slots = len(background.document_frequency)
-  pairs = taught.row[:, None].astype(np.int64) * num_slots + taught.slot_ids
-  slots = np.unique(pairs) % num_slots
-  return background._replace(
-    document_frequency=background.document_frequency
-    + np.bincount(slots, minlength=num_slots),
-    num_documents=background.num_documents + len(np.unique(taught.row)),
-  )
+  """Adds the texts of a lesson."""
+  lengths = np.bincount(taught.row)
+  mask = np.arange(lengths.max()) < lengths[:, None]
+  slot_ids = np.zeros((*mask.shape, taught.slot_ids.shape[-1]), np.int32)
+  slot_ids[mask] = taught.slot_ids[np.argsort(taught.row, kind='stable')]
+  return background_lib.add(background, slot_ids, mask)
 
 
 def table(options, points: Sequence[tuple[str, int, bool]]) -> list[dict]:
