@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import typing
+from typing import Any
 
 from smft_jax import schema
 from smft_jax.config import sections
 
-if typing.TYPE_CHECKING:
-  from smft_jax.config.experiment import Experiment
+# An `experiment.Experiment`; that file imports this one.
+Experiment = Any
 
 
 def check(experiment: Experiment) -> None:

@@ -14,14 +14,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from smft_jax.data import batches
-
-Parts = Callable[[batches.Batch, jax.Array | None], tuple[Any, Any]]
+Parts = Callable[[Any, jax.Array | None], tuple[Any, Any]]
 
 
 def apply(
   function: Parts,
-  batch: batches.Batch,
+  batch: Any,
   hidden: jax.Array | None,
   size: int | None,
 ) -> tuple[Any, Any]:
@@ -30,8 +28,8 @@ def apply(
   Args:
     function: (part of the batch, of hidden) -> (arrays to add over the parts,
       arrays [B / n, ...] to put together).
-    batch: B rows. `counted` is [n, P], with places in each part's own tokens,
-      if there is more than one part.
+    batch: A `batches.Batch` of B rows. `counted` is [n, P], with places in each
+      part's own tokens, if there is more than one part.
     hidden: [B, ...], or None.
     size: Rows of a part, a divisor of B; None makes one part. Of n parts, part
       i has the rows i, i + n and so on, so that a mesh that splits B splits

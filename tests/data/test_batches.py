@@ -7,6 +7,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.data import batches
+from smft_jax.data import encoded
 from smft_jax.data import encoding
 from smft_jax.data import stream
 from smft_jax.data import task
@@ -248,7 +249,7 @@ def test_sorted_steps_have_the_same_rows_with_less_padding():
 
 
 def test_the_beginning_that_saves_most_leaves_a_token_without_loss():
-  rows = encoding._encoded(
+  rows = encoded.join(
     [
       np.array([1, 2, 3, 4]),  # answers with its last token
       np.array([1, 2, 3, 5, 6]),
@@ -273,7 +274,7 @@ def test_the_beginning_that_saves_most_leaves_a_token_without_loss():
 
 
 def test_texts_share_no_beginning():
-  rows = encoding._encoded(
+  rows = encoded.join(
     [np.array([1, 2, 3])] * 3, [np.array([0, 1.0, 1.0])] * 3, np.arange(3)
   )
   beginning, _ = rows.shared_beginning()

@@ -1,0 +1,127 @@
+"""Rows of token ids of different lengths, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+  """Rows of different lengths, end to end; `len` is the number of rows.
+
+  Attributes:
+    tokens: int32 [total]; row r is `tokens[starts[r]:starts[r + 1]]`.
+    loss_weights: float32 [total], as in `batches.Batch`.
+    starts: int64 [rows + 1].
+    sources: int64 [rows]; index of the text that a row belongs to, or of the
+      first one if it is packed.
+    segments: int32 [total], as in `batches.Batch`.
+  """
+
+  tokens: np.ndarray
+  loss_weights: np.ndarray
+  starts: np.ndarray
+  sources: np.ndarray
+  segments: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return len(self.sources)
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """int64 [rows]."""
+    return np.diff(self.starts)
+
+  @property
+  def longest(self) -> int:
+    """Length of the longest row; 0 without rows."""
+    return int(self.lengths.max(initial=0))
+
+  @property
+  def counted(self) -> np.ndarray:
+    """int64 [rows], tokens of each row that bear loss."""
+    sums = np.cumsum([0, *(self.loss_weights != 0)])
+    return np.diff(sums[self.starts])
+
+  def check_length(self, length: int) -> None:
+    """Raises ValueError if a row is longer than `length`."""
+    if self.longest > length:
+      raise ValueError(
+        f'a row of {self.longest} tokens does not fit length {length}'
+      )
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+    """Returns the rows with these indices in this order; they may repeat."""
+    rows = np.asarray(rows, np.int64)
+    parts = [slice(self.starts[r], self.starts[r + 1]) for r in rows]
+    taken = join(
+      [self.tokens[part] for part in parts],
+      [self.loss_weights[part] for part in parts],
+      self.sources[rows],
+    )
+    if self.segments is None:
+      return taken
+    segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
+    return dataclasses.replace(taken, segments=np.concatenate(segments))
+
+  def shared_beginning(self) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the beginning that saves most if it is computed once for all rows.
+
+    Questions asked few-shot, or in a chat, begin alike.
+
+    Returns:
+      The tokens of the beginning, int32 [P], and which rows have it, bool
+      [rows]. Of each of these at least one token is left that bears no loss,
+      so that P is 0 for texts.
+    """
+    if not len(self):
+      return self.tokens[:0], np.zeros(0, bool)
+    mask = np.arange(self.longest) < self.lengths[:, None]
+    tokens, bears_loss = np.full(mask.shape, -1), np.zeros(mask.shape, bool)
+    tokens[mask], bears_loss[mask] = self.tokens, self.loss_weights != 0
+    # If most rows begin alike, so does the middle one in lexical order.
+    middle = tokens[np.lexsort(tokens.T[::-1])[len(self) // 2]]
+    same = np.sum(np.cumprod(tokens == middle, axis=1), axis=1)
+    before = np.where(
+      bears_loss.any(axis=1), bears_loss.argmax(axis=1), self.lengths
+    )
+    shared = np.maximum(0, np.minimum(same, before - 1))
+    saved = [length * np.sum(shared >= length) for length in shared]
+    best = shared[np.argmax(saved)]
+    return middle[:best].astype(np.int32), shared >= best
+
+  def without_first(self, num_tokens: int) -> Encoded:
+    """Returns the rows without their first tokens, which none may lack."""
+    places = np.arange(len(self.tokens))
+    kept = places - np.repeat(self.starts[:-1], self.lengths) >= num_tokens
+    return dataclasses.replace(
+      self,
+      tokens=self.tokens[kept],
+      loss_weights=self.loss_weights[kept],
+      starts=self.starts - num_tokens * np.arange(len(self.starts)),
+      segments=None if self.segments is None else self.segments[kept],
+    )
+
+
+def join(
+  tokens: Sequence[np.ndarray],
+  weights: Sequence[np.ndarray],
+  sources: Sequence[int] | np.ndarray,
+) -> Encoded:
+  """Puts rows end to end.
+
+  Args:
+    tokens: Ids of each row.
+    weights: Loss weights of each row.
+    sources: As in `Encoded`.
+  """
+  lengths = [len(row) for row in tokens]
+  return Encoded(
+    tokens=np.concatenate([np.zeros(0, np.int32), *tokens]).astype(np.int32),
+    loss_weights=np.concatenate([np.zeros(0), *weights]).astype(np.float32),
+    starts=np.cumsum([0, *lengths], dtype=np.int64),
+    sources=np.asarray(sources, np.int64),
+  )
