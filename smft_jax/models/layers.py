@@ -291,20 +291,44 @@ class Attention(nnx.Module):
         jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
         for old, new in zip(past, (key, value), strict=True)
       )
-    # Query heads in G groups of H // G, each sharing one key-value head.
-    groups = (*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
-    att = jnp.einsum(
-      'blgqk,bsgk->bgqls',
-      query.reshape(groups),
-      key,
-      preferred_element_type=jnp.float32,
-    )
-    att *= config.head_dim**-0.5
-    att = jnp.where(attend[:, None, None], att, jnp.finfo(jnp.float32).min)
-    att = jax.nn.softmax(att, axis=-1).astype(x.dtype)
-    mixed = jnp.einsum('bgqls,bsgk->blgqk', att, value)
-    heads = (*x.shape[:2], config.num_heads, config.head_dim)
-    return self.out(mixed.reshape(heads)), (key, value)
+    return self.out(mix(query, key, value, attend)), (key, value)
+
+
+def mix(
+  query: jax.Array, key: jax.Array, value: jax.Array, attend: jax.Array
+) -> jax.Array:
+  """Mixes values by the softmax of scores, which is float32.
+
+  Args:
+    query: [B, L, H, K], heads in G groups that share one key-value head each.
+    key: [B, S, G, K].
+    value: [B, S, G, K].
+    attend: bool [B, L, S].
+
+  Returns:
+    [B, L, H, K].
+  """
+  size, length, num_heads, dim = query.shape
+  groups = key.shape[2]
+  # One product of [H / G * L, K] for each row and group: in this order CPUs
+  # take two thirds of the time of the products of [B, L, H, K] as they are.
+  split = (size, length, groups, num_heads // groups, dim)
+  query = query.reshape(split).transpose(0, 2, 3, 1, 4)
+  key, value = (x.transpose(0, 2, 1, 3) for x in (key, value))
+  att = jnp.einsum(
+    'bgmk,bgsk->bgms',
+    query.reshape(size, groups, -1, dim),
+    key,
+    preferred_element_type=jnp.float32,
+  )
+  att = att.reshape(*query.shape[:-1], -1) * dim**-0.5
+  att = jnp.where(attend[:, None, None], att, jnp.finfo(jnp.float32).min)
+  att = jax.nn.softmax(att, axis=-1).astype(value.dtype)
+  mixed = jnp.einsum(
+    'bgms,bgsk->bgmk', att.reshape(size, groups, -1, att.shape[-1]), value
+  )
+  mixed = mixed.reshape(query.shape).transpose(0, 3, 1, 2, 4)
+  return mixed.reshape(size, length, num_heads, dim)
 
 
 class FeedForward(nnx.Module):
@@ -318,4 +342,6 @@ class FeedForward(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., D] -> [..., D]."""
-    return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+    # In float32, in which CPUs compute bfloat16 anyway, but round once.
+    gate, up = (y.astype(jnp.float32) for y in (self.gate(x), self.up(x)))
+    return self.down((jax.nn.silu(gate) * up).astype(x.dtype))
