@@ -148,7 +148,9 @@ def sparse_memory_finetuning(
         f'document_frequency for {name} must have shape {shape}, got '
         f'{jnp.shape(frequency)}.'
       )
-    return jnp.broadcast_to(jnp.asarray(frequency, jnp.float32), shape)
+    frequency = jnp.asarray(frequency, jnp.float32)
+    # A copy, as trainers donate the state that holds it.
+    return jnp.array(jnp.broadcast_to(frequency, shape))
 
   def init(params: optax.Params) -> FinetuningState:
     leaves = dict(jax.tree.leaves_with_path(params))
@@ -159,7 +161,7 @@ def sparse_memory_finetuning(
         background(table, jnp.shape(leaves[table])[:-1]) for table in tables
       )
     return FinetuningState(
-      inner.init(params), frequencies, jnp.asarray(num_documents, jnp.float32)
+      inner.init(params), frequencies, jnp.array(num_documents, jnp.float32)
     )
 
   def update(

@@ -51,7 +51,7 @@ def test_example(name, capsys):
 
 def test_every_example_is_run_here():
   there = {path.stem for path in _EXAMPLES.glob('*.py')}
-  assert there == {*HERE, 'tunix_peft', 'claim'}
+  assert there == {*HERE, 'tunix_peft', 'levanter_trainer', 'claim'}
 
 
 def test_example_notices_that_other_rows_change(monkeypatch):
@@ -84,4 +84,14 @@ def test_tunix(accumulated, capsys):
     'tunix', reason='needs Tunix in an environment of its own: .[tunix]'
   )
   _load('tunix_peft').main(accumulated=accumulated)
+  _check_output(capsys.readouterr().out)
+
+
+@pytest.mark.filterwarnings('default')  # nor are Levanter's
+@pytest.mark.parametrize('accumulated', [1, 2])
+def test_levanter(accumulated, capsys):
+  pytest.importorskip(
+    'levanter', reason='needs Levanter in an environment of its own'
+  )
+  _load('levanter_trainer').main(accumulated=accumulated)
   _check_output(capsys.readouterr().out)

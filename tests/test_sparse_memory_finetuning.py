@@ -266,6 +266,25 @@ def test_stacked_tables_are_ranked_layer_by_layer():
   assert tables.changed(tables.table(), new['values'][1]) == [2]
 
 
+def test_a_donated_state_leaves_the_background_to_its_owner():
+  frequency, num_documents = jnp.arange(N, dtype=jnp.float32), jnp.float32(N)
+  optimizer = optim.sparse_memory_finetuning(
+    optax.sgd(0.1),
+    T,
+    document_frequency=frequency,
+    num_documents=num_documents,
+  )
+  params = _params()
+  for _ in range(2):
+    state = optimizer.init(params)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    step = jax.jit(optimizer.update, donate_argnums=1)
+    step(gradient, state, params)
+  assert state.document_frequency[0].is_deleted()
+  assert not frequency.is_deleted()
+  assert not num_documents.is_deleted()
+
+
 def test_the_background_is_part_of_the_state():
   params = {'values': tables.table(), 'access_counts': _carried(0.0)}
   counts = tables.scores([3]) + tables.scores([3, 8])
