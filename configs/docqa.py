@@ -55,7 +55,7 @@ def get_config(variant='world'):
   )
   if base == 'hf':
     config.stream = dict(
-      steps_per_document=48, batch_size=18, context_weight=0.0
+      steps_per_document=56, batch_size=18, context_weight=0.0
     )
     config.method.update(
       dict(
