@@ -97,7 +97,7 @@ def model(experiment: config_lib.Experiment) -> Costs:
   flops, _ = paper_1b.needed(experiment, params, L)
   search = 2 * T * subkeys
   return Costs(
-    kept=(2 * N * V + 4 * N + 2 * subkeys) / M + 2 * (P - subkeys),
+    kept=4 * (N * V + N + subkeys) / M + 4 * (P - subkeys),
     sent=(
       16 * H * T * min(k, n // M) * (M - 1)
       + 8 * T * V * (M - 1) / M

@@ -16,11 +16,10 @@ facts (default): a step has 64 statements of one fact, t = 500. The longest fact
 documents: a step has 64 retellings of one document, at most 512 tokens each,
   t = 10000.
 
-A step of the stream needs an accelerator with 12 GB for facts and 36 GB for
-documents, as benchmarks/paper_1b.py counts. Never run to its end, so there is
-no number to expect. Two things differ from the paper: the base is pretrained on
-the data in DIR, not on web text, and retellings are by rule, not by a language
-model.
+A step of the stream needs an accelerator with 16 GB, as benchmarks/paper_1b.py
+counts, for documents in parts of 4 rows. Never run to its end, so there is no
+number to expect. Two things differ from the paper: the base is pretrained on the
+data in DIR, not on web text, and retellings are by rule, not by a language model.
 """
 
 from ml_collections import config_dict
