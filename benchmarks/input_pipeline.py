@@ -227,7 +227,7 @@ def cases(
 
   def stream_batch(number: int) -> batches.Batch:
     index, step = divmod(number, stream.steps_per_document)
-    return student.batch(index % len(task.documents), step)[0]
+    return student.batches.step(index % len(task.documents), step).batch
 
   method = methods.METHODS[experiment.method.name].make(experiment.method)
   packed = packing.pack(rows, settings.max_length, experiment.seed)

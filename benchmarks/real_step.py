@@ -42,8 +42,8 @@ SMOLLM2 = layers.TransformerConfig(
   ffn_dim=1536,
   rope_theta=1e5,
 )
-# Rows, their length, and tokens of them that bear a loss.
-ROWS, LENGTH, COUNTED = 18, 28, 112
+# Rows, their length, texts that share a row, and tokens that bear a loss.
+ROWS, LENGTH, TEXTS, COUNTED = 3, 96, 6, 64
 
 
 def make_state(path: str | None, dtype: str) -> state_lib.TrainState:
@@ -73,8 +73,8 @@ def make_state(path: str | None, dtype: str) -> state_lib.TrainState:
       ranking='tf_idf_cubed',
       select='document',
       optimizer='adam',
-      t=200,
-      learning_rate=0.4,
+      t=100,
+      learning_rate=2.0,
     )
   )
   background = method_lib.Background(jnp.zeros(512**2), jnp.float32(1))
@@ -92,6 +92,9 @@ def make_batch(vocab_size: int) -> batches.Batch:
     rng.integers(0, vocab_size, shape).astype(np.int32),
     np.ones(shape, bool),
     weights.reshape(shape),
+    segments=np.broadcast_to(
+      1 + np.arange(LENGTH, dtype=np.int32) * TEXTS // LENGTH, shape
+    ),
     counted=counted,
   )
 
@@ -136,7 +139,7 @@ def main() -> None:
   config = nnx.merge(state.graphdef, state.params).config
   batch = make_batch(config.vocab_size)
   hidden = step_lib.hidden_below_memory(
-    state.graphdef, state.params, batch.tokens, batch.mask
+    state.graphdef, state.params, batch.tokens, batch.mask, batch.segments
   )
   state = step_lib.begin_document(state, batch, hidden, 1)
   operations = flops.matmul_flops(step_lib.train_step, state, batch, hidden)

@@ -54,9 +54,7 @@ def get_config(variant='world'):
     name='sparse_memory', update='rows', ranking='tf_idf', optimizer='sgd'
   )
   if base == 'hf':
-    config.stream = dict(
-      steps_per_document=56, batch_size=18, context_weight=0.0
-    )
+    config.stream = dict(context_weight=0.0)
     config.method.update(
       dict(
         ranking='tf_idf_cubed',
@@ -69,6 +67,10 @@ def get_config(variant='world'):
       )
     )
     if kind == 'world':
+      # A row has six texts, of 17 tokens in the mean.
+      config.stream.update(
+        dict(steps_per_document=56, batch_size=3, max_length=96, packed=True)
+      )
       config.evaluation.update(dict(every_documents=4, max_entries=100))
     else:  # whole texts, in longer rows than single facts
       config.stream.update(dict(steps_per_document=16, batch_size=4))

@@ -92,9 +92,9 @@ def chosen_slots(
       summed, slots = np.zeros(experiment.memory.num_slots), []
       for step in range(1 if first.method.per_document else steps):
         if first.method.per_document:
-          batch = student.document(index)
+          batch = student.batches.texts(index)
         else:
-          batch, _, _ = student.batch(index, step)
+          batch = student.batches.step(index, step).batch
         at = dataclasses.replace(state, step=jnp.int32(index * steps + step))
         scores_N = step_lib.slot_scores(at, batch)
         slots.append(np.asarray(ranking.top_slots(scores_N, at.method.top_t)))

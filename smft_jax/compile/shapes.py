@@ -27,7 +27,7 @@ from smft_jax.data import packing
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.models import transformer
-from smft_jax.runs import learner
+from smft_jax.runs import lesson_batches
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.sharded import layout as layout_lib
@@ -106,13 +106,16 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   found = []
   if stream is not None:
-    found += learner.encode_documents(stream, task, tokenizer, longest)
+    texts = lesson_batches.encode_documents(stream, task, tokenizer, longest)
+    if stream.packed:
+      texts = lesson_batches.pack(stream, texts, experiment.seed)
+    found += texts
   if stream is None or replays:
     old = encoding.tokenize(task.pretraining, tokenizer, max_length=longest)
     if stream is None and _trained(experiment).packed:
       old = packing.pack(old, longest, experiment.seed)
     found.append(old)
-  return tokenizer.vocab_size, learner.batch_length(found)
+  return tokenizer.vocab_size, lesson_batches.batch_length(found)
 
 
 def _trained(experiment: config_lib.Experiment) -> sections.BaseConfig:
@@ -193,7 +196,7 @@ def batch(
   """
   settings = experiment.stream or _trained(experiment)
   replays = _replays(experiment)
-  packed = experiment.stream is None and _trained(experiment).packed
+  packed = (experiment.stream or _trained(experiment)).packed
   shape = settings.batch_size, length
   return batches.Batch(
     tokens=_batch_shape(shape, jnp.int32, layout),

@@ -120,6 +120,9 @@ class StreamConfig:
     answer_weight: Loss weight of answer tokens.
     max_documents: Documents to learn; None learns all of them.
     max_length: Tokens in a row; None takes `config.base.max_length`.
+    packed: Put several short texts into one row, so that less of a batch is
+      padding; needs `max_length`. Accesses are counted token by token, so that
+      rankings do not change; a background still counts text by text.
     checkpoint_every: Documents between checkpoints, in addition to those at
       each evaluation.
   """
@@ -131,6 +134,7 @@ class StreamConfig:
   answer_weight: float = 1.0
   max_documents: int | None = None
   max_length: int | None = None
+  packed: bool = False
   checkpoint_every: int | None = None
 
   def __post_init__(self) -> None:
@@ -143,6 +147,8 @@ class StreamConfig:
         f' = {self.batch_size}'
       )
     schema.at_least(2, self, 'max_length')
+    if self.packed and self.max_length is None:
+      raise schema.UserError('packed needs max_length, the length of its rows')
     schema.at_least(0, self, 'context_weight', 'answer_weight')
     if not self.context_weight and not self.answer_weight:
       raise schema.UserError(

@@ -1,7 +1,6 @@
 """Pads rows of token ids to batches, in numpy and without state.
 
-Rows are padded, not packed, because slot accesses are counted per text. Only
-pretraining, which counts none, packs its rows, see `packing`.
+Several short rows may be packed into one before, see `packing`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Packs several short rows into one, so that less of a batch is padding.
 
-For pretraining only. When facts are learned, slot accesses are counted per
-text, so a row stays one text.
+Not for a background that is counted by texts: there a row is a document.
 """
 
 from __future__ import annotations

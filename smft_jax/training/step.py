@@ -95,7 +95,7 @@ def train_step(
 
 @functools.partial(jax.jit, static_argnames='graphdef')
 def hidden_below_memory(
-  graphdef: nnx.GraphDef, params: nnx.State, tokens, mask
+  graphdef: nnx.GraphDef, params: nnx.State, tokens, mask, segments=None
 ) -> jax.Array:
   """Computes the hidden states below the lowest memory layer.
 
@@ -106,11 +106,12 @@ def hidden_below_memory(
     params: Its Variables.
     tokens: int32 [B, L].
     mask: bool [B, L], False at padding.
+    segments: int32 [B, L] or None, numbers of the texts that share a row.
 
   Returns:
     [B, L, D], for `train_step`.
   """
-  return nnx.merge(graphdef, params).below_memory(tokens, mask)
+  return nnx.merge(graphdef, params).below_memory(tokens, mask, segments)
 
 
 @functools.partial(jax.jit, donate_argnames='state')

@@ -142,6 +142,7 @@ def described(tree):
 STEPS = [
   *({'name': name} for name in methods.METHODS if name != 'in_context'),
   {'name': 'sparse_memory', 'replay_fraction': 0.5},
+  {'name': 'sparse_memory', 'stream__packed': True, 'stream__max_length': 29},
 ]
 
 
@@ -149,18 +150,21 @@ STEPS = [
   'method', STEPS, ids=lambda m: ','.join(map(str, m.values()))
 )
 def test_the_step_is_that_of_a_run(method, base):
+  changes = {'model__memory_placement': 'beside'}
+  changes |= {k: v for k, v in method.items() if k.startswith('stream__')}
+  method = {k: v for k, v in method.items() if k not in changes}
   if method['name'] == 'sparse_memory':
     method = method | {'t': 7}
   if method['name'] == 'ewc':
     method = method | {'num_sequences': 32}
-  changes = {'method': method, 'model__memory_placement': 'beside'}
+  changes['method'] = method
   experiment = make(mesh=None, **changes)
   with jax.numpy_dtype_promotion('standard'):  # optax adds numbers to arrays
     state = states.first_state(experiment, base)
     begin_document = state.method.begin_document
     if begin_document is not None:
       state.extras.update(begin_document(0, 3))
-    batch, *_ = finetune.make_learner(experiment, base).batch(0, 0)
+    batch, *_ = finetune.make_learner(experiment, base).batches.step(0, 0)
     assert described(shapes.step(experiment)) == described((state, batch))
     # On a mesh it can be traced too.
     _, values = jax.eval_shape(

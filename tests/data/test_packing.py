@@ -245,7 +245,7 @@ def test_a_mesh_takes_the_step_of_one_device():
     assert np.mean(np.abs(ours - theirs) > 1e-4) < 1e-2
 
 
-def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
+def test_a_base_is_pretrained_on_packed_rows_and_facts_by_default_are_not(
   tmp_path, monkeypatch
 ):
   sizes = {'base__packed': True, 'base__cache_dir': str(tmp_path / 'cache')}
@@ -264,9 +264,8 @@ def test_a_base_is_pretrained_on_packed_rows_and_facts_are_not(
     )
   assert len(seen) == 5
   assert all(batch.segments.max() > 1 for batch in seen)
-  # Accesses are counted by text where facts are learned, replay included.
   assert base_lib.pretraining_rows(base, 29).segments is None
-  batch, _, _ = finetune.make_learner(experiment, base).batch(0, 0)
+  batch, _, _ = finetune.make_learner(experiment, base).batches.step(0, 0)
   assert batch.ranked is not None
   assert batch.segments is None
   # What a step is compiled for is what it gets.

@@ -7,11 +7,6 @@ import numpy as np
 import pytest
 
 from smft_jax.config import experiment as config_lib
-from smft_jax.config import sections
-from smft_jax.data import batches
-from smft_jax.data import encoding
-from smft_jax.data import task as task_lib
-from smft_jax.data import tokenizers
 from smft_jax.runs import finetune
 from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import saved_run
@@ -120,25 +115,3 @@ def test_a_rate_that_decays_falls_over_the_last_quarter_of_the_steps(
     state, _ = student.learn(state, index)
   wanted = [2.0] * (STEPS - 3) + [2.0 * share for share in last]
   np.testing.assert_allclose(rates, wanted * 2)
-
-
-@pytest.mark.parametrize(
-  ('batch_size', 'micro'), [(2, None), (5, None), (13, None), (6, 2), (4, 1)]
-)
-def test_no_batch_has_more_losses_than_there_is_room_for(batch_size, micro):
-  texts = [task_lib.Text(text=' '.join(['Fog'] * n)) for n in (1, 9, 2, 4, 3)]
-  tokenizer = tokenizers.train_word_level(['Fog'])
-  rows = encoding.tokenize(texts, tokenizer, max_length=16)
-  settings = sections.StreamConfig(
-    steps_per_document=1, batch_size=batch_size, micro_batch_size=micro
-  )
-  num = settings.num_micro_batches
-  drawn = [
-    rows.counted[
-      batches.row_indices(len(rows), step, batch_size, 3)[part::num]
-    ].sum()
-    for step in range(40)
-    for part in range(num)
-  ]
-  most = learner_lib._most_counted(rows, settings)
-  assert max(drawn) <= most <= 2 * max(drawn)
