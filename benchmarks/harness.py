@@ -24,6 +24,7 @@ from typing import Any
 import jax
 
 from benchmarks import plot
+from smft_jax.store import paths
 
 # A turn: seconds of warm-up, most timed calls, and seconds after which no more
 # of these begin.
@@ -170,7 +171,7 @@ def positive(text: str) -> int:
 
 
 def _json_file(text: str) -> pathlib.Path:
-  path = pathlib.Path(text)
+  path = paths.expand(text)
   if path.suffix != '.json':
     raise argparse.ArgumentTypeError(f'{text} must end in .json')
   if not path.parent.is_dir():

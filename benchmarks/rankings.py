@@ -44,6 +44,7 @@ from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import sets as sets_lib
 from smft_jax.runs import states
 from smft_jax.runtime import program
+from smft_jax.store import paths
 from smft_jax.store import records as records_lib
 from smft_jax.training import background as background_lib
 from smft_jax.training import method as method_lib
@@ -284,7 +285,7 @@ def main() -> None:
       f' {row["right"]:.1%} | {row["kept"]:.1%} | {row["text"]:.2%} |'
     )
   if options.out:
-    pathlib.Path(options.out).write_text(json.dumps(rows, indent=2) + '\n')
+    paths.expand(options.out).write_text(json.dumps(rows, indent=2) + '\n')
 
 
 if __name__ == '__main__':

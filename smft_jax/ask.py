@@ -51,6 +51,7 @@ from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
 from smft_jax.store import checksum
+from smft_jax.store import paths
 from smft_jax.training import state as state_lib
 
 # Slots shown of an answer.
@@ -234,7 +235,7 @@ def main(argv: list[str]) -> None:
       f'--{name}', help="default: that of the run's evaluation", **values
     )
   arguments = parser.parse(argv)
-  workdir = pathlib.Path(arguments.workdir)
+  workdir = paths.expand(arguments.workdir)
   if arguments.question is not None and not arguments.question.strip():
     raise schema.UserError('the question is empty')
   lessons = [lesson_file.read(name) for name in arguments.lesson]

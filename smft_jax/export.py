@@ -20,6 +20,7 @@ from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
+from smft_jax.store import paths
 
 
 def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
@@ -52,10 +53,10 @@ def main(argv: Sequence[str]) -> None:
     description='Exports the model of a run as a Hugging Face folder.',
   )
   parser.add_argument(
-    '--workdir', required=True, type=pathlib.Path, help='workdir of a run'
+    '--workdir', required=True, type=paths.expand, help='workdir of a run'
   )
   parser.add_argument(
-    '--out', required=True, type=pathlib.Path, help='folder to write'
+    '--out', required=True, type=paths.expand, help='folder to write'
   )
   arguments = parser.parse(argv)
   export(arguments.workdir, arguments.out)

@@ -29,6 +29,7 @@ from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
 from smft_jax.store import atomic
+from smft_jax.store import paths
 
 
 def run(workdir: pathlib.Path) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--workdir', required=True, help='workdir of a run of smft_jax.train'
   )
-  workdir = pathlib.Path(parser.parse(argv).workdir)
+  workdir = paths.expand(parser.parse(argv).workdir)
   for name, value in page.summary(run(workdir)):
     print(f'{value:>12}  {name}')
   print(f'analysis.json, analysis.html and heat maps are in {workdir}')

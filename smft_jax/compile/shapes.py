@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import itertools
-import pathlib
 from typing import Any
 
 from flax import nnx
@@ -31,6 +30,7 @@ from smft_jax.runs import lesson_batches
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import paths
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 
@@ -100,7 +100,7 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
       return vocab_size, batches.bucket_length(longest, 4)
     vocab_size = settings.tokenizer_vocab_size
     if settings.tokenizer:
-      vocab_size = tokenizers.read(pathlib.Path(settings.tokenizer)).vocab_size
+      vocab_size = tokenizers.read(paths.expand(settings.tokenizer)).vocab_size
     return vocab_size, batches.bucket_length(longest, 4)
   task = world.make_task(settings)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())

@@ -23,6 +23,7 @@ from smft_jax import schema
 from smft_jax.config import describe
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
+from smft_jax.store import paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ def parse(
   return Invocation(
     config=config,
     config_file=named,
-    workdir=pathlib.Path(workdir).expanduser(),
+    workdir=paths.expand(workdir),
     flags=given,
   )
 

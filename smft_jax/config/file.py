@@ -18,6 +18,7 @@ from ml_collections import config_dict
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.store import paths
 
 METHOD_NAME = 'config.method.name'
 
@@ -154,7 +155,7 @@ def known_files(folder: pathlib.Path) -> str:
 def _read(config_file: str) -> tuple[pathlib.Path, str | None, dict[str, Any]]:
   """Runs a config file; returns its path, the variant and its globals."""
   name, colon, variant = config_file.partition('.py:')
-  path = pathlib.Path(name + '.py' if colon else name)
+  path = paths.expand(name + '.py' if colon else name)
   if not path.is_file():
     raise _missing(path)
   # Not imported, so that stale bytecode cannot replace an edited file.

@@ -22,6 +22,7 @@ from smft_jax.data import augment
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.data.sources import sources
+from smft_jax.store import paths
 
 _Item = TypeVar('_Item')
 
@@ -118,7 +119,7 @@ def base_task(
       held-out set were pretrained on.
   """
   if config.tokenizer:
-    tokenizers.read(pathlib.Path(config.tokenizer))  # fails early
+    tokenizers.read(paths.expand(config.tokenizer))  # fails early
   articles = reader.texts(config.running_text)
   paragraphs = reader.documents(config.known_set)
   asked = [

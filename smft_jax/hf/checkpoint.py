@@ -42,6 +42,7 @@ from smft_jax.models import transformer
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import atomic
+from smft_jax.store import paths
 
 # Files of a source checkpoint that are copied.
 _CARRIED = (
@@ -92,7 +93,7 @@ def check(folder: str | os.PathLike) -> None:
   """
   _, like = _shapes(folder, jnp.float32)
   with contextlib.ExitStack() as stack:
-    hf_sources.find(pathlib.Path(folder), like, stack)
+    hf_sources.find(paths.expand(folder), like, stack)
 
 
 def _shapes(
@@ -128,7 +129,7 @@ def load_config(
     UserError: As `load_model`.
   """
   config, found = (
-    hf_config.read(pathlib.Path(folder), dtype),
+    hf_config.read(paths.expand(folder), dtype),
     memory_file.read(folder),
   )
   if found.memory is None:
@@ -165,7 +166,7 @@ def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
     UserError: As `load_model`.
   """
   with contextlib.ExitStack() as stack:
-    found = hf_sources.find(pathlib.Path(folder), like, stack)
+    found = hf_sources.find(paths.expand(folder), like, stack)
 
     def load(path, variable):
       value = variable.get_value()
@@ -204,7 +205,7 @@ def save_model(
       f'a model of {settings["torch_dtype"]} cannot be saved; expected'
       f' {" or ".join(hf_files.DTYPES.values())}'
     )
-  source = None if source is None else pathlib.Path(source)
+  source = None if source is None else paths.expand(source)
   if source is not None:
     settings = _with_source(settings, config, source)
   files: dict[str, dict[str, np.ndarray]] = {hf_tensors.MODEL: {}}
@@ -230,7 +231,7 @@ def save_model(
   processes.on_main(
     'a Hugging Face checkpoint',
     _write,
-    *(pathlib.Path(folder), files, memory_file.describe(config, described)),
+    *(paths.expand(folder), files, memory_file.describe(config, described)),
     *(settings, source),
   )
 
@@ -289,6 +290,8 @@ def _write(
       atomic.write_json(partial / 'config.json', settings)
       names = sorted(file.name for file in partial.iterdir())
       for name in names:
+        # safetensors makes files that only their owner can read.
+        shutil.copymode(partial / 'config.json', partial / name)
         with open(partial / name, 'rb') as written:
           os.fsync(written.fileno())
       # A folder without config.json is no checkpoint.

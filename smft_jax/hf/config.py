@@ -267,6 +267,8 @@ def _rope(
     )
   scaled = kind == 'llama3'
   for name, value in rope.items():
+    if not scaled and name == 'factor' and value == 1.0:
+      continue  # of frequencies, which it leaves as they are
     if name not in (*_ROPE_KEYS, *(_SCALING if scaled else ())):
       raise schema.UserError(
         f'{path}.{name} is not supported with rope_type = {kind!r}'

@@ -21,8 +21,12 @@ INDEX = f'{hf_tensors.MODEL}.index.json'
 
 DTYPES = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
 
-# Old checkpoints hold the rotary frequencies, which follow from config.json.
-_FREQUENCIES = r'model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq'
+# Old checkpoints hold rotary frequencies, which follow from config.json.
+_FREQUENCIES = (
+  r'model\.(layers\.\d+\.self_attn\.)?rotary_emb\.'
+  r'((original_)?inv_freq|cos_cached|sin_cached)'
+)
+_EMBEDDING, _UNEMBEDDING = 'model.embed_tokens.weight', 'lm_head.weight'
 _FFN = r'(model\.layers\.\d+)\.mlp\.(?:gate|up|down)_proj\.weight'
 
 
@@ -96,6 +100,36 @@ def find(
   return found
 
 
+def by_standard_names(
+  found: Mapping[str, Stored], wanted: Mapping[str, hf_tensors.Place]
+) -> dict[str, Stored]:
+  """Renames the tensors of a folder that was saved in another way.
+
+  A decoder saved without its head has no 'model.' in its names, and a tied
+  table saved by safetensors itself may have the head's name.
+
+  Args:
+    found: The tensors by their names in the files.
+    wanted: The places of the model's Variables, by the standard names.
+  """
+  if _EMBEDDING not in found and 'embed_tokens.weight' in found:
+    found = {
+      f'model.{name}' if _is_bare(name) else name: stored
+      for name, stored in found.items()
+    }
+  if _UNEMBEDDING not in wanted and _EMBEDDING not in found:
+    found = {
+      _EMBEDDING if name == _UNEMBEDDING else name: stored
+      for name, stored in found.items()
+    }
+  return dict(found)
+
+
+def _is_bare(name: str) -> bool:
+  """Whether it is the name of a decoder's tensor without 'model.'."""
+  return name.startswith(('layers.', 'embed_tokens.', 'norm.', 'rotary_emb.'))
+
+
 def check(
   path: pathlib.Path,
   found: Mapping[str, Stored],
@@ -137,6 +171,12 @@ def check(
   for name in sorted(found.keys() - wanted.keys()):
     if not _is_redundant(name, found, wanted):
       settings = 'config.json' if path.is_dir() else 'its metadata'
+      if name == _UNEMBEDDING:
+        raise schema.UserError(
+          f'{found[name].file}: {found[name].name} differs from'
+          f' {name_of(_EMBEDDING)}, but the two are one by {settings}, which'
+          ' lacks tie_word_embeddings = false'
+        )
       raise schema.UserError(
         f'{found[name].file}: {found[name].name} is not in the model that'
         f' {settings} describes'
@@ -152,9 +192,9 @@ def _is_redundant(
   ffn = re.fullmatch(_FFN, name)
   if ffn:  # a memory layer replaces the block's FFN
     return f'{ffn[1]}.input_layernorm.weight' in wanted
-  if name != 'lm_head.weight':
+  if name != _UNEMBEDDING:
     return False
-  table = found['model.embed_tokens.weight']  # of which it may be a copy
+  table = found[_EMBEDDING]  # of which it may be a copy
   return (
     found[name].dtype == table.dtype
     and found[name].shape == table.shape
@@ -167,14 +207,23 @@ def load(
   place: hf_tensors.Place,
   like: jax.Array | jax.ShapeDtypeStruct,
 ) -> jax.Array:
-  """Reads a Variable like `like`, for each device only its part."""
+  """Reads a Variable like `like`, for each device only its part.
+
+  Raises:
+    UserError: A number in it is not finite.
+  """
   parts: dict[str, np.ndarray] = {}
 
   def part(index):
     # Replicas ask for the same part.
     if str(index) not in parts:
-      read = place.read(stored.slice, index).astype(like.dtype)
-      parts[str(index)] = np.ascontiguousarray(read)
+      read = place.read(stored.slice, index)
+      if not np.all(np.isfinite(read)):
+        raise schema.UserError(
+          f'{stored.file}: {stored.name} has a number that is not finite: the'
+          ' checkpoint is damaged'
+        )
+      parts[str(index)] = np.ascontiguousarray(read.astype(like.dtype))
     return parts[str(index)]
 
   target = like.sharding

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 from typing import Any, Literal
 
 from flax import nnx
@@ -21,6 +20,7 @@ from smft_jax.hf import files as hf_files
 from smft_jax.hf import tensors as hf_tensors
 from smft_jax.models import layers
 from smft_jax.models import transformer
+from smft_jax.store import paths
 
 # Key of the metadata that holds a `Memory`.
 KEY = 'smft_jax'
@@ -67,7 +67,7 @@ def read(folder: str | os.PathLike) -> Memory:
   Raises:
     UserError: If the file is damaged or describes no memory.
   """
-  file = pathlib.Path(folder) / hf_tensors.MEMORY
+  file = paths.expand(folder) / hf_tensors.MEMORY
   if not file.exists():
     return Memory()
   with hf_files.opened(file) as opened:
@@ -81,7 +81,7 @@ def read(folder: str | os.PathLike) -> Memory:
 def misfit(folder: str | os.PathLike, error: ValueError) -> schema.UserError:
   """Returns the error for a memory that the model cannot have."""
   return schema.UserError(
-    f'{pathlib.Path(folder) / hf_tensors.MEMORY}: the memory in its metadata'
+    f'{paths.expand(folder) / hf_tensors.MEMORY}: the memory in its metadata'
     f' does not fit the model: {schema.one_line(error)}'
   )
 

@@ -43,6 +43,7 @@ def find(
     if has_memory or place.file == hf_tensors.MODEL
   }
   wanted = {place.name: place for place in places.values()}
+  found = hf_files.by_standard_names(found, wanted)
   hf_files.check(path, found, wanted, name_of)
   return {
     variable: (found[place.name], place) for variable, place in places.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,12 +11,17 @@ from typing import Any
 
 from smft_jax import schema
 from smft_jax.data import tokenizers
+from smft_jax.hf import config as hf_config
 from smft_jax.hf import gguf as hf_gguf
 from smft_jax.hf import gguf_vocabulary
+from smft_jax.store import paths
 
 
 def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
   """Reads a checkpoint's tokenizer, as `data.tokenizers.read` does.
+
+  A token of padding for which the model has no row, added by a trainer perhaps,
+  is not used: the end token takes its place, and padding is masked anyway.
 
   Args:
     folder: As for `load_model`.
@@ -23,9 +29,15 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
   Raises:
     UserError: If there is none, or it cannot be used.
   """
-  path = pathlib.Path(folder)
+  path = paths.expand(folder)
   if not hf_gguf.is_gguf(path):
-    return tokenizers.read(path)
+    found = tokenizers.read(path)
+    if not (path / 'config.json').exists():
+      return found
+    rows = hf_config.read_settings(path).get('vocab_size')
+    if isinstance(rows, int) and found.pad_id >= rows:
+      found = dataclasses.replace(found, pad=found.eos)
+    return found
   contents, config = _convert(path)
   try:
     return tokenizers.from_contents(

@@ -31,6 +31,7 @@ from smft_jax.lesson import models
 from smft_jax.lesson import table as lesson_lib
 from smft_jax.runtime import arguments as arguments_lib
 from smft_jax.runtime import program
+from smft_jax.store import paths
 
 _HELP = {
   '--workdir': 'workdir of a run of smft_jax.train',
@@ -51,40 +52,40 @@ def main(argv: list[str]) -> None:
   """Runs the program."""
   arguments = _parse(argv)
   if arguments.command != 'show':
-    out = pathlib.Path(arguments.out)
+    out = paths.expand(arguments.out)
     _check_new(out)
   if arguments.command == 'save':
-    lesson, base = models.from_run(pathlib.Path(arguments.workdir))
+    lesson, base = models.from_run(paths.expand(arguments.workdir))
     lesson_file.write(out, lesson)
     print(f'{out}: {_size(lesson, out)}\nits base is {base}')
     return
-  paths = [pathlib.Path(file) for file in arguments.files]
-  lessons = [lesson_file.read(path) for path in paths]
+  files = [paths.expand(file) for file in arguments.files]
+  lessons = [lesson_file.read(path) for path in files]
   if arguments.command == 'show':
-    for path, lesson in zip(paths, lessons, strict=True):
+    for path, lesson in zip(files, lessons, strict=True):
       print('\n'.join([str(path), *_description(lesson, path)]))
     return
   digests = [lesson_file.digest(lesson) for lesson in lessons]
-  merged = _merge(lessons, digests, paths)
+  merged = _merge(lessons, digests, files)
   if arguments.command == 'merge':
     lesson_file.write(out, merged)
     print(f'{out}: {_size(merged, out)}')
     return
   revert = arguments.command == 'revert'
   names = ', '.join(arguments.files)
-  model = pathlib.Path(arguments.model)
+  model = paths.expand(arguments.model)
   models.rewrite(model, out, merged, digests, names, revert=revert)
   print(f'{out}: {model} {"without" if revert else "with"} {names}')
 
 
-def _merge(lessons, digests, paths) -> lesson_lib.Lesson:
+def _merge(lessons, digests, files) -> lesson_lib.Lesson:
   """Merges lessons, and prints how many slots they share."""
-  for index, path in enumerate(paths):
+  for index, path in enumerate(files):
     first = digests.index(digests[index])
     if first < index:
-      raise schema.UserError(f'{path} is the same lesson as {paths[first]}')
+      raise schema.UserError(f'{path} is the same lesson as {files[first]}')
   merged = lessons[0]
-  for lesson, path in zip(lessons[1:], paths[1:], strict=True):
+  for lesson, path in zip(lessons[1:], files[1:], strict=True):
     shared = combine.overlap(merged, lesson)
     merged = models.named(path, combine.merge, merged, lesson)
     print(

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import hashlib
 import json
 import os
-import pathlib
 
 import numpy as np
 import safetensors
@@ -20,6 +19,7 @@ import safetensors.numpy
 from smft_jax import schema
 from smft_jax.lesson import table as lesson_lib
 from smft_jax.store import atomic
+from smft_jax.store import paths
 
 # Raise it when an older program would misread what this one writes.
 FORMAT = '1'
@@ -32,7 +32,9 @@ def write(path: str | os.PathLike[str], lesson: lesson_lib.Lesson) -> None:
   """Writes a lesson file atomically."""
   metadata, tensors = _parts(lesson)
   metadata['digest'] = _digest(metadata, tensors)
-  atomic.write_bytes(path, safetensors.numpy.save(tensors, metadata))
+  atomic.write_bytes(
+    paths.expand(path), safetensors.numpy.save(tensors, metadata)
+  )
 
 
 def read(path: str | os.PathLike[str]) -> lesson_lib.Lesson:
@@ -43,7 +45,7 @@ def read(path: str | os.PathLike[str]) -> lesson_lib.Lesson:
     ValueError: If it is damaged, not a lesson, or of a newer format.
     OSError: If it cannot be read.
   """
-  path = pathlib.Path(path)
+  path = paths.expand(path)
   if not path.exists():
     others = [other.name for other in path.parent.glob('*.safetensors')]
     close = schema.nearest(path.name, others)

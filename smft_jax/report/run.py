@@ -11,6 +11,7 @@ from smft_jax.report import figures
 from smft_jax.report import page
 from smft_jax.report import summary
 from smft_jax.store import atomic
+from smft_jax.store import paths
 
 _POINTS = 200  # of a curve, as no screen shows more
 
@@ -30,7 +31,7 @@ def write_report(
     config: The resolved config (`config.to_dict`).
     records: What metrics.jsonl holds.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.expand(workdir)
   results = atomic.to_json(results)
   run = _context(workdir, results, config, records)
   if run['retention']:

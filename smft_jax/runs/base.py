@@ -49,6 +49,7 @@ from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checkpoint
 from smft_jax.store import checksum
+from smft_jax.store import paths
 from smft_jax.store import records as records_lib
 
 
@@ -272,7 +273,7 @@ def _write_tokenizer(experiment, task, folder) -> None:
   elif experiment.data.kind == 'world':
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   elif experiment.data.tokenizer:
-    tokenizer = tokenizers.read(pathlib.Path(experiment.data.tokenizer))
+    tokenizer = tokenizers.read(paths.expand(experiment.data.tokenizer))
   else:
     tokenizer = tokenizers.train_byte_level_bpe(
       (text.text for text in task.pretraining),
@@ -321,7 +322,7 @@ def _tokenizer_key(experiment, task) -> str:
     )
   if experiment.data.kind != 'world':
     if experiment.data.tokenizer:
-      path = pathlib.Path(experiment.data.tokenizer)
+      path = paths.expand(experiment.data.tokenizer)
       return tokenizers.read(path).fingerprint()
     return str(experiment.data.tokenizer_vocab_size)
   # A word-level tokenizer must know the words of the stream, too.
@@ -332,4 +333,4 @@ def _tokenizer_key(experiment, task) -> str:
 def cache(experiment: config_lib.Experiment) -> pathlib.Path:
   """Returns the folder of cached bases."""
   root = experiment.base.cache_dir or '~/.cache/smft_jax'
-  return pathlib.Path(root).expanduser().absolute()
+  return paths.expand(root).absolute()

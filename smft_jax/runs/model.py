@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import hashlib
-import pathlib
 
 from flax import nnx
 import jax
@@ -20,6 +19,7 @@ from smft_jax.models import build
 from smft_jax.models import layers
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import paths
 
 
 def check(
@@ -116,7 +116,7 @@ def before_healing(
 
 def digest(path: str) -> str:
   """Returns a hash of the weights' files that a base is made from."""
-  given = pathlib.Path(path)
+  given = paths.expand(path)
   files = [*given.glob('*.json'), *given.glob('*.safetensors')]
   if given.is_file():  # a GGUF, by any name
     files = [given]
@@ -148,10 +148,17 @@ def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
     )
   hf.check(path)
   rows, found = config.vocab_size, hf.load_tokenizer(path)
-  ids = found.inner.get_vocab(with_added_tokens=True).values()
-  if max(ids) >= rows:
+  added = found.inner.get_added_tokens_decoder()
+  beyond = [
+    i
+    for i in found.inner.get_vocab(with_added_tokens=True).values()
+    # No text makes a special token, so the model may lack a row for it.
+    if i >= rows and not (i in added and added[i].special)
+  ]
+  beyond += [i for i in (*found.beginning, found.eos_id) if i >= rows]
+  if beyond:
     raise schema.UserError(
-      f'{path}: its tokenizer has ids up to {max(ids)}, but the model has'
+      f'{path}: its tokenizer has ids up to {max(beyond)}, but the model has'
       f' vocab_size = {rows}: it is the tokenizer of another vocabulary'
     )
   if not words:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import json
 import os
-import pathlib
 import time
 from typing import Any, BinaryIO
 
 from smft_jax import schema
 from smft_jax.runtime import processes
 from smft_jax.store import atomic
+from smft_jax.store import paths
 from smft_jax.store import tensorboard as tensorboard_lib
 
 
@@ -24,7 +24,7 @@ def read_records(workdir: str | os.PathLike) -> list[dict[str, Any]]:
   Raises:
     UserError: If another line is damaged.
   """
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  path = paths.expand(workdir) / 'metrics.jsonl'
   if not path.exists():
     return []
   records = []
@@ -60,7 +60,7 @@ class MetricsWriter:
     clock: Callable[[], float] = time.time,
     tensorboard: bool = False,
   ):
-    self._path = pathlib.Path(workdir) / 'metrics.jsonl'
+    self._path = paths.expand(workdir) / 'metrics.jsonl'
     self._clock = clock
     if processes.is_main() and self._path.exists():
       records = read_records(workdir)

@@ -21,6 +21,7 @@ from smft_jax import ranking
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.store import atomic
+from smft_jax.store import paths
 from smft_jax.training import method as method_lib
 
 DOCUMENTS = ('sequence', 'batch')
@@ -112,7 +113,7 @@ def save(
   arrays: dict[str, Any] = jax.tree.map(np.asarray, background._asdict())
   contents = io.BytesIO()
   np.savez(contents, provenance=np.array(json.dumps(provenance)), **arrays)
-  atomic.write_bytes(path, contents.getvalue())
+  atomic.write_bytes(paths.expand(path), contents.getvalue())
 
 
 def load(
@@ -131,7 +132,7 @@ def load(
     ValueError: If the file is damaged or its provenance differs.
   """
   try:
-    with open(path, 'rb') as file, np.load(file) as arrays:
+    with open(paths.expand(path), 'rb') as file, np.load(file) as arrays:
       stored = json.loads(str(arrays['provenance']))
       background = method_lib.Background(
         jnp.asarray(arrays['document_frequency']),

@@ -123,7 +123,6 @@ WHERE = rf'model/{SHARD}'
       for name, shape in (
         ('model.layers.1.self_attn.q_proj.bias', 32),
         ('model.layers.2.mlp.up_proj.weight', 2),
-        ('lm_head.weight', (29, 16)),
       )
     ),
     (in_both, rf'{WHERE}: {UP} is also in {FIRST}'),

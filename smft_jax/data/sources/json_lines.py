@@ -11,6 +11,7 @@ from typing import Any
 from smft_jax import schema
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.store import paths
 
 # Longer than any document; a longer line means a file without line breaks.
 MAX_LINE_BYTES = 4 * 2**20
@@ -114,7 +115,7 @@ def read_texts(
   Raises:
     UserError: The file is missing, or the folder has none.
   """
-  folder = pathlib.Path(path).expanduser()
+  folder = paths.expand(path)
   if folder.is_dir():
     files = sorted(
       file for file in folder.glob('*') if file.suffix in TEXT_SUFFIXES
@@ -145,7 +146,7 @@ def read_texts(
 
 
 def _existing(path: str) -> pathlib.Path:
-  file = pathlib.Path(path).expanduser()
+  file = paths.expand(path)
   if not file.is_file():
     names = problems_lib.entries(file.parent)
     raise schema.UserError(

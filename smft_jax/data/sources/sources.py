@@ -21,6 +21,7 @@ from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
 from smft_jax.data.sources import tfds_files
+from smft_jax.store import paths
 
 _Item = TypeVar('_Item')
 
@@ -182,7 +183,7 @@ class Reader:
 
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
-    path = pathlib.Path(name).expanduser()
+    path = paths.expand(name)
     if path.suffix in _JSON_SUFFIXES:
       return json_lines.read_lines(name, self.problems)
     if path.suffix in json_lines.TEXT_SUFFIXES or (

@@ -12,6 +12,7 @@ import numpy as np
 from smft_jax import schema
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.store import paths
 
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 # Examples read at once: fast, and small in memory.
@@ -103,7 +104,7 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
       'config.data.data_dir is not set; give the folder that holds the TFDS'
       f' data set {name!r}: --config.data.data_dir=FOLDER'
     )
-  root = pathlib.Path(data_dir).expanduser()
+  root = paths.expand(data_dir)
   if not root.is_dir():
     siblings = problems_lib.entries(root.parent)
     raise schema.UserError(

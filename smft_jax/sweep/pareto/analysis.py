@@ -39,6 +39,7 @@ import pathlib
 from typing import Any
 
 from smft_jax.store import atomic
+from smft_jax.store import paths
 from smft_jax.sweep.pareto import fronts as pareto_fronts
 from smft_jax.sweep.pareto import panels as pareto_panels
 from smft_jax.sweep.pareto import table
@@ -158,7 +159,7 @@ def write(
   # Drawing takes a while to import, and only this needs it.
   from smft_jax.sweep.pareto import report as pareto_report
 
-  workdir = pathlib.Path(workdir)
+  workdir = paths.expand(workdir)
   analysis = analyse(rows, report)
   analysis['failed'] = list(failed)
   atomic.write_json(workdir / 'pareto.json', analysis)

@@ -11,6 +11,7 @@ from typing import Any
 from smft_jax.report import figures
 from smft_jax.report import page
 from smft_jax.store import atomic
+from smft_jax.store import paths
 from smft_jax.sweep.pareto import figures as pareto_figures
 from smft_jax.sweep.pareto import table
 
@@ -32,7 +33,7 @@ def write_report(
       sweep.json.
     report: REPORT of the sweep's config; reads `title` and `text`.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = paths.expand(workdir)
   drawn = pareto_figures.draw_pareto(analysis)
   if drawn:
     atomic.write_bytes(workdir / 'pareto.png', figures.png(drawn))

@@ -1,0 +1,75 @@
+"""Paths with `~` and variables, in programs and functions."""
+
+import json
+
+import pytest
+
+from smft_jax import hf
+from smft_jax.config import command_line
+from smft_jax.config import file as config_file
+from smft_jax.data import tokenizers
+from smft_jax.data.sources import problems
+from smft_jax.data.sources import sources
+from smft_jax.lesson import __main__ as lesson_program
+from smft_jax.lesson import file as lesson_file
+from smft_jax.store import paths
+from smft_jax.training import background
+from tests.support import hf_folders
+from tests.support import lessons
+from tests.support import tiny_run
+
+
+@pytest.fixture(params=['~/{}', '$PLACE/{}', '${{PLACE}}/{}'])
+def spell(request, tmp_path, monkeypatch):
+  """Writes a name in the temporary folder as a person may."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setenv('PLACE', str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  yield request.param.format
+  assert not [p.name for p in tmp_path.iterdir() if p.name[0] in '~$']
+
+
+def test_checkpoints_and_tokenizers(spell, tmp_path):
+  model = hf_folders.memory_model('beside')
+  hf.save_model(model, spell('out'), source=None)
+  assert (tmp_path / 'out' / 'memory.safetensors').exists()
+  again = hf.load_model(spell('out'))
+  assert hf_folders.bits_of(again) == hf_folders.bits_of(model)
+  hf.check(spell('out'))
+  tokenizers.train_word_level(['Fog in Porto']).write(tmp_path / 'out')
+  assert hf.load_tokenizer(spell('out')).encode('Fog')
+  hf.save_model(again, spell('copy'), source=spell('out'))
+  assert (tmp_path / 'copy' / 'tokenizer.json').exists()
+
+
+def test_lessons(spell, tmp_path):
+  lesson_file.write(spell('a.safetensors'), lessons.make([3, 5]))
+  assert (tmp_path / 'a.safetensors').exists()
+  assert len(lesson_file.read(spell('a.safetensors')).slots) == 2
+  lesson_file.write(tmp_path / 'b.safetensors', lessons.make([7], seed=2))
+  merged = f'--out={spell("c.safetensors")}'
+  lesson_program.main(
+    ['merge', spell('a.safetensors'), spell('b.safetensors'), merged]
+  )
+  assert len(lesson_file.read(tmp_path / 'c.safetensors').slots) == 3
+
+
+def test_data_backgrounds_and_runs(spell, tmp_path):
+  (tmp_path / 'notes.jsonl').write_text(json.dumps({'text': 'Fog.'}))
+  (tmp_path / 'page.md').write_text('Rain.')
+  reader = sources.Reader(problems.Problems('refuse'))
+  assert reader.texts(spell('notes.jsonl'))[0].text == 'Fog.'
+  assert reader.texts(spell('page.md'))[0].text == 'Rain.'
+  background.save(spell('counts.npz'), background.empty(5), {'a': 1})
+  assert len(background.load(spell('counts.npz'), {'a': 1})[0]) == 5
+  tiny_run.write_config(tmp_path)
+  assert config_file.load(spell('tiny.py')).seed == 3
+  invocation = command_line.parse(
+    [f'--config={spell("tiny.py")}', f'--workdir={spell("run")}']
+  )
+  assert invocation.workdir == tmp_path / 'run'
+
+
+def test_what_is_not_known_stays():
+  assert str(paths.expand('$NO_SUCH/a')) == '$NO_SUCH/a'
+  assert str(paths.expand('~no_such_user/a')) == '~no_such_user/a'
