@@ -1,16 +1,19 @@
 """Scores of answers and likelihoods, without a model.
 
 Answers are normalized as in SQuAD: lower case, no punctuation, no articles,
-single spaces. Likelihoods are natural logarithms.
+single spaces. `squad_exact_match` and `squad_f1` are exactly that. `recall` and
+`f1` differ where SQuAD's definition, made for English in ASCII, misleads: see
+`normalize_answer`. Likelihoods are natural logarithms.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 import re
 import string
+import unicodedata
 
 import numpy as np
 
@@ -20,31 +23,67 @@ from smft_jax.data import task
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 _SPACES = re.compile(r'\s+')
+# Marks that people and tokenizers write for the apostrophe and for the minus.
+_SAME_MARKS = str.maketrans(
+  dict.fromkeys('\u2018\u2019\u02bc\u2032', "'")
+  | dict.fromkeys('\u2010\u2011\u2012\u2013\u2014\u2015\u2212', '-')
+)
+
+Normalize = Callable[[str], str]
 
 
-def normalize_answer(answer: str) -> str:
+def normalize_squad(answer: str) -> str:
   """Normalises an answer as SQuAD does.
 
   Example:
-    >>> normalize_answer('The  Eiffel Tower!')
-    'eiffel tower'
+    >>> normalize_squad('The  Eiffel Tower!'), normalize_squad('The The')
+    ('eiffel tower', '')
   """
   answer = answer.lower().translate(_PUNCTUATION)
   return ' '.join(_ARTICLES.sub(' ', answer).split())
 
 
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
+def normalize_answer(answer: str) -> str:
+  """Normalises an answer as SQuAD does, and further.
+
+  - Characters are composed (NFC), digits of full width and the like are ASCII,
+    and so are apostrophes and dashes, which SQuAD then removes.
+  - An answer of nothing but articles and punctuation, such as the grade 'A',
+    keeps them. By SQuAD it equals silence.
+
+  Example:
+    >>> normalize_answer('Cafe\u0301 D\u2019Or, 1914\u201318')
+    'café dor 191418'
+    >>> normalize_answer('A'), normalize_squad('A')
+    ('a', '')
+  """
+  answer = ''.join(
+    unicodedata.normalize('NFKC', c) if c.isdigit() else c
+    for c in unicodedata.normalize('NFC', answer).translate(_SAME_MARKS)
+  )
+  return normalize_squad(answer) or ' '.join(answer.lower().split())
+
+
+def exact_match(
+  answer: str,
+  accepted: Sequence[str],
+  normalize: Normalize = normalize_answer,
+) -> float:
   """Returns 1.0 if the normalized answer is an accepted one, else 0.0.
 
   Example:
     >>> exact_match('lisbon.', ['Porto', 'Lisbon'])
     1.0
   """
-  answer = normalize_answer(answer)
-  return float(any(answer == normalize_answer(a) for a in accepted))
+  answer = normalize(answer)
+  return float(any(answer == normalize(a) for a in accepted))
 
 
-def f1_score(answer: str, accepted: Sequence[str]) -> float:
+def f1_score(
+  answer: str,
+  accepted: Sequence[str],
+  normalize: Normalize = normalize_answer,
+) -> float:
   """Computes the best F1 of token overlap with an accepted answer, as in SQuAD.
 
   Example:
@@ -53,8 +92,8 @@ def f1_score(answer: str, accepted: Sequence[str]) -> float:
   """
 
   def score(reference: str) -> float:
-    got = normalize_answer(answer).split()
-    want = normalize_answer(reference).split()
+    got = normalize(answer).split()
+    want = normalize(reference).split()
     if not got or not want:
       return float(got == want)
     common = collections.Counter(got) & collections.Counter(want)
@@ -67,11 +106,26 @@ def f1_score(answer: str, accepted: Sequence[str]) -> float:
 def score(
   answers: Sequence[str], questions: Sequence[task.Question]
 ) -> dict[str, float]:
-  """Computes `recall` and `f1` of answers, one per question."""
-  pairs = list(zip(answers, questions, strict=True))
+  """Scores answers, one per question.
+
+  Returns:
+    Means over the questions: `recall`, of exact matches, and `f1`, by
+    `normalize_answer`; `squad_exact_match` and `squad_f1`, by
+    `normalize_squad`.
+  """
+  pairs = [
+    (answer, question.answers)
+    for answer, question in zip(answers, questions, strict=True)
+  ]
+
+  def mean(score, normalize) -> float:
+    return float(np.mean([score(*pair, normalize) for pair in pairs]))
+
   return {
-    'recall': float(np.mean([exact_match(a, q.answers) for a, q in pairs])),
-    'f1': float(np.mean([f1_score(a, q.answers) for a, q in pairs])),
+    'recall': mean(exact_match, normalize_answer),
+    'f1': mean(f1_score, normalize_answer),
+    'squad_exact_match': mean(exact_match, normalize_squad),
+    'squad_f1': mean(f1_score, normalize_squad),
   }
 
 
@@ -163,7 +217,14 @@ def text_scores(
   }
 
 
-_HIGHER_IS_BETTER = ('recall', 'f1', 'exact_match', 'accuracy')
+_HIGHER_IS_BETTER = (
+  'recall',
+  'f1',
+  'exact_match',
+  'accuracy',
+  'squad_exact_match',
+  'squad_f1',
+)
 _LOWER_IS_BETTER = ('nll', 'perplexity')
 
 

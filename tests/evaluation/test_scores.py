@@ -19,8 +19,39 @@ from smft_jax.evaluation import scores
     ('the', ''),
   ],
 )
-def test_normalize_answer(answer, normal):
-  assert scores.normalize_answer(answer) == normal
+def test_normalize_squad(answer, normal):
+  assert scores.normalize_squad(answer) == normal
+  assert scores.normalize_answer(answer) == (normal or answer)
+
+
+@pytest.mark.parametrize(
+  'spellings',
+  [
+    ('caf\u00e9', 'cafe\u0301'),
+    ("O'Brien", 'O\u2019Brien', 'O\u02bcBrien'),
+    ('1914-18', '1914\u201318', '1914\u221218'),
+    ('42', '\uff14\uff12'),
+    ('H2O', 'H\u2082O'),
+  ],
+)
+def test_spellings_of_one_answer(spellings):
+  normal = {scores.normalize_answer(answer) for answer in spellings}
+  assert len(normal) == 1
+  # By SQuAD each is another answer.
+  assert len(set(map(scores.normalize_squad, spellings))) > 1
+
+
+@pytest.mark.parametrize('accepted', ['A', 'The The', '?', 'an', '...'])
+def test_silence_is_no_answer_of_articles_and_marks(accepted):
+  question = task.Question(
+    prompt='', answers=(accepted,), phrasing='', seen=True, fact=''
+  )
+  for said in ('', ' ', ','):
+    found = scores.score([said], [question])
+    assert found['recall'] == found['f1'] == 0
+    assert found['squad_exact_match'] == found['squad_f1'] == 1
+  found = scores.score([accepted.lower()], [question])
+  assert found['recall'] == found['f1'] == 1
 
 
 @pytest.mark.parametrize(
@@ -33,7 +64,7 @@ def test_normalize_answer(answer, normal):
     ('a b b c', ['b b b'], 0, 2 * 2 / 6),  # the article goes
     ('Porto', ['Lisbon'], 0, 0),
     ('', ['Lisbon'], 0, 0),
-    ('', ['the'], 1, 1),
+    ('', ['the'], 0, 0),
     ('Lisbon', ['the'], 0, 0),
   ],
 )
