@@ -12,7 +12,7 @@ A variant is a kind of data and, after a comma, a way to get the base, which is
 made first unless it is cached.
 
 world (default): invented people.
-jsonl: your documents, a file that ends in .jsonl, .txt or .md.
+jsonl: your documents, a file or a folder (docs/guides/documents.md).
 squad: paragraphs of SQuAD, from TFDS data sets in DIR.
 simpleqa: pages for SimpleQA's questions (--config.data.documents_file=FILE),
   and data sets in DIR.

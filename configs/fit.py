@@ -12,7 +12,7 @@ TFDS data sets, WikiText-2 and the questions of Natural Questions and TriviaQA
 are added to both.
 
 world (default): invented people to teach; 12, or --config.data.num_new.
-jsonl: your documents, --config.data.documents_file=FILE: .jsonl, .txt or .md.
+jsonl: your documents, --config.data.documents_file=FILE, or a folder.
 squad, simpleqa, facts: data sets of DIR.
 """
 

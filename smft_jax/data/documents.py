@@ -18,6 +18,7 @@ from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.retelling import chunks
 from smft_jax.data.retelling import rewrites
+from smft_jax.data.sources import files
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 
@@ -61,7 +62,7 @@ class DocumentsConfig(real_text.RealTextConfig):
     if self.kind != 'squad' and not self.documents_file:
       raise schema.UserError(
         f'documents_file is empty, but kind = {self.kind!r} streams its'
-        ' documents: give the path of a file that ends in .jsonl, .txt or .md'
+        f' documents: give a folder, or a file that ends in {files.ENDINGS}'
       )
 
 

@@ -21,6 +21,7 @@ from smft_jax import schema
 from smft_jax.data import augment
 from smft_jax.data import task
 from smft_jax.data import tokenizers
+from smft_jax.data.sources import files
 from smft_jax.data.sources import sources
 from smft_jax.store import paths
 
@@ -239,7 +240,6 @@ def set_name(source: str) -> str:
     >>> set_name('squad/v1.1:validation'), set_name('./my/notes.jsonl')
     ('squad_v1.1_validation', 'notes')
   """
-  path = pathlib.Path(source)
-  if path.suffix in sources.SUFFIXES:
-    return path.stem
+  if files.kind_of(source):
+    return pathlib.PurePath(files.split(source)[0]).name
   return source.replace('/', '_').replace(':', '_')

@@ -53,15 +53,17 @@ class Row:
 def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
   """Returns name and value of the first of these fields that exists.
 
+  A field that is null does not: exports write it for those that a row lacks.
+
   Raises:
     Fault: None exists; the message lists those that do.
   """
   for name in names:
-    if name in fields:
+    if fields.get(name) is not None:
       return name, fields[name]
   wanted = ' or '.join(map(repr, names))
   # All of them: the right field is rarely a similar spelling.
-  existing = ', '.join(fields) or 'nothing'
+  existing = ', '.join(k for k in fields if fields[k] is not None) or 'nothing'
   raise problems.Fault(
     'wrong_form', f'{wanted} is missing; there is {existing}'
   )
@@ -97,16 +99,17 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   """Returns the accepted answers, and the worked solution if there is one.
 
   Args:
-    fields: A row with `answers` or `answer`: a text, a list of texts,
-      `{'text': [...]}` or `{'value': ..., 'aliases': [...]}`. A text with a
-      result after '####' is a solution of GSM8K; its answer is the result.
+    fields: A row with `answers` or `answer`: a text or a number, an object
+      `{'text': ...}` or `{'value': ..., 'aliases': [...]}`, or a list of any of
+      these. A text with a result after '####' is a solution of GSM8K; its
+      answer is the result.
 
   Returns:
-    The distinct answers in their order; and the solution without its result and
-    the calculator's marks, or ''.
+    The distinct answers in their order, without empty ones; and the solution
+    without its result and the calculator's marks, or ''.
 
   Raises:
-    Fault: There is no answer, or an empty one, or it has another form.
+    Fault: There is no answer, or it has another form.
 
   Example:
     >>> answers({'answer': {'value': 'Rome', 'aliases': ['Roma', 'Rome']}})
@@ -116,22 +119,34 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   """
   name, value = find(fields, 'answers', 'answer')
   working = ''
-  if isinstance(value, Mapping):
-    if 'text' in value:
-      value = value['text']
-    else:
-      value = [find(value, 'value', 'text')[1], *(value.get('aliases') or ())]
   if isinstance(value, str):
-    working, _, result = value.rpartition(_RESULT_MARK)
-    value = [result]
-  if not _are_texts(value):
+    working, _, value = value.rpartition(_RESULT_MARK)
+  found = _flat_answers(value)
+  if found is None:
     raise _wrong(name, 'a text or a list of texts', value)
-  distinct = tuple(dict.fromkeys(answer.strip() for answer in value))
-  if not all(distinct):
-    raise problems.Fault('no_answer', f'{name!r} has an empty answer')
+  distinct = tuple(filter(None, dict.fromkeys(map(str.strip, found))))
   if not distinct:
     raise problems.Fault('no_answer', f'{name!r} has no answer')
   return distinct, _CALCULATION.sub('', working).strip()
+
+
+def _flat_answers(value: Any) -> list[str] | None:
+  """Returns the texts in one of the forms of `answers`; None for another."""
+  if isinstance(value, str):
+    return [value]
+  if isinstance(value, int | float) and not isinstance(value, bool):
+    return [str(value)]
+  if isinstance(value, Mapping):
+    value = [find(value, 'value', 'text')[1], *(value.get('aliases') or ())]
+  if not isinstance(value, list):
+    return None
+  found = []
+  for one in value:
+    texts = _flat_answers(one)
+    if texts is None:
+      return None
+    found += texts
+  return found
 
 
 def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:

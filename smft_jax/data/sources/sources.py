@@ -1,10 +1,12 @@
 """Reads texts, questions, documents and choices from data sets and files.
 
 A source is one string. It names a split of a TFDS data set, such as
-'squad/v1.1:validation'; or a file that ends in .jsonl or .json (a JSON object a
-line), .txt or .md (one text); or a folder of .txt and .md files, written with a
-slash, as in './notes'. The fields of its rows decide what they mean, not the
-source's name: a data set, a part of it and its export as JSON lines read alike.
+'squad/v1.1:validation'; or a file, of JSON (.jsonl, .ndjson, .json), of plain
+text (.txt, .md: one text) or a table (.csv, .tsv, .parquet), all but Parquet
+perhaps compressed (.gz); or a folder of such files, written with a slash, as in
+'./notes', with those in its folders. The fields of its rows decide what they
+mean, not the source's name: a data set, a part of it and its export as JSON
+lines read alike.
 """
 
 from __future__ import annotations
@@ -15,19 +17,20 @@ import pathlib
 from typing import Any, NamedTuple, TypeVar
 import urllib.parse
 
+from absl import logging
+
 from smft_jax import schema
 from smft_jax.data import task
-from smft_jax.data.sources import json_lines
+from smft_jax.data.sources import files
+from smft_jax.data.sources import json_files
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.data.sources import tables
+from smft_jax.data.sources import text_files
 from smft_jax.data.sources import tfds_files
 from smft_jax.store import paths
 
 _Item = TypeVar('_Item')
-
-_JSON_SUFFIXES = ('.jsonl', '.json')
-SUFFIXES = (*_JSON_SUFFIXES, *json_lines.TEXT_SUFFIXES)
-"""Endings of the files that can be read."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,12 +116,15 @@ class Reader:
     """Reads questions without a document, such as those of GSM8K.
 
     Rows have `question` or `problem`, and answers as `rows.answers` reads them.
+    Questions that SQuAD calls impossible are left out.
     """
-    return self._items(
-      name,
-      lambda row: _question(row.fields, row.id(), row.place),
-      'question',
-    )
+
+    def make(row: rows.Row) -> QuestionAnswer | None:
+      if _is_unanswerable(row.fields):
+        return None
+      return _question(row.fields, row.id(), row.place)
+
+    return self._items(name, make, 'question')
 
   def documents(self, name: str) -> list[SourceDocument]:
     """Reads documents with their questions; texts are stripped.
@@ -130,7 +136,8 @@ class Reader:
 
     or questions with the fields of SQuAD: `id`, `title`, `context`, `question`,
     `answers`. SQuAD's documents are its paragraphs, articles by title, with ids
-    'Title/place'. A document stays if only its question is bad and skipped.
+    'Title/place'. A document stays if its question is impossible, or only it is
+    bad and skipped.
     """
 
     def make(row: rows.Row) -> SourceDocument | _SquadRow:
@@ -184,22 +191,48 @@ class Reader:
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
     path = paths.expand(name)
-    if path.suffix in _JSON_SUFFIXES:
-      return json_lines.read_lines(name, self.problems)
-    if path.suffix in json_lines.TEXT_SUFFIXES or (
-      '/' in name and path.is_dir()
-    ):
-      return json_lines.read_texts(name, self.problems)
+    if '/' in name and path.is_dir():
+      return self._folder(name, path)
+    kind = files.kind_of(name)
+    if kind:
+      stem = pathlib.PurePath(files.split(name)[0]).name
+      return _READERS[kind](name, self.problems, stem)
     # No data set's name ends like this.
     if path.is_file() or (path.suffix[1:2].isalpha() and ':' not in name):
       raise schema.UserError(
-        f'{name} is a file of an unknown kind: JSON lines end in .jsonl or'
-        ' .json, plain text in .txt or .md'
+        f'{name} is a file of an unknown kind; files that can be read end in'
+        f' {files.ENDINGS}'
       )
     data_set, _, split = name.partition(':')
     return tfds_files.read_examples(
       data_set, split, self.data_dir, self.problems
     )
+
+  def _folder(self, name: str, folder: pathlib.Path) -> Iterator[rows.Row]:
+    """Reads the files in a folder and its folders, sorted by their paths."""
+    found, others = files.below(folder)
+    if not found:
+      raise schema.UserError(
+        f'folder {name} holds no file that ends in {files.ENDINGS}; if the TFDS'
+        f' data set is meant, name its split: {name}:SPLIT'
+      )
+    if others:
+      logging.warning(
+        'left out %d files of other kinds in %s, such as %s',
+        *(len(others), name, ', '.join(others[:3])),
+      )
+    for path in found:
+      kind = files.kind_of(path.name)
+      assert kind is not None
+      inner = path.relative_to(folder).as_posix()
+      yield from _READERS[kind](str(path), self.problems, files.split(inner)[0])
+
+
+_READERS = {
+  'json': json_files.read,
+  'text': text_files.read,
+  'table': tables.read,
+}
 
 
 def is_data_set(name: str) -> bool:
@@ -209,8 +242,7 @@ def is_data_set(name: str) -> bool:
     >>> is_data_set('squad/v1.1:validation'), is_data_set('./notes')
     (True, False)
   """
-  is_file = pathlib.Path(name).suffix in SUFFIXES
-  return not is_file and (':' in name or '/' not in name)
+  return not files.kind_of(name) and (':' in name or '/' not in name)
 
 
 def _question(
@@ -255,12 +287,20 @@ def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
 
 
 class _SquadRow(NamedTuple):
-  """A row of SQuAD: a paragraph and one question, None if that is bad."""
+  """A row of SQuAD: a paragraph and one question; None if it has no answer."""
 
   title: str
   id: str
   text: str
   question: QuestionAnswer | None
+
+
+def _is_unanswerable(fields: Mapping[str, Any]) -> bool:
+  """Whether a question is one of SQuAD 2 that its paragraph does not answer."""
+  answers = fields.get('answers')
+  if isinstance(answers, Mapping) and 'context' in fields:
+    return answers.get('text') == []
+  return fields.get('is_impossible') is True
 
 
 def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
@@ -269,7 +309,8 @@ def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
   row_id = row.id() if 'id' in row.fields else ''
   question = None
   try:
-    question = _question(row.fields, row.id(), row.place)
+    if not _is_unanswerable(row.fields):
+      question = _question(row.fields, row.id(), row.place)
   except problems_lib.Fault as fault:
     problems.report(fault, row.place)
   return _SquadRow(title, row_id, text, question)

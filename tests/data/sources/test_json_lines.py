@@ -1,4 +1,4 @@
-"""Lines of JSON and files of text: what is read, and what is refused."""
+"""Lines of JSON: what is read, and what is refused."""
 
 import io
 import json
@@ -15,12 +15,9 @@ _LIMIT = 31  # what stands for MAX_LINE_BYTES here
 
 def _lines(file, policy='refuse'):
   problems = problems_lib.Problems(policy)
-  return list(json_lines.read_lines(str(file), problems)), problems.counts
-
-
-def _texts(path, policy='refuse'):
-  problems = problems_lib.Problems(policy)
-  return list(json_lines.read_texts(str(path), problems)), problems.counts
+  return list(
+    json_lines.read_lines(str(file), problems, file.stem)
+  ), problems.counts
 
 
 def test_rows_are_called_by_their_line(tmp_path):
@@ -100,33 +97,3 @@ def test_no_read_takes_more_than_the_limit(monkeypatch):
   lines = list(json_lines._lines(Stream(b'a' * 1000 + b'\nb')))
   assert lines == [b'a' * (_LIMIT + 1), b'b']
   assert max(sizes) <= _LIMIT + 1
-
-
-def test_a_file_that_is_not_there(tmp_path):
-  with pytest.raises(schema.UserError, match='there is no file'):
-    _texts(tmp_path / 'gone' / 'mime.txt')
-
-
-def test_a_file_of_text_is_one_text(tmp_path):
-  file = tmp_path / 'rain.txt'
-  file.write_bytes(b'\xef\xbb\xbf It rains.\n\nWe stay. ')
-  rows, _ = _texts(file)
-  assert [row.id() for row in rows] == ['rain']
-  assert rows[0].fields == {'text': ' It rains.\n\nWe stay. '}
-
-
-def test_a_folder_of_texts_is_read_in_the_order_of_names(tmp_path):
-  for name in ('b.txt', 'a.md', 'c.rst'):
-    (tmp_path / name).write_text(name)
-  rows, _ = _texts(tmp_path)
-  assert [row.id() for row in rows] == ['a', 'b']
-  (tmp_path / 'aa.txt').write_text(' \n')
-  (tmp_path / 'ab.txt').write_bytes(b'fine\nthen caf\xe9\n')
-  rows, counts = _texts(tmp_path, 'skip')
-  assert [row.id() for row in rows] == ['a', 'b']
-  assert counts == {'empty': 1, 'bad_utf8': 1}
-  with pytest.raises(schema.UserError, match=r'aa\.txt:1: the file is empty'):
-    _texts(tmp_path)
-  (tmp_path / 'aa.txt').unlink()
-  with pytest.raises(schema.UserError, match=r'ab\.txt:2: .*utf-8'):
-    _texts(tmp_path)

@@ -31,7 +31,7 @@ def test_ids_of_another_form(value):
     ({'a': 'b', 'n': 1}, 'wrong_form', "'text' is missing; there is a, n"),
     ({}, 'wrong_form', "'text' is missing; there is nothing"),
     ({'text': 3}, 'wrong_form', "'text' must be text, not 3"),
-    ({'text': None}, 'wrong_form', "'text' must be text, not None"),
+    ({'text': None}, 'wrong_form', "'text' is missing; there is nothing"),
     ({'text': ' \n'}, 'empty', "'text' is empty"),
   ],
 )
@@ -75,15 +75,21 @@ def test_a_solution_of_gsm8k():
   ('fields', 'kind', 'said'),
   [
     ({'anser': 'a'}, 'wrong_form', "'answers' or 'answer' is missing"),
-    ({'answer': 3}, 'wrong_form', "'answer' must be a text or a list of texts"),
-    ({'answers': ['a', 3]}, 'wrong_form', "'answers' must be a text or a list"),
+    (
+      {'answer': True},
+      'wrong_form',
+      "'answer' must be a text or a list of texts",
+    ),
+    ({'answers': ['a', {}]}, 'wrong_form', "'value' or 'text' is missing"),
+    ({'answers': ['a', None]}, 'wrong_form', "'answers' must be a text or a"),
+    ({'answer': None}, 'wrong_form', "'answers' or 'answer' is missing"),
     ({'answer': {'val': 'a'}}, 'wrong_form', "'value' or 'text' is missing"),
-    ({'answer': {'value': None}}, 'wrong_form', "'answer' must be a text"),
+    ({'answer': {'value': None}}, 'wrong_form', "'value' or 'text' is missing"),
     ({'answers': []}, 'no_answer', "'answers' has no answer"),
     ({'answers': {'text': []}}, 'no_answer', "'answers' has no answer"),
-    ({'answer': ['a', ' ']}, 'no_answer', "'answer' has an empty answer"),
-    ({'answer': ''}, 'no_answer', "'answer' has an empty answer"),
-    ({'answer': 'So it is.\n#### '}, 'no_answer', 'an empty answer'),
+    ({'answer': ['', ' ']}, 'no_answer', "'answer' has no answer"),
+    ({'answer': ''}, 'no_answer', "'answer' has no answer"),
+    ({'answer': 'So it is.\n#### '}, 'no_answer', 'has no answer'),
   ],
 )
 def test_answers_that_are_not_there(fields, kind, said):

@@ -207,7 +207,7 @@ def test_a_document_stays_if_its_question_is_skipped(write):
   assert [q.id for q in document.questions] == ['a/1']
   assert reader.problems.counts == {'no_answer': 1}
   # A paragraph of SQuAD stays too.
-  row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': {'text': []}}
+  row = {'title': 'T', 'context': 'c', 'question': 'q', 'answers': []}
   reader = _skipping()
   (document,) = reader.documents(write(row))
   assert (document.id, document.questions) == ('T/0', ())
@@ -237,14 +237,14 @@ def test_rows_of_another_shape(folder, read, said):
 def test_nothing_to_skip(folder, tmp_path, write, policy):
   reader = sources.Reader(problems_lib.Problems(policy), str(folder))
   empty = write(b'', b' ')
-  wrong = write(_QUESTION, name='mine.csv')
+  wrong = write(_QUESTION, name='mine.pdf')
   (tmp_path / 'none').mkdir()
   for name, said in (
     (empty, 'holds no question that can be read; bad rows: 0'),
     (wrong, 'is a file of an unknown kind'),
     ('missing.mdx', 'is a file of an unknown kind'),
     (f'{empty}.jsonl', "did you mean 'mine.jsonl'?"),
-    (f'{tmp_path}/none', 'holds no .txt or .md file'),
+    (f'{tmp_path}/none', 'holds no file that ends in .jsonl'),
     ('squad/v2.0', "did you mean 'squad/v1.1'?"),
     ('squad/v1.1:train', "has no split 'train'"),
     ('wikitext2', 'has the splits train, test'),
