@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import io
 import pathlib
-from typing import Literal
+from typing import Literal, cast
 import zlib
 
 from smft_jax import schema
@@ -56,7 +56,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[io.BufferedIOBase]:
+def opened(path: str) -> Iterator[io.BufferedReader]:
   """Opens a file to read bytes, which may be compressed by gzip.
 
   Raises:
@@ -71,7 +71,7 @@ def opened(path: str) -> Iterator[io.BufferedIOBase]:
       return
     try:
       with gzip.open(raw) as stream:
-        yield stream
+        yield cast(io.BufferedReader, stream)  # reads alike
     except (EOFError, OSError, zlib.error) as error:
       raise schema.UserError(
         f'{path} is cut short or damaged: {schema.one_line(error)}'

@@ -100,7 +100,7 @@ def not_an_object(value: Any) -> problems_lib.Fault:
   )
 
 
-def _lines(stream: io.BufferedIOBase) -> Iterator[bytes]:
+def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
   """Yields lines, those that are too long cut just past the limit.
 
   Reads bytes: a line with bad UTF-8 then has a number, and only a line feed
