@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import json
 import pathlib
 import sys
@@ -21,6 +22,7 @@ from smft_jax.data import task as task_lib
 from smft_jax.evaluation import health
 from smft_jax.report import summary
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import base_cache
 from smft_jax.runs import finetune
 from smft_jax.runs import measurements
 from smft_jax.runs import results as results_lib
@@ -72,17 +74,19 @@ def run(
   ) as writer:
     base = base_lib.find_or_make(experiment, task, writer)
     saved_run.record_base(workdir, base)
+    # Before the stream, which takes the base's arrays over.
+    accesses = None
+    if experiment.background is not None:
+      accesses = states.count_background(experiment, base).accesses
     if experiment.stream is None:
       results = _measure_base(experiment, base, writer)
     else:
       results = finetune.run(
         experiment, base, workdir, writer, keeps_base=False
       )
-    if experiment.background is not None:
-      accesses = states.count_background(experiment, base).accesses
-      if accesses is not None:
-        counts_N = layout_lib.to_numpy(accesses)
-        results['memory_health'] = health.measure(counts_N)
+    if accesses is not None:
+      counts_N = layout_lib.to_numpy(accesses)
+      results['memory_health'] = health.measure(counts_N)
   results['total_s'] = round(time.monotonic() - began, 1)
   results['environment'] = workdir_lib.versions()
   return results
@@ -111,7 +115,21 @@ def main(argv: list[str]) -> None:
   workdir = invocation.workdir
   # Checked before anything is written: a mistake leaves no files.
   task = base_lib.make_task(experiment)
-  base_lib.check_cache(experiment)
+  with workdir_lib.claimed(workdir):
+    base_cache.check(experiment)
+    results = _run_or_resume(experiment, task, workdir, argv)
+  if processes.is_main():
+    print('\n'.join(summary.lines(results)))
+    print(f'results and report.html in {workdir}')
+
+
+def _run_or_resume(
+  experiment: config_lib.Experiment,
+  task: task_lib.Task,
+  workdir: pathlib.Path,
+  argv: Sequence[str],
+) -> dict[str, Any]:
+  """Makes results.json and the report, unless the workdir has them."""
   resumes = workdir_lib.prepare(workdir, experiment, argv)
   path = workdir / 'results.json'
   results = None
@@ -131,9 +149,7 @@ def main(argv: list[str]) -> None:
         config_lib.to_dict(experiment),
         records_lib.read_records(workdir),
       )
-  if processes.is_main():
-    print('\n'.join(summary.lines(results)))
-    print(f'results and report.html in {workdir}')
+  return results
 
 
 def _finished(path: pathlib.Path) -> dict[str, Any] | None:

@@ -16,6 +16,11 @@ import tokenizers
 
 from smft_jax import schema
 
+
+class Fault(schema.UserError):
+  """The files of a folder name its special tokens wrongly."""
+
+
 _KINDS = ('pad', 'bos', 'eos')
 _CONFIGS = (
   'tokenizer_config.json',
@@ -68,7 +73,8 @@ def find(
       ends an answer.
 
   Raises:
-    ValueError: The configs contradict each other or the tokenizer.
+    Fault: The configs contradict each other.
+    UserError: The post-processor is not supported.
   """
   added = inner.get_added_tokens_decoder()
   names = {kind: _name(kind, configs, added) for kind in _KINDS}
@@ -78,13 +84,15 @@ def find(
   if adds is None:
     front = list(_front(post_processor or {}))
     if len(front) > 1:
-      raise ValueError(f'texts begin with several special tokens: {front}')
+      raise schema.UserError(
+        f'texts begin with several special tokens: {front}'
+      )
     adds = bool(front)
     names['bos'] = front[0] if front else names['bos']
   if names['eos'] is None:
-    raise ValueError('tokenizer_config.json names no eos_token')
+    raise Fault('eos_token is missing')
   if adds and names['bos'] is None:
-    raise ValueError('add_bos_token is true, but no bos_token is named')
+    raise Fault('add_bos_token is true, but bos_token is missing')
   eos_id = inner.token_to_id(names['eos'])
   ends = dict.fromkeys(_ids('eos', configs, added))
   return {

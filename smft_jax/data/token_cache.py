@@ -15,6 +15,7 @@ import numpy as np
 from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
+from smft_jax.runtime import disk
 from smft_jax.store import atomic
 
 # The fields of `Encoded` that are stored.
@@ -79,4 +80,9 @@ def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
 def _save_rows(path: pathlib.Path, rows: encoding.Encoded) -> None:
   archive = io.BytesIO()
   np.savez(archive, **{name: getattr(rows, name) for name in _ARRAYS})
-  atomic.write_bytes(path, archive.getvalue())
+  try:
+    atomic.write_bytes(path, archive.getvalue())
+  except OSError as error:
+    if error.errno in disk.FULL:
+      raise
+    logging.warning('%s is not kept: %s', path, error.strerror)

@@ -202,6 +202,8 @@ def read(path: pathlib.Path) -> Tokenizer:
     ) from None
   try:
     return from_contents(contents, *configs)
+  except special_tokens.Fault as error:
+    raise schema.UserError(f'{path.with_name(_CONFIG)}: {error}') from None
   except ValueError as error:
     raise schema.UserError(f'{path}: {schema.one_line(error)}') from None
 
@@ -234,9 +236,12 @@ def from_contents(
       f'not a tokenizer in JSON: {schema.one_line(error)}'
     ) from None
   processor = json.loads(tokenizer_json).get('post_processor')
+  found = special_tokens.find(inner, processor, configs)
   try:
-    return Tokenizer(inner, **special_tokens.find(inner, processor, configs))
+    return Tokenizer(inner, **found)
   except ValueError as error:
+    if found:  # a name that the configs gave
+      raise special_tokens.Fault(schema.one_line(error)) from None
     raise schema.UserError(schema.one_line(error)) from None
 
 

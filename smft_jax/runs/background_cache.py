@@ -6,6 +6,7 @@ import hashlib
 import json
 import pathlib
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 
@@ -13,6 +14,7 @@ from smft_jax.config import sections
 from smft_jax.data import stream as stream_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import corpus as corpus_lib
+from smft_jax.runtime import disk
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.runtime import progress
@@ -111,7 +113,8 @@ def _count(
   assert statistics is not None
   _save(path, statistics, provenance)
   if start and processes.is_main():
-    _partial_path(path, start).unlink()
+    # Another run may have counted the same.
+    _partial_path(path, start).unlink(missing_ok=True)
   return statistics
 
 
@@ -149,8 +152,14 @@ def _save(
 ) -> None:
   """Writes the statistics, which processes may hold in parts."""
   whole = jax.tree.map(layout_lib.to_numpy, statistics)
-  if processes.is_main():
+  if not processes.is_main():
+    return
+  try:
     background_lib.save(path, whole, provenance)
+  except OSError as error:
+    if error.errno in disk.FULL:
+      raise
+    logging.warning('%s is not kept: %s', path, error.strerror)
 
 
 def _batches_counted(path: pathlib.Path, num_batches: int) -> int:

@@ -14,12 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
 import shutil
-import tempfile
-from typing import Any
+import time
 
 from absl import logging
 from flax import nnx
@@ -38,13 +35,14 @@ from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.models import build
 from smft_jax.models import layers
-from smft_jax.runs import corpus
+from smft_jax.runs import base_cache
 from smft_jax.runs import fit
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.runs import sets
-from smft_jax.runtime import agreement
+from smft_jax.runtime import claim
 from smft_jax.runtime import compile_cache
+from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.store import checkpoint
@@ -104,17 +102,56 @@ def find_or_make(
   Raises:
     ValueError: If the data or the cached base cannot be used.
   """
-  compile_cache.use(cache(experiment) / 'compiled')
-  folder = _folder(experiment, task)
+  compile_cache.use(base_cache.root(experiment) / 'compiled')
+  folder = base_cache.folder(experiment, task)
   processes.on_main('the tokenizer', _write_tokenizer, experiment, task, folder)
   tokenizer = _read_tokenizer(folder)
   sets.check(experiment, task, tokenizer)
-  found = find(experiment, folder, lambda: task)
+  mine = claim.Claim(folder / 'making')
+  found = _find_or_claim(experiment, folder, task, mine)
   if found is not None:
     return found
+  with claim.held(mine):
+    return _make(experiment, folder, task, tokenizer, writer)
+
+
+def _find_or_claim(
+  experiment, folder: pathlib.Path, task: task_lib.Task, mine: claim.Claim
+) -> Base | None:
+  """Finds a base, perhaps after waiting for a run that makes it.
+
+  Returns:
+    The base; None if it is for this run to make, which then has the claim.
+  """
+  holder = None
+  while True:
+    found = find(experiment, folder, lambda: task)
+    if found is not None:
+      return found
+    if holder == '':
+      return None
+    before = holder
+    holder = processes.on_main(
+      'the base', _take, mine, base_cache.root(experiment)
+    )
+    # Once more after taking the claim: it may have been made just before.
+    if holder and holder != before:
+      logging.info('%s makes the base in %s: waiting for it', holder, folder)
+    if holder:
+      preemption.check()
+      time.sleep(claim.POLL_S)
+
+
+def _take(mine: claim.Claim, root: pathlib.Path) -> str:
+  with base_cache.writing(root):
+    return mine.take()
+
+
+def _make(experiment, folder, task, tokenizer, writer) -> Base:
+  """Makes a base that the cache lacks."""
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
   graphdef, like = build.shapes(config)
-  owner = {'config': _base_config(experiment)}
+  owner = {'config': base_cache.config(experiment)}
   logging.info('base not found, %s it into %s', experiment.base.doing, folder)
   if experiment.base.kind == 'fitted':
     params = fit.fit(experiment, folder, task, tokenizer, graphdef, like)
@@ -144,14 +181,14 @@ def find(
   Raises:
     ValueError: If the base there is damaged, or of another config.
   """
-  compile_cache.use(cache(experiment) / 'compiled')
+  compile_cache.use(base_cache.root(experiment) / 'compiled')
   stored = folder / 'params'
   if not processes.on_main('the base', stored.is_dir):
     return None
   tokenizer = _read_tokenizer(folder)
   config = model_lib.config_of(experiment, tokenizer.vocab_size)
   graphdef, like = build.shapes(config)
-  owner = {'config': _base_config(experiment)}
+  owner = {'config': base_cache.config(experiment)}
   found = checkpoint.restore_newest(stored, like, owner)
   if found is None:
     return None
@@ -232,28 +269,6 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   return task
 
 
-def check_cache(experiment: config_lib.Experiment) -> None:
-  """Makes the folder of cached bases.
-
-  Raises:
-    UserError: If it cannot be made or written, or processes do not share it.
-  """
-  root = cache(experiment)
-  processes.on_main('the cache', _make_cache, root)
-  agreement.check_shared(root, 'config.base.cache_dir')
-
-
-def _make_cache(root: pathlib.Path) -> None:
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=root):
-      pass
-  except OSError as error:
-    raise schema.UserError(
-      f'config.base.cache_dir: {root} cannot be written: {error.strerror}'
-    ) from None
-
-
 def _read_tokenizer(folder: pathlib.Path) -> tokenizers.Tokenizer:
   try:
     return tokenizers.read(folder)
@@ -267,7 +282,8 @@ def _write_tokenizer(experiment, task, folder) -> None:
   """Writes the tokenizer into the folder, unless it has one."""
   if (folder / 'tokenizer.json').exists():
     return
-  folder.mkdir(parents=True, exist_ok=True)
+  with base_cache.writing(base_cache.root(experiment)):
+    folder.mkdir(parents=True, exist_ok=True)
   if experiment.base.path:
     tokenizer = hf.load_tokenizer(experiment.base.path)
   elif experiment.data.kind == 'world':
@@ -279,58 +295,5 @@ def _write_tokenizer(experiment, task, folder) -> None:
       (text.text for text in task.pretraining),
       experiment.data.tokenizer_vocab_size,
     )
-  tokenizer.write(folder)
-
-
-def _folder(
-  experiment: config_lib.Experiment, task: task_lib.Task
-) -> pathlib.Path:
-  """Returns the folder of a config's base in the cache.
-
-  Only the pretraining texts count, so that a base serves other documents.
-  """
-  config = json.dumps(_base_config(experiment), sort_keys=True)
-  digest = hashlib.sha256(config.encode())
-  digest.update(_tokenizer_key(experiment, task).encode())
-  for text in task.pretraining:
-    digest.update(f'{text.text}\0{text.answer}\0'.encode())
-  background = experiment.background
-  if experiment.base.kind == 'fitted' and background is not None:
-    for text in corpus.texts(background.corpus, task):
-      digest.update(f'{text.text}\0'.encode())
-  kind = 'world' if experiment.data.kind == 'world' else 'text'
-  return cache(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
-
-
-def _base_config(experiment: config_lib.Experiment) -> dict[str, Any]:
-  """Returns the part of a config that a base depends on."""
-  config = config_lib.to_dict(experiment)
-  parts = {k: config[k] for k in ('seed', 'model', 'memory', 'base')}
-  if experiment.base.kind == 'fitted':
-    parts['background'] = config['background']
-  for name in ('cache_dir', 'path'):  # weights count by their content
-    parts['base'].pop(name)
-  parts['model'].pop('remat')
-  return parts
-
-
-def _tokenizer_key(experiment, task) -> str:
-  """Identifies the tokenizer and the weights, apart from pretraining texts."""
-  if experiment.base.path:
-    return processes.on_main(
-      'the weights', model_lib.digest, experiment.base.path
-    )
-  if experiment.data.kind != 'world':
-    if experiment.data.tokenizer:
-      path = paths.expand(experiment.data.tokenizer)
-      return tokenizers.read(path).fingerprint()
-    return str(experiment.data.tokenizer_vocab_size)
-  # A word-level tokenizer must know the words of the stream, too.
-  words = set(' '.join(task.vocabulary_texts()).split())
-  return ' '.join(sorted(words))
-
-
-def cache(experiment: config_lib.Experiment) -> pathlib.Path:
-  """Returns the folder of cached bases."""
-  root = experiment.base.cache_dir or '~/.cache/smft_jax'
-  return paths.expand(root).absolute()
+  with base_cache.writing(base_cache.root(experiment)):
+    tokenizer.write(folder)

@@ -11,6 +11,7 @@ import tempfile
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import base_cache
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
 
@@ -58,7 +59,7 @@ def load_base(
   read_task = functools.partial(base_lib.make_task, experiment)
   name = _recorded(workdir)
   if name:
-    place = base_lib.cache(experiment) / name
+    place = base_cache.root(experiment) / name
     found = base_lib.find(experiment, place, read_task)
     if found is not None:
       return found

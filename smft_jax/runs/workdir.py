@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import importlib.metadata
 import json
 import pathlib
 import platform
+import time
 import uuid
+
+from absl import logging
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.runtime import agreement
+from smft_jax.runtime import claim
+from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.store import atomic
 
@@ -51,7 +57,73 @@ def prepare(
       workdir / 'config.json',
       {'config': resolved, 'argv': list(argv), 'versions': versions()},
     )
+  elif processes.is_main():
+    _compare_versions(workdir)
   return found
+
+
+def _compare_versions(workdir: pathlib.Path) -> None:
+  """Warns if a run is resumed with other versions than it was begun with."""
+  begun = json.loads((workdir / 'config.json').read_text()).get('versions', {})
+  now = versions()
+  differing = [
+    f'{name} {begun.get(name)}, now {now.get(name)}'
+    for name in sorted(begun.keys() | now)
+    if begun.get(name) != now.get(name)
+  ]
+  if differing:
+    logging.warning(
+      '%s was begun with %s: results may differ in bits from those of one'
+      ' version',
+      *(workdir, '; '.join(differing)),
+    )
+
+
+@contextlib.contextmanager
+def claimed(workdir: pathlib.Path) -> Iterator[None]:
+  """Within the context, no other run can use the workdir.
+
+  Where another run was on a machine that cannot be asked, waits for a sign of
+  life first.
+
+  Raises:
+    UserError: If another run uses it, or it cannot be written.
+  """
+  mine = claim.Claim(workdir / '.claim')
+  is_new = processes.on_main('the workdir', lambda: not workdir.exists())
+  before = ''
+  while True:
+    holder, is_alive = processes.on_main('the workdir', _take, mine)
+    if not holder:
+      break
+    if is_alive:
+      raise schema.UserError(
+        f'workdir {workdir} is in use by {holder}: choose another --workdir'
+      )
+    if holder != before:
+      logging.info(
+        'workdir %s was in use by %s: waiting up to %.0f s for a sign of life',
+        *(workdir, holder, claim.DEAD_S),
+      )
+    before = holder
+    preemption.check()
+    time.sleep(claim.POLL_S)
+  try:
+    with claim.held(mine):
+      yield
+  finally:
+    if is_new and processes.is_main():
+      with contextlib.suppress(OSError):  # unless there is something in it
+        workdir.rmdir()
+
+
+def _take(mine: claim.Claim) -> list[str | bool]:
+  try:
+    return [mine.take(), mine.is_alive]
+  except OSError as error:
+    raise schema.UserError(
+      f'workdir {mine.path.parent} cannot be written: {error.strerror}'
+    ) from None
 
 
 def holds_run(workdir: pathlib.Path, experiment: config_lib.Experiment) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import contextlib
 import logging
 import os
 import pathlib
@@ -15,6 +16,7 @@ from smft_jax import schema
 from smft_jax.runtime import allocator
 from smft_jax.runtime import disk
 from smft_jax.runtime import divergence
+from smft_jax.runtime import interrupt
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 
@@ -46,7 +48,8 @@ def run(
     arguments.remove('--traceback')
   _show_our_log_lines()
   allocator.keep_freed_memory()
-  with preemption.handle_sigterm():
+  is_alone = argv is None  # not called by another program, such as a test
+  with preemption.handle_sigterm(), _watched(is_alone):
     try:
       code = _run(main, arguments, keep_traceback)
     except Exception as error:
@@ -63,7 +66,13 @@ def run(
       else:
         traceback.print_exc()
     processes.leave(code)
+    if is_alone and code == interrupt.CODE:
+      interrupt.leave(code)
   return code
+
+
+def _watched(is_alone: bool) -> contextlib.AbstractContextManager[None]:
+  return interrupt.watched() if is_alone else contextlib.nullcontext()
 
 
 def _run(main, arguments: list[str], keep_traceback: bool) -> int:
@@ -78,8 +87,8 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
       )
     return 0
   except KeyboardInterrupt:
-    print('\ninterrupted; the same command resumes', file=sys.stderr)
-    return 130
+    interrupt.say()
+    return interrupt.CODE
   except (divergence.Diverged, processes.Lost) as error:
     print(
       f'{processes.prefix()}error: {schema.one_line(error)}', file=sys.stderr

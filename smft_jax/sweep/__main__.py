@@ -37,8 +37,10 @@ from smft_jax.config import command_line
 from smft_jax.config import file as config_file
 from smft_jax.data import task as task_lib
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import base_cache
 from smft_jax.runs import finetune
 from smft_jax.runs import workdir as workdir_lib
+from smft_jax.runtime import claim
 from smft_jax.runtime import program
 from smft_jax.runtime import progress
 from smft_jax.store import atomic
@@ -101,13 +103,18 @@ def run(
       points = [point for point in points if point not in group]
   with progress.Progress('sweep', len(points), 'point') as bar:
     for done, point in enumerate(points, start=1):
-      _prepare(point, workdir, argv)
-      try:
-        results = _run_point(point, bases, workdir)
-      except Exception as error:
-        _failed(point, workdir, error)
-      else:
-        _log(table.line(table.row(point, results)))
+      mine = claim.Claim(workdir / f'.point-{point.index}.claim')
+      if holder := mine.take():
+        _log(f'{point.name}: left out, as {holder} works on it')
+        continue
+      with claim.held(mine):
+        _prepare(point, workdir, argv)
+        try:
+          results = _run_point(point, bases, workdir)
+        except Exception as error:
+          _failed(point, workdir, error)
+        else:
+          _log(table.line(table.row(point, results)))
       bar.update(done)
 
 
@@ -160,7 +167,7 @@ def main(argv: list[str]) -> None:
   to_do = [p for p in chosen if plan.state_of(workdir, p) != 'done']
   tasks = plan.make_tasks(to_do)
   for point in to_do:
-    base_lib.check_cache(point.experiment)
+    base_cache.check(point.experiment)
   workdir_lib.check_writable(workdir)
   atomic.write_json(
     workdir / 'sweep.json', plan.record(invocation.config_file, points, report)

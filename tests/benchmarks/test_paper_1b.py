@@ -16,7 +16,7 @@ from smft_jax.compile import shapes
 from smft_jax.config import command_line
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import task
-from smft_jax.runs import base as base_lib
+from smft_jax.runs import base_cache
 from smft_jax.runtime import program
 from smft_jax.training import state as state_lib
 
@@ -68,7 +68,7 @@ def test_bases_of_two_dtypes_are_cached_apart():
     pretraining=(), documents=(), questions={}, texts={}, counts={}
   )
   folders = {
-    base_lib._folder(parse(CONFIG, f'--config.model.dtype={dtype}'), empty)
+    base_cache.folder(parse(CONFIG, f'--config.model.dtype={dtype}'), empty)
     for dtype in ('bfloat16', 'float32')
   }
   assert len(folders) == 2

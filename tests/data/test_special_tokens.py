@@ -228,7 +228,7 @@ def test_ids_name_tokens_where_names_are_missing(tmp_path):
     (
       None,
       {'eos_token': '<e>', 'add_bos_token': True},
-      'no bos_token is named',
+      r'tokenizer_config\.json: .*, but bos_token is missing',
     ),
     (
       {'type': 'Sequence', 'processors': [_BEGIN, _BEGIN]},

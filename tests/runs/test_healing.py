@@ -15,6 +15,7 @@ from smft_jax.data.world import world
 from smft_jax.models import build
 from smft_jax.models import layers
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import base_cache
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.store import checkpoint
@@ -139,16 +140,16 @@ def test_a_stream_goes_on_from_the_healed_base(root, monkeypatch):
 def test_other_weights_make_another_base(root, tmp_path, tokenizer):
   experiment = experiment_of(root)
   task = base_lib.make_task(experiment)
-  folder = base_lib._folder(experiment, task)
+  folder = base_cache.folder(experiment, task)
   moved = tmp_path / 'moved'
   (root / 'weights').rename(moved)
   there = [f'--config.base.path={moved}']
   try:
-    assert base_lib._folder(experiment_of(root, *there), task) == folder
+    assert base_cache.folder(experiment_of(root, *there), task) == folder
   finally:
     moved.rename(root / 'weights')
   save_weights(moved, tokenizer.vocab_size, tokenizer)
-  assert base_lib._folder(experiment_of(root, *there), task) != folder
+  assert base_cache.folder(experiment_of(root, *there), task) != folder
 
 
 MISTAKES = {

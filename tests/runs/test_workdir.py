@@ -65,3 +65,17 @@ def test_workdir_with_a_damaged_record(tmp_path):
   (tmp_path / 'config.json').write_text('{"config": ')
   with pytest.raises(schema.UserError, match='is damaged'):
     workdir_lib.prepare(tmp_path, experiment())
+
+
+def test_a_run_resumed_with_other_versions_is_told_so(tmp_path, caplog):
+  workdir_lib.prepare(tmp_path, experiment())
+  workdir_lib.prepare(tmp_path, experiment())
+  assert not caplog.records
+  file = tmp_path / 'config.json'
+  record = json.loads(file.read_text())
+  now = record['versions']['jax']
+  record['versions'] |= {'jax': '0.1.2', 'gone': '3'}
+  file.write_text(json.dumps(record))
+  workdir_lib.prepare(tmp_path, experiment())
+  (told,) = caplog.messages
+  assert f'begun with gone 3, now None; jax 0.1.2, now {now}: results' in told

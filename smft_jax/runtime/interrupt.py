@@ -1,0 +1,70 @@
+"""Ends a program at once on Ctrl-C, whatever it is doing.
+
+Python raises KeyboardInterrupt only between its own instructions, and XLA may
+compile for a minute before the next one. Afterwards its threads may still run,
+and crash while the interpreter is taken down around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from typing import NoReturn
+
+CODE = 130
+"""Exit code after Ctrl-C."""
+
+# Seconds that the program has to end by itself, to leave other processes.
+_GRACE_S = 3.0
+
+
+_said: list[str] = []
+
+
+def say() -> None:
+  """Prints that the program was interrupted, once."""
+  if not _said:
+    _said.append('\ninterrupted; the same command resumes')
+    print(*_said, file=sys.stderr, flush=True)
+
+
+def leave(code: int) -> NoReturn:
+  """Ends the process without taking the interpreter down."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(code)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+  """Within the context, ends the process soon after Ctrl-C.
+
+  Only the main thread can watch for signals; in others this does nothing.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  reading, writing = os.pipe()
+  os.set_blocking(writing, False)
+  # What a signal writes arrives while the main thread is inside XLA.
+  before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  threading.Thread(target=_wait, args=[reading], daemon=True).start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    os.close(writing)
+
+
+def _wait(reading: int) -> None:
+  with os.fdopen(reading, 'rb', buffering=0) as pipe:
+    while received := pipe.read(1):
+      if received[0] == signal.SIGINT:
+        time.sleep(_GRACE_S)
+        say()
+        leave(CODE)
