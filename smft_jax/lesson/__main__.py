@@ -116,14 +116,17 @@ def _description(lesson: lesson_lib.Lesson, path: pathlib.Path) -> list[str]:
 
 def _run(run: Mapping[str, Any]) -> str:
   """Describes a run in one line."""
-  config = run['config']
-  method = config['method']
-  settings = ', '.join(f'{k} = {v}' for k, v in method.items() if k != 'name')
-  return (
-    f'{run["documents"]} documents of {config["data"]["kind"]!r} in'
-    f' {run["steps"]} steps, seed {config["seed"]}, by {method["name"]}'
-    f' ({settings})'
-  )
+  try:
+    config = run['config']
+    method = config['method']
+    settings = ', '.join(f'{k} = {v}' for k, v in method.items() if k != 'name')
+    return (
+      f'{run["documents"]} documents of {config["data"]["kind"]!r} in'
+      f' {run["steps"]} steps, seed {config["seed"]}, by {method["name"]}'
+      f' ({settings})'
+    )
+  except (KeyError, TypeError, AttributeError):  # another program's record
+    return schema.brief(dict(run))
 
 
 def _size(lesson: lesson_lib.Lesson, path: pathlib.Path) -> str:

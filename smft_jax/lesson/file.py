@@ -75,12 +75,15 @@ def read(path: str | os.PathLike[str]) -> lesson_lib.Lesson:
       f'lesson {path} is damaged: its content does not match its digest'
     )
   try:
+    runs = json.loads(metadata['runs'])
+    if not isinstance(runs, list) or not all(isinstance(r, dict) for r in runs):
+      raise ValueError('runs is no list of objects')
     return lesson_lib.Lesson(
       **{name: tensors[name] for name in _TENSORS},
       num_slots=int(metadata['num_slots']),
       table=metadata['table'],
       base=metadata['base'],
-      runs=tuple(json.loads(metadata['runs'])),
+      runs=tuple(runs),
     )
   except ValueError as error:
     raise ValueError(f'lesson {path} is damaged: {error}') from None

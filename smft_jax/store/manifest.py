@@ -19,6 +19,8 @@ from smft_jax.store import atomic
 
 Facts = Mapping[str, Any]
 
+_OBJECTS = ('owner', 'notes', 'arrays', 'files')
+
 
 class Damaged(Exception):
   """A step does not contain what its manifest says."""
@@ -82,7 +84,27 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     raise Damaged(f'{file} cannot be read: {error!r}') from None
   if found != digest(contents):
     raise Damaged(f'{file} was changed after it was written')
+  if not _is_manifest(contents):
+    raise Damaged(f'{file} is no manifest')
   return contents
+
+
+def _is_manifest(contents: Mapping[str, Any]) -> bool:
+  """Whether all parts that are read later are there, in their form."""
+  return (
+    all(isinstance(contents.get(key), dict) for key in _OBJECTS)
+    and all(isinstance(size, int) for size in contents['files'].values())
+    and all(_is_array(fields) for fields in contents['arrays'].values())
+  )
+
+
+def _is_array(fields: Any) -> bool:
+  return (
+    isinstance(fields, dict)
+    and isinstance(fields.get('shape'), list)
+    and all(isinstance(size, int) for size in fields['shape'])
+    and {'dtype', 'checksum'} <= fields.keys()
+  )
 
 
 def check_files(path: pathlib.Path, sizes: Mapping[str, int]) -> None:
