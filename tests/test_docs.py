@@ -163,6 +163,13 @@ def test_contributing_names_files_that_are_there():
     assert name in (ROOT / path).read_text(), name
 
 
+def test_complaints_name_tests_that_are_there():
+  names = re.findall(r'`((?:\w+/)+\w+\.py)`', text_of('complaints.md'))
+  assert len(names) > 20
+  for name in names:
+    assert (ROOT / 'tests' / name).is_file(), name
+
+
 def ids_of(page):
   """Targets of links into a page: its headings and its modules' members."""
   text = (DOCS / page).read_text()

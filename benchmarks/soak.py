@@ -1,0 +1,283 @@
+"""A run that is disturbed again and again must end as one left alone.
+
+  python -m benchmarks.soak [--minutes M] [--seed S] [--out FILE.json]
+
+A small run on a stream of documents is first made undisturbed. The same run is
+then started over and over, and each time one thing goes wrong: a signal, a full
+disk, a cache that cannot be written, a flipped byte in the newest checkpoint, a
+clock that jumps, a second run in the same workdir. It must resume each time and
+end with the same arrays. Prints how often each happened, and what it cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from smft_jax import schema
+from smft_jax import train
+from smft_jax.runtime import arguments
+from smft_jax.runtime import program
+from smft_jax.store import atomic
+from smft_jax.store import paths
+
+FAULTS = (
+  'SIGTERM',
+  'SIGKILL',
+  'full disk',
+  'cache not writable',
+  'flipped byte',
+  'clock jumps',
+  'second run',
+)
+# Documents a minute, of two seconds each: most of the time goes to starting.
+_DOCUMENTS = 5
+_CONFIG = """
+from ml_collections import config_dict
+
+def get_config():
+  return config_dict.ConfigDict(dict(
+    seed=1,
+    data=dict(
+      kind='world', num_known=20, num_new={documents}, num_never_seen=5,
+      general_sentences=50, general_test_sentences=10,
+    ),
+    model=dict(
+      num_layers=2, model_dim=64, num_heads=4, num_kv_heads=2, head_dim=16,
+      ffn_dim=128, memory_layers=(1,),
+    ),
+    memory=dict(num_slots=4096, value_dim=64, num_heads=2, k=8, key_dim=16),
+    base=dict(
+      steps=50, batch_size=16, learning_rate=1e-3, value_learning_rate=1e-2,
+      max_length=32, checkpoint_every=10,
+    ),
+    background=dict(num_batches=8, batch_size=16),
+    stream=dict(steps_per_document=600, batch_size=16, checkpoint_every=1),
+    method=dict(name='sparse_memory', t=100, optimizer='adam'),
+    evaluation=dict(
+      every_documents=10**6, batch_size=32, max_entries=20, max_answer_tokens=3,
+    ),
+  ))
+"""
+
+
+@dataclasses.dataclass
+class Life:
+  """One start of the run.
+
+  Attributes:
+    fault: What went wrong.
+    seconds: How long it lasted.
+    documents: Documents that it brought the run forward.
+  """
+
+  fault: str
+  seconds: float
+  documents: int
+
+
+class Run:
+  """A run in a folder, started as often as it takes."""
+
+  def __init__(self, folder: pathlib.Path, name: str):
+    self.workdir = folder / name
+    self.cache = folder / f'cache of {name}'
+    self._flags = [
+      f'--config={folder}/soak.py',
+      f'--workdir={self.workdir}',
+      f'--config.base.cache_dir={self.cache}',
+    ]
+
+  def start(
+    self, offset: float = 0.0, cache: str = '', most_bytes: int | None = None
+  ) -> subprocess.Popen:
+    """Starts it in a process of its own.
+
+    Args:
+      offset: Seconds by which its clock is wrong.
+      cache: A folder into which it cannot write.
+      most_bytes: Size at which its disk is full, for a file.
+    """
+
+    def limit():
+      if most_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    return subprocess.Popen(
+      [sys.executable, '-m', 'benchmarks.soak', '--child', str(offset), cache]
+      + self._flags,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+      preexec_fn=limit,
+    )
+
+  @property
+  def documents(self) -> int:
+    """Documents learned."""
+    file = self.workdir / 'metrics.jsonl'
+    lines = file.read_text().splitlines() if file.exists() else []
+    return sum('"event": "stream"' in line for line in lines)
+
+  @property
+  def is_done(self) -> bool:
+    """Whether it has its results."""
+    return (self.workdir / 'results.json').exists()
+
+  def newest(self) -> pathlib.Path | None:
+    """The folder of the newest checkpoint."""
+    steps = [p for p in self.workdir.glob('*/*') if p.name.isdigit()]
+    return max(steps, key=lambda p: int(p.name), default=None)
+
+  def arrays(self) -> dict[str, Any]:
+    """Shape and checksum of each array at the end."""
+    newest = self.newest()
+    assert newest is not None
+    return json.loads((newest / 'manifest.json').read_text())['arrays']
+
+
+def disturb(run: Run, fault: str, rng: random.Random) -> Life:
+  """Starts a run and lets something go wrong.
+
+  Raises:
+    AssertionError: If it ended in another way than it should.
+  """
+  before, began = run.documents, time.monotonic()
+  if fault == 'flipped byte':
+    _flip(run.newest(), rng)
+  full = rng.randrange(2_000, 200_000) if fault == 'full disk' else None
+  process = run.start(
+    offset=rng.uniform(-1e8, 1e8) if fault == 'clock jumps' else 0.0,
+    cache=str(run.cache) if fault == 'cache not writable' else '',
+    most_bytes=full,
+  )
+  said = ''
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    said = process.communicate(timeout=rng.uniform(5, 25))[1]
+  expected = {0}
+  if fault == 'second run' and process.poll() is None:
+    second = run.start()
+    refused = second.communicate(timeout=60)[1]
+    assert second.returncode == 2 or process.poll() is not None, refused
+  if process.poll() is None:
+    kills = fault in ('SIGKILL', 'flipped byte', 'second run')
+    process.send_signal(signal.SIGKILL if kills else signal.SIGTERM)
+    expected = {0, -signal.SIGKILL if kills else 0}
+    said += process.communicate(timeout=120)[1] or ''
+  if fault == 'full disk':
+    expected |= {1}
+  if fault == 'cache not writable':
+    expected |= {2}  # before the base is in it
+  assert process.returncode in expected, (fault, process.returncode, said)
+  assert 'Traceback' not in said, (fault, said)
+  return Life(fault, time.monotonic() - began, run.documents - before)
+
+
+def _flip(step: pathlib.Path | None, rng: random.Random) -> None:
+  """Flips a bit in a file of a checkpoint."""
+  if step is None:
+    return
+  files = [f for f in step.rglob('*') if f.is_file() and f.stat().st_size]
+  file = rng.choice(sorted(files))
+  data = bytearray(file.read_bytes())
+  data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+  file.write_bytes(data)
+
+
+def soak(folder: pathlib.Path, minutes: float, seed: int) -> list[Life]:
+  """Makes both runs, and compares them.
+
+  Returns:
+    All starts of the disturbed one.
+  """
+  documents = max(3, round(_DOCUMENTS * minutes))
+  (folder / 'soak.py').write_text(_CONFIG.format(documents=documents))
+  calm, run = Run(folder, 'calm'), Run(folder, 'disturbed')
+  began = time.monotonic()
+  _, said = calm.start().communicate()
+  assert calm.is_done, said
+  print(f'{documents} documents undisturbed: {time.monotonic() - began:.0f} s')
+  rng, lives, schedule = random.Random(seed), [], []
+  while not run.is_done:
+    if not schedule:  # each thing in every round, in another order
+      schedule = rng.sample(FAULTS, len(FAULTS))
+    lives.append(disturb(run, schedule.pop(), rng))
+    print(f'  {lives[-1]}', flush=True)
+  assert run.arrays() == calm.arrays()
+  print(f'{len(lives)} starts: the same arrays, bit for bit')
+  return lives
+
+
+def child(offset: str, cache: str, *flags: str) -> int:
+  """Runs the program with a wrong clock or a cache that cannot be written."""
+  now = time.time
+  time.time = lambda: now() + float(offset)
+
+  def refusing(path, mode='r', *arguments, **named):
+    if cache and 'w' in mode and str(path).startswith(cache):
+      raise PermissionError(13, 'Permission denied', str(path))
+    return open(path, mode, *arguments, **named)
+
+  vars(atomic)['open'] = refusing
+  sys.argv[1:] = flags
+  return program.run(train.main)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the program."""
+  parser = arguments.Parser(
+    prog='python -m benchmarks.soak',
+    description='A run that is disturbed again and again.',
+  )
+  parser.add_argument(
+    '--minutes', type=float, default=10.0, help='about how long'
+  )
+  parser.add_argument('--seed', type=int, default=0, help='of the schedule')
+  parser.add_argument('--out', type=paths.expand, help='write FILE.json')
+  options = parser.parse(argv)
+  if not options.minutes > 0:
+    raise schema.UserError(f'--minutes = {options.minutes} must be above 0')
+  began = time.monotonic()
+  with tempfile.TemporaryDirectory() as folder:
+    lives = soak(pathlib.Path(folder), options.minutes, options.seed)
+  rows = []
+  for fault in FAULTS:
+    found = [life for life in lives if life.fault == fault]
+    if found:
+      rows.append(_row(fault, found))
+      print(
+        f'{fault}: {len(found)} times, {rows[-1]["seconds"]:.0f} s a start,'
+        f' {rows[-1]["documents"]:.1f} documents'
+      )
+  print(f'{(time.monotonic() - began) / 60:.0f} minutes')
+  if options.out:
+    atomic.write_json(options.out, rows)
+
+
+def _row(fault: str, lives: Sequence[Life]) -> dict[str, Any]:
+  return {
+    'fault': fault,
+    'times': len(lives),
+    'seconds': statistics.median(life.seconds for life in lives),
+    'documents': statistics.mean(life.documents for life in lives),
+  }
+
+
+if __name__ == '__main__':
+  if sys.argv[1:2] == ['--child']:
+    sys.exit(child(*sys.argv[2:]))
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  sys.exit(program.run(main))
