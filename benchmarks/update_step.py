@@ -103,6 +103,42 @@ def stepper(step, reads: Reads) -> tuple[Callable[[], None], int]:
   return run, temporaries
 
 
+def parts(num_slots: int) -> dict[str, Callable[[], None]]:
+  """Returns the parts of a step in the rows form, each by itself."""
+  reads = draw(num_slots)
+  table = jnp.zeros((num_slots, VALUE_DIM))
+  slot_ids, weights, target, frequency = map(
+    jnp.asarray, dataclasses.astuple(reads)
+  )
+  slots, _ = selection.select_slots(
+    _TF_IDF, slot_ids, frequency, SELECTED, pointwise=True
+  )
+  rows = jnp.ones((SELECTED, VALUE_DIM))
+  select = functools.partial(
+    selection.select_slots, _TF_IDF, t=SELECTED, pointwise=True
+  )
+  update = jax.jit(
+    functools.partial(optim.update_rows, _SGD), donate_argnums=(0, 1)
+  )
+
+  def timed(function, *arguments):
+    made = jax.jit(function)
+    return lambda: jax.block_until_ready(made(*arguments))
+
+  return {
+    'read_rows': timed(lookup.read_rows, table, slot_ids, weights),
+    'select_slots': timed(select, slot_ids, frequency),
+    '  of it, sorting the ids': timed(jnp.sort, slot_ids.reshape(-1)),
+    'row_gradient': timed(
+      lookup.row_gradient, target, slot_ids, weights, slots
+    ),
+    'update_rows': harness.stepper(
+      lambda state: (update(state[1], state[0], slots, rows), ()),
+      (jnp.zeros_like(table), _SGD.init(table)),
+    ),
+  }
+
+
 def torch_forms(reads: Reads) -> dict[str, Callable[[], None]]:
   """Returns PyTorch's forms of the step, sharing one table."""
   update = peers.Update(
@@ -136,6 +172,12 @@ def main() -> None:
   largest = max(temporaries.values()) / 1e6
   print(f'  temporaries at most {largest:.1f} MB')
   at_1m, made = made['1M'][0], {}  # frees the other tables
+
+  harness.print_table(
+    'parts of the rows form, 1M slots',
+    harness.interleave(parts(SIZES['1M']), options.repeats),
+    'select_slots',
+  )
 
   dense = {name: stepper(dense_step, draw(SIZES[name])) for name in DENSE_SIZES}
   dense_seconds = harness.interleave(

@@ -10,6 +10,8 @@ import optax
 import pytest
 
 from smft_jax import optim
+from smft_jax.data.sources import problems
+from smft_jax.data.sources import sources
 from tests.support import repository
 
 _EXAMPLES = repository.ROOT / 'examples'
@@ -51,7 +53,21 @@ def test_example(name, capsys):
 
 def test_every_example_is_run_here():
   there = {path.stem for path in _EXAMPLES.glob('*.py')}
-  assert there == {*HERE, 'tunix_peft', 'levanter_trainer', 'claim'}
+  others = {'tunix_peft', 'levanter_trainer', 'claim', 'handbook'}
+  assert there == {*HERE, *others}
+
+
+def test_the_handbook_is_read_and_answers_its_questions(tmp_path, capsys):
+  _load('handbook').main()
+  file = tmp_path / 'handbook.jsonl'
+  file.write_text(capsys.readouterr().out)
+  found = sources.Reader(problems.Problems('refuse')).documents(str(file))
+  assert len(found) == 60
+  assert 45_000 < sum(len(document.text) for document in found) < 60_000
+  for document in found:
+    assert len(document.questions) == 2
+    for question in document.questions:
+      assert question.answers[0] in document.text
 
 
 def test_example_notices_that_other_rows_change(monkeypatch):
