@@ -3,7 +3,7 @@
   python examples/handbook.py > handbook.jsonl
 
 Running text with facts that no model knows, to see what the config
-`configs/docqa.py:jsonl,hf` teaches: 60 objects of an invented museum, three to
+`configs/docqa.py:jsonl,hf` teaches: 75 objects of an invented museum, four to
 a page. Each object has two questions, which are never trained on.
 """
 
@@ -18,7 +18,7 @@ _KINDS = (
   'lantern', 'loom', 'bell', 'globe', 'clock', 'drum', 'compass', 'lock',
   'scale', 'lamp', 'kettle', 'ladder', 'mirror', 'anchor', 'harp',
 )  # fmt: skip
-_NAMES = ('Brenmoor', 'Tullaway', 'Oskarby', 'Velmont')
+_NAMES = ('Brenmoor', 'Tullaway', 'Oskarby', 'Velmont', 'Harrowick')
 _MAKERS = (
   'Ilse Vantor', 'Joran Pell', 'Maeve Adair', 'Corin Hale', 'Petra Lindqvist',
   'Anselm Gray', 'Rosa Tamayo', 'Edwin Marsh',
