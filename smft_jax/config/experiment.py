@@ -190,7 +190,14 @@ def from_config_dict(
     ...   print(error)
     unknown key config.modle; did you mean config.model?
   """
-  return schema.build(to_plain(config), Experiment, 'config')
+  plain = to_plain(config)
+  # First, as sections repeat it.
+  seed = plain.get('seed') if isinstance(plain, dict) else None
+  if isinstance(seed, int) and not 0 <= seed < 2**32:
+    raise schema.UserError(
+      f'config.seed = {seed} must be at least 0 and below {2**32}'
+    )
+  return schema.build(plain, Experiment, 'config')
 
 
 def to_plain(config: Any) -> Any:

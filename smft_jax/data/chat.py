@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import datetime
+import json
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import jinja2.ext
@@ -21,6 +23,10 @@ from smft_jax.data.world import words
 
 # From the private use area, so that no template has them.
 _MESSAGE, _ANSWER = '\ue0f0', '\ue0f1'
+
+# The day that templates are told, so that a run asks the same tomorrow. It is
+# the one that Llama 3.2's has for want of another.
+_DAY = datetime.datetime(2024, 7, 26)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +105,9 @@ def make(tokenizer: tokenizers.Tokenizer) -> Chat:
     UserError: There is none, or it cannot be rendered.
   """
   if tokenizer.chat_template is None:
-    raise schema.UserError('the tokenizer has no chat template')
+    raise schema.UserError(
+      "the tokenizer has no chat template, or of several none named 'default'"
+    )
   asked = [{'role': 'user', 'content': _MESSAGE}]
   answered = [*asked, {'role': 'assistant', 'content': _ANSWER}]
   before, *after = _render(tokenizer, asked, True).split(_MESSAGE)
@@ -133,13 +141,19 @@ def _render(
 ) -> str:
   # As `transformers` renders templates, which are written for it.
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[jinja2.ext.loopcontrols, _Generation],
   )
   environment.globals['raise_exception'] = _refuse
+  environment.globals['strftime_now'] = _DAY.strftime
+  environment.filters['tojson'] = _to_json
   try:
     template = environment.from_string(tokenizer.chat_template or '')
     return template.render(
       messages=messages,
+      tools=None,
+      documents=None,
       add_generation_prompt=add_generation_prompt,
       bos_token=tokenizer.bos,
       eos_token=tokenizer.eos,
@@ -149,6 +163,21 @@ def _render(
     raise schema.UserError(
       f'the chat template cannot be rendered: {schema.one_line(error)}'
     ) from None
+
+
+class _Generation(jinja2.ext.Extension):
+  """A tag around what an assistant says, for trainers that mask the rest."""
+
+  tags: ClassVar[set[str]] = {'generation'}
+
+  def parse(self, parser):
+    """Returns the nodes within the tag."""
+    next(parser.stream)
+    return parser.parse_statements(('name:endgeneration',), drop_needle=True)
+
+
+def _to_json(value: Any, indent: int | None = None, **settings: Any) -> str:
+  return json.dumps(value, ensure_ascii=False, indent=indent, **settings)
 
 
 def _refuse(message: str) -> None:

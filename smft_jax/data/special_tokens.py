@@ -123,8 +123,8 @@ def _ids(kind: str, configs, added) -> Iterator[int]:
   """
   for config in configs:
     ids = config.get(f'{kind}_token_id')
-    for i in ids if isinstance(ids, Sequence) else [ids]:
-      if i in added and added[i].special:
+    for i in ids if isinstance(ids, list) else [ids]:
+      if isinstance(i, int) and i in added and added[i].special:
         yield i
 
 
@@ -145,8 +145,10 @@ def _template(configs) -> str | None:
   """Returns the chat template; of several with names, the default one."""
   found = _first(configs, 'chat_template')
   if isinstance(found, list):
-    by_name = {one['name']: one['template'] for one in found}
-    found = by_name.get('default')
+    named = [one for one in found if isinstance(one, Mapping)]
+    found = {one.get('name'): one.get('template') for one in named}
+  if isinstance(found, Mapping):
+    found = found.get('default')
   return found if isinstance(found, str) else None
 
 

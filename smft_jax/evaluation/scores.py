@@ -23,9 +23,10 @@ from smft_jax.data import task
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 _SPACES = re.compile(r'\s+')
-# Marks that people and tokenizers write for the apostrophe and for the minus.
+# Marks that people write for the apostrophe, the quote and the minus.
 _SAME_MARKS = str.maketrans(
-  dict.fromkeys('\u2018\u2019\u02bc\u2032', "'")
+  dict.fromkeys('\u2018\u2019\u201b\u2039\u203a\u02bc\u2032', "'")
+  | dict.fromkeys('\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033', '"')
   | dict.fromkeys('\u2010\u2011\u2012\u2013\u2014\u2015\u2212', '-')
 )
 
@@ -46,8 +47,9 @@ def normalize_squad(answer: str) -> str:
 def normalize_answer(answer: str) -> str:
   """Normalises an answer as SQuAD does, and further.
 
-  - Characters are composed (NFC), digits of full width and the like are ASCII,
-    and so are apostrophes and dashes, which SQuAD then removes.
+  - Characters are composed (NFC), digits and punctuation of full width and the
+    like are ASCII, and so are apostrophes, quotes and dashes. SQuAD's
+    definition then removes the marks.
   - An answer of nothing but articles and punctuation, such as the grade 'A',
     keeps them. By SQuAD it equals silence.
 
@@ -58,10 +60,14 @@ def normalize_answer(answer: str) -> str:
     ('a', '')
   """
   answer = ''.join(
-    unicodedata.normalize('NFKC', c) if c.isdigit() else c
+    unicodedata.normalize('NFKC', c) if _is_wide(c) else c
     for c in unicodedata.normalize('NFC', answer).translate(_SAME_MARKS)
   )
   return normalize_squad(answer) or ' '.join(answer.lower().split())
+
+
+def _is_wide(character: str) -> bool:
+  return character.isdigit() or unicodedata.category(character)[0] == 'P'
 
 
 def exact_match(
@@ -100,7 +106,7 @@ def f1_score(
     overlap = sum(common.values())
     return 2 * overlap / (len(got) + len(want))
 
-  return max(score(reference) for reference in accepted)
+  return max(map(score, accepted), default=0.0)
 
 
 def score(
@@ -145,7 +151,7 @@ def accuracy(
     - `accuracy`: share of choices whose label has the highest log-likelihood
       per character, spaces included.
     - `accuracy_unnormalized`: the same with the log-likelihood itself.
-    Ties go to the first ending.
+    Ties go to the first ending. NaN if a log-likelihood is.
 
   Example:
     >>> choice = task.Choice(prompt='It is', endings=('hot', 'very hot'),
@@ -156,12 +162,17 @@ def accuracy(
   right, right_unnormalized = [], []
   for sums, choice in zip(log_likelihoods, choices, strict=True):
     lengths = np.array([len(ending) for ending in choice.endings])
-    right.append(np.argmax(sums / lengths) == choice.label)
-    right_unnormalized.append(np.argmax(sums) == choice.label)
+    right.append(_is_best(sums / lengths, choice.label))
+    right_unnormalized.append(_is_best(sums, choice.label))
   return {
     'accuracy': float(np.mean(right)),
     'accuracy_unnormalized': float(np.mean(right_unnormalized)),
   }
+
+
+def _is_best(sums: np.ndarray, label: int) -> float:
+  """Whether the label has the highest sum; NaN if a sum is NaN."""
+  return math.nan if np.isnan(sums).any() else float(np.argmax(sums) == label)
 
 
 def perplexity(nats: float, count: float) -> float:

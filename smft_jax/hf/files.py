@@ -223,7 +223,14 @@ def load(
           f'{stored.file}: {stored.name} has a number that is not finite: the'
           ' checkpoint is damaged'
         )
-      parts[str(index)] = np.ascontiguousarray(read.astype(like.dtype))
+      with np.errstate(over='ignore'):
+        cast = read.astype(like.dtype)
+      if not np.all(np.isfinite(cast)):
+        raise schema.UserError(
+          f'{stored.file}: {stored.name} has a number that {like.dtype} cannot'
+          ' hold'
+        )
+      parts[str(index)] = np.ascontiguousarray(cast)
     return parts[str(index)]
 
   target = like.sharding

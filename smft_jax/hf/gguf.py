@@ -205,6 +205,12 @@ def _scaling(
   key = f'{arch}.rope.scaling.type'
   if file.metadata.get(key, 'none') != 'none':
     raise file.unsupported(key, file.metadata[key], "'none'")
+  if key not in file.metadata:  # which means that a factor counts
+    for name in ('scaling.factor', 'scale_linear'):
+      factor_key = f'{arch}.rope.{name}'
+      factor = file.metadata.get(factor_key, 1.0)
+      if factor not in (0, 1):
+        raise file.unsupported(factor_key, factor, '1')
   if FREQUENCIES not in file.tensors:
     return None
   tensor = file.tensors[FREQUENCIES]

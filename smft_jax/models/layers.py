@@ -105,6 +105,10 @@ class DecoderSizes(DecoderOptions):
         'head_dim must be even for rotary positions, got'
         f' {self.head_dim}; take {self.head_dim + 1}'
       )
+    if len(set(self.memory_layers)) < len(self.memory_layers):
+      raise ValueError(
+        f'memory_layers = {self.memory_layers} names a block twice'
+      )
     for layer in self.memory_layers:
       if not 0 <= layer < self.num_layers:
         raise ValueError(

@@ -207,3 +207,18 @@ def test_settings_that_change_no_result_are_not_compared():
   same = compared(stream__checkpoint_every=1, max_skipped=3, tensorboard=True)
   assert same == compared()
   assert compared(seed=1) != compared()
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 10**20])
+def test_a_seed_that_no_generator_takes(seed):
+  assert message(seed=seed) == (
+    f'config.seed = {seed} must be at least 0 and below 4294967296'
+  )
+  made = config_lib.from_config_dict(configs.make(seed=2**32 - 1))
+  assert made.seed == 2**32 - 1
+
+
+def test_a_block_is_named_once():
+  assert 'memory_layers = (2, 2) names a block twice' in message(
+    model__memory_layers=(2, 2)
+  )

@@ -1,6 +1,7 @@
 """Questions in a chat: ids, what is special in them, and what is refused."""
 
 import dataclasses
+import json
 
 import pytest
 import tokenizers as hf_tokenizers
@@ -107,3 +108,35 @@ def test_templates_are_found_in_every_place(tokenizer, tmp_path):
   assert made.chat_template == 'b'
   (tmp_path / 'chat_template.jinja').write_text('c')
   assert tokenizers.read(tmp_path).chat_template == 'c'
+
+
+@pytest.mark.parametrize(
+  ('written', 'shown'),
+  [
+    ('{% if tools is not none %}tools{% endif %}', ''),
+    ('{% if documents is none %}no{% endif %}', 'no'),
+    ('{% generation %}a{{ 1 + 1 }}{% endgeneration %}', 'a2'),
+    ("{{ strftime_now('%d %b %Y') }}", '26 Jul 2024'),
+    ("{{ {'a': '\u2039\u00e9'} | tojson }}", '{"a": "\u2039\u00e9"}'),
+  ],
+)
+def test_templates_get_what_they_are_written_for(tokenizer, written, shown):
+  template = written + '|' + _TURNS
+  made = dataclasses.replace(tokenizer, chat_template=template)
+  assert ''.join(chat_lib.make(made).before).partition('|')[0] == shown
+
+
+@pytest.mark.parametrize(
+  'template', [['x'], [{'name': 'tools'}], {'a': 'b'}, 3]
+)
+def test_a_template_of_another_form_is_none(tokenizer, template, tmp_path):
+  tokenizer.write(tmp_path)
+  file = tmp_path / 'tokenizer_config.json'
+  config = json.loads(file.read_text()) | {'chat_template': template}
+  file.write_text(json.dumps(config | {'eos_token_id': [[2], 1, None]}))
+  found = tokenizers.read(tmp_path)
+  with pytest.raises(schema.UserError, match="none named 'default'"):
+    chat_lib.make(found)
+  config['chat_template'] = {'default': _TURNS}
+  file.write_text(json.dumps(config))
+  assert tokenizers.read(tmp_path).chat_template == _TURNS

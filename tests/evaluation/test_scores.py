@@ -32,6 +32,8 @@ def test_normalize_squad(answer, normal):
     ('1914-18', '1914\u201318', '1914\u221218'),
     ('42', '\uff14\uff12'),
     ('H2O', 'H\u2082O'),
+    ('"Imagine"', '\u201cImagine\u201d', '\u00abImagine\u00bb'),
+    ('so!', 'so\uff01'),
   ],
 )
 def test_spellings_of_one_answer(spellings):
@@ -180,3 +182,14 @@ def test_relative_drop_is_the_share_lost(metric, before, after, drop):
 def test_relative_drop_of_an_unknown_metric(metric, message):
   with pytest.raises(ValueError, match=message):
     scores.relative_drop(metric, 1.0, 1.0)
+
+
+def test_a_likelihood_that_is_nan_is_not_right():
+  choice = choice_of('a', 'b', label=0)
+  sums = np.array([np.nan, np.nan])
+  found = scores.accuracy([sums, np.array([0.0, -1.0])], [choice, choice])
+  assert np.isnan(list(found.values())).all()
+
+
+def test_an_answer_to_a_question_without_one():
+  assert scores.f1_score('a', []) == scores.exact_match('a', []) == 0

@@ -68,6 +68,14 @@ MISTAKES = {
     change(llama__rope__dimension_count=2),
     'llama.rope.dimension_count = 2 is not supported; expected 4',
   ),
+  'a factor without a type': (
+    change(llama__rope__scaling__factor=2.0),
+    'llama.rope.scaling.factor = 2.0 is not supported; expected 1',
+  ),
+  'a factor by its old name': (
+    change(llama__rope__scale_linear=4.0),
+    'llama.rope.scale_linear = 4.0 is not supported; expected 1',
+  ),
   'another scaling': (
     change(llama__rope__scaling__type='yarn'),
     "llama.rope.scaling.type = 'yarn' is not supported; expected 'none'",

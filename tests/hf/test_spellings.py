@@ -131,3 +131,13 @@ def test_padding_that_the_model_has_no_row_for_is_not_used(folder):
   for rows, pad in ((pad_id + 1, '<pad>'), (pad_id, tokenizers.EOS)):
     set_in_config(folder, vocab_size=rows)
     assert hf.load_tokenizer(folder).pad == pad
+
+
+def test_a_number_that_the_dtype_cannot_hold_is_told_with_its_tensor(folder):
+  name = 'model.layers.0.self_attn.o_proj.weight'
+  rewrite(folder, lambda t: t | {name: np.full_like(t[name], 1e6)})
+  hf.load_model(folder)
+  with pytest.raises(
+    schema.UserError, match=rf'{name} has a number that float16 cannot hold'
+  ):
+    hf.load_model(folder, dtype=np.float16)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import contextlib
 import gzip
 import io
+import os
 import pathlib
 from typing import Literal, cast
 import zlib
@@ -60,18 +61,17 @@ def opened(path: str) -> Iterator[io.BufferedReader]:
   """Opens a file to read bytes, which may be compressed by gzip.
 
   Raises:
-    UserError: The file is missing, or its compressed content is damaged.
+    UserError: The file is missing, or cannot be read.
   """
   file = existing(path)
   with file.open('rb') as raw:
-    is_compressed = raw.read(2) == _GZIP_MAGIC
-    raw.seek(0)
-    if not is_compressed:
-      yield raw
-      return
     try:
-      with gzip.open(raw) as stream:
-        yield cast(io.BufferedReader, stream)  # reads alike
+      is_compressed = raw.peek(2)[:2] == _GZIP_MAGIC
+      if not is_compressed:
+        yield raw
+      else:
+        with gzip.open(raw) as stream:
+          yield cast(io.BufferedReader, stream)  # reads alike
     except (EOFError, OSError, zlib.error) as error:
       raise schema.UserError(
         f'{path} is cut short or damaged: {schema.one_line(error)}'
@@ -101,12 +101,16 @@ def below(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
     of other kinds.
   """
   found, others = [], []
-  for path in sorted(folder.rglob('*')):
-    inner = path.relative_to(folder)
-    if any(part.startswith('.') for part in inner.parts) or not path.is_file():
-      continue
-    if kind_of(path.name):
-      found.append(path)
-    else:
-      others.append(str(inner))
-  return found, others
+  seen = set()  # links may lead back
+  for name, folders, names in os.walk(folder, followlinks=True):
+    is_new = os.path.realpath(name) not in seen
+    seen.add(os.path.realpath(name))
+    folders[:] = [f for f in folders if is_new and not f.startswith('.')]
+    for path in (pathlib.Path(name, n) for n in names if is_new):
+      if path.name.startswith('.'):
+        continue
+      if kind_of(path.name) and path.is_file():
+        found.append(path)
+      else:
+        others.append(str(path.relative_to(folder)))
+  return sorted(found), sorted(others)

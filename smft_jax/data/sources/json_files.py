@@ -39,7 +39,7 @@ def read(
   """
   first = next(json_lines.numbered(path), (1, b'{}\n'))[1]
   try:
-    is_lines = 'data' not in json_lines.parse(first)
+    is_lines = not _holds_records(json_lines.parse(first))
   except problems_lib.Fault:
     is_lines = False
   found = None if is_lines else _whole(path)
@@ -114,9 +114,16 @@ def _after_space(text: str, place: int) -> int:
   return place
 
 
+def _holds_records(value: Any) -> bool:
+  """Whether an object is not a record itself but has a list of them."""
+  if not isinstance(value, Mapping) or not isinstance(value.get('data'), list):
+    return False
+  return not value.keys() & {'text', 'context', 'question', 'problem'}
+
+
 def _records(value: Any) -> Iterator[Any]:
   """Yields the records in a value of a file."""
-  if not isinstance(value, Mapping) or not isinstance(value.get('data'), list):
+  if not _holds_records(value):
     yield value
     return
   for record in value['data']:

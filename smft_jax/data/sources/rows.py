@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -53,20 +54,26 @@ class Row:
 def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
   """Returns name and value of the first of these fields that exists.
 
-  A field that is null does not: exports write it for those that a row lacks.
+  A field that is null or NaN does not: exports write these for those that a row
+  lacks.
 
   Raises:
     Fault: None exists; the message lists those that do.
   """
   for name in names:
-    if fields.get(name) is not None:
+    if not _is_null(fields.get(name)):
       return name, fields[name]
   wanted = ' or '.join(map(repr, names))
   # All of them: the right field is rarely a similar spelling.
-  existing = ', '.join(k for k in fields if fields[k] is not None) or 'nothing'
+  named = (name for name, value in fields.items() if not _is_null(value))
+  existing = ', '.join(named) or 'nothing'
   raise problems.Fault(
     'wrong_form', f'{wanted} is missing; there is {existing}'
   )
+
+
+def _is_null(value: Any) -> bool:
+  return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text(fields: Mapping[str, Any], *names: str) -> str:
@@ -134,7 +141,13 @@ def _flat_answers(value: Any) -> list[str] | None:
   """Returns the texts in one of the forms of `answers`; None for another."""
   if isinstance(value, str):
     return [value]
-  if isinstance(value, int | float) and not isinstance(value, bool):
+  if isinstance(value, float):
+    if _is_null(value):
+      return []
+    # Exports write whole numbers like this where some are missing.
+    value = int(value) if value.is_integer() else value
+    return [str(value)] if math.isfinite(value) else None
+  if isinstance(value, int) and not isinstance(value, bool):
     return [str(value)]
   if isinstance(value, Mapping):
     value = [find(value, 'value', 'text')[1], *(value.get('aliases') or ())]

@@ -221,11 +221,14 @@ class Reader:
         'left out %d files of other kinds in %s, such as %s',
         *(len(others), name, ', '.join(others[:3])),
       )
-    for path in found:
+    inner = [path.relative_to(folder).as_posix() for path in found]
+    stems = [files.split(name)[0] for name in inner]
+    for path, whole, stem in zip(found, inner, stems, strict=True):
       kind = files.kind_of(path.name)
       assert kind is not None
-      inner = path.relative_to(folder).as_posix()
-      yield from _READERS[kind](str(path), self.problems, files.split(inner)[0])
+      # Files that differ only in their endings keep them.
+      name = stem if stems.count(stem) == 1 else whole
+      yield from _READERS[kind](str(path), self.problems, name)
 
 
 _READERS = {

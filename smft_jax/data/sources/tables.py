@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 import csv
-import io
 
 from smft_jax import schema
 from smft_jax.data.sources import files
@@ -33,41 +33,80 @@ def read(
   """
   ending = files.split(path)[1]
   if ending == '.parquet':
-    yield from _parquet(path, name)
-    return
+    yield from _parquet(path, problems, name)
+  else:
+    delimiter = '\t' if ending == '.tsv' else ','
+    yield from _separated(path, problems, name, delimiter)
+
+
+def _separated(
+  path: str, problems: problems_lib.Problems, name: str, delimiter: str
+) -> Iterator[rows.Row]:
   with files.opened(path) as stream:
-    text = io.TextIOWrapper(stream, encoding='utf-8-sig', newline='')
-    csv.field_size_limit(json_lines.MAX_LINE_BYTES)
-    reader = csv.DictReader(text, delimiter='\t' if ending == '.tsv' else ',')
-    number = 0
-    while True:
-      try:
-        fields = next(reader, None)
-      except (csv.Error, UnicodeDecodeError) as error:
-        is_utf8 = not isinstance(error, UnicodeDecodeError)
-        fault = problems_lib.Fault(
-          'wrong_form' if is_utf8 else 'bad_utf8', problems_lib.shortened(error)
-        )
-        problems.report(fault, f'{path}:{reader.line_num + 1}')
-        return
-      if fields is None:
-        return
-      number += 1
-      place = f'{path}:{reader.line_num}'
-      if None in fields:
-        fault = problems_lib.Fault(
-          'wrong_form', 'there are more cells than columns in the first line'
-        )
-        problems.report(fault, place)
-        continue
-      yield rows.Row(
-        place=place,
-        default_id=f'{name}:{number}',
-        fields={key: cell for key, cell in fields.items() if cell},
+    lines = stream.read().removeprefix(codecs.BOM_UTF8).splitlines(True)
+  columns: list[str] | None = None
+  number = 0
+  for line, cells in _records(path, lines, problems, delimiter):
+    place = f'{path}:{line}'
+    if columns is None:
+      columns = cells
+      for column in columns:
+        if columns.count(column) > 1:
+          raise schema.UserError(f'{place}: two columns are named {column!r}')
+      continue
+    number += 1
+    if len(cells) > len(columns):
+      fault = problems_lib.Fault(
+        'wrong_form', 'there are more cells than columns in the first line'
       )
+      problems.report(fault, place)
+      continue
+    yield rows.Row(
+      place=place,
+      default_id=f'{name}:{number}',
+      fields={k: cell for k, cell in zip(columns, cells, strict=False) if cell},
+    )
 
 
-def _parquet(path: str, name: str) -> Iterator[rows.Row]:
+def _records(
+  path: str, lines: list[bytes], problems: problems_lib.Problems, delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields the cells of each row, with the number of its first line.
+
+  After a fault it goes on with the line after that in which the row began.
+  """
+  csv.field_size_limit(json_lines.MAX_LINE_BYTES)
+  start = 0
+  while start < len(lines):
+    decoded = (line.decode('utf-8') for line in lines[start:])
+    # Not strict, a quote that is never closed takes all rows after it along.
+    reader = csv.reader(decoded, delimiter=delimiter, strict=True)
+    done = 0
+    try:
+      for cells in reader:
+        if cells:
+          yield start + done + 1, cells
+        done = reader.line_num
+      return
+    except UnicodeDecodeError as error:
+      bad = start + reader.line_num + 1
+      problems.report(
+        problems_lib.Fault('bad_utf8', problems_lib.shortened(error)),
+        f'{path}:{bad}',
+      )
+      start = bad
+    except csv.Error as error:
+      what = schema.one_line(error)
+      if 'unexpected end of data' in what:
+        what = 'a quote is not closed'
+      fault = problems_lib.Fault('wrong_form', what)
+      problems.report(fault, f'{path}:{start + done + 1}')
+      start += done + 1
+
+
+def _parquet(
+  path: str, problems: problems_lib.Problems, name: str
+) -> Iterator[rows.Row]:
   file = files.existing(path)
   try:
     # Imported late: an extra, that only this needs.
@@ -77,16 +116,33 @@ def _parquet(path: str, name: str) -> Iterator[rows.Row]:
     raise schema.UserError(
       f'{path}: Parquet files need pyarrow: pip install "smft_jax[parquet]"'
     ) from None
+  number = 0
   try:
     with parquet.ParquetFile(file) as table:
-      number = 0
-      for batch in table.iter_batches():
-        for fields in batch.to_pylist():
+      # Times are no field of ours, and some need further libraries.
+      wanted = [
+        field.name
+        for field in table.schema_arrow
+        if not pyarrow.types.is_temporal(field.type)
+      ]
+      for batch in table.iter_batches(columns=wanted):
+        for index in range(len(batch)):
           number += 1
+          place = f'{path}, row {number}'
+          try:
+            (fields,) = batch.slice(index, 1).to_pylist()
+          except UnicodeDecodeError as error:
+            fault = problems_lib.Fault(
+              'bad_utf8', problems_lib.shortened(error)
+            )
+            problems.report(fault, place)
+            continue
+          except ValueError as error:
+            raise schema.UserError(
+              f'{place} cannot be read: {problems_lib.shortened(error)}'
+            ) from None
           yield rows.Row(
-            place=f'{path}, row {number}',
-            default_id=f'{name}:{number}',
-            fields=fields,
+            place=place, default_id=f'{name}:{number}', fields=fields
           )
   except (pyarrow.ArrowException, OSError) as error:
     raise schema.UserError(

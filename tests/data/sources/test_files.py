@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import logging
+import math
 
 import pytest
 
@@ -187,7 +188,7 @@ def test_faults_of_a_table(tmp_path):
     ('mine:3', 'snow'),
   ]
   file.write_bytes(b'text\ncaf\xe9\n')
-  assert 'mine.csv:1: ' in refused(file)
+  assert 'mine.csv:2: ' in refused(file)
 
 
 def test_exports_with_null_beside_the_field_that_counts(tmp_path):
@@ -280,3 +281,109 @@ def test_an_ending_that_is_not_known(tmp_path):
     'is a file of an unknown kind; files that can be read end in .json'
     in (refused(tmp_path / 'mine.pdf'))
   )
+
+
+@pytest.mark.parametrize('name', ['a.csv', 'a.tsv'])
+def test_a_quote_that_is_never_closed_costs_its_row_alone(tmp_path, name):
+  file = tmp_path / name
+  file.write_text('text\none\n"two\nthree\n"a\nb"\nfour\n')
+  # The quote of the third line is closed in the fifth.
+  assert ':3: ' in refused(file)
+  file.write_text('text\none\n"two\nthree\nfour\n')
+  assert refused(file).endswith(':3: a quote is not closed')
+  found = reader('skip').texts(str(file))
+  assert [t.text for t in found] == ['one', 'three', 'four']
+
+
+def test_a_byte_that_is_not_utf8_costs_its_row_alone(tmp_path):
+  file = tmp_path / 'a.csv'
+  good = ''.join(f'row {i}\n' for i in range(5000)).encode()
+  file.write_bytes(b'text\n' + good + b'caf\xe9\n' + good)
+  assert ':5002: ' in refused(file)
+  made = reader('skip')
+  assert len(made.texts(str(file))) == 10_000
+  assert made.problems.counts == {'bad_utf8': 1}
+
+
+def test_rows_over_several_lines_and_two_columns_of_a_name(tmp_path):
+  file = tmp_path / 'a.csv'
+  file.write_text('text,x\n"a\nb",1\n\nc,2,3\n')
+  assert ':5: there are more cells' in refused(file)
+  file.write_text('text,x,text\na,b,c\n')
+  assert ":1: two columns are named 'text'" in refused(file)
+
+
+def test_parquet_with_columns_that_are_not_read(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  file = tmp_path / 'a.parquet'
+  times = pa.array([1700000000123456789], pa.timestamp('ns', 'Mars/Base'))
+  spans = pa.array([5], pa.duration('ns'))
+  parquet.write_table(
+    pa.table({'text': ['a'], 'created': times, 'took': spans}), file
+  )
+  assert [t.text for t in reader().texts(str(file))] == ['a']
+
+
+def test_parquet_with_text_that_is_not_utf8(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  buffers = pa.array([b'good', b'caf\xe9', b'fine']).buffers()
+  texts = pa.StringArray.from_buffers(3, *buffers[1:])
+  file = tmp_path / 'a.parquet'
+  parquet.write_table(pa.table({'text': texts}), file)
+  assert 'a.parquet, row 2: ' in refused(file)
+  assert len(reader('skip').texts(str(file))) == 2
+
+
+def test_numbers_that_are_none(tmp_path):
+  file = tmp_path / 'a.jsonl'
+  rows = [
+    {'question': 'a', 'answer': math.nan},
+    {'question': 'b', 'answers': ['1912', math.nan]},
+    {'question': 'c', 'answer': 1912.0},
+    {'question': 'd', 'answer': 0.5},
+    {'question': 'e', 'answer': math.inf},
+  ]
+  file.write_text(as_lines(rows))
+  made = reader('skip')
+  found = made.questions(str(file))
+  assert [q.answers for q in found] == [('1912',), ('1912',), ('0.5',)]
+  assert made.problems.counts == {'wrong_form': 2}
+  assert ":1: 'answers' or 'answer' is missing" in refused(file, 'questions')
+
+
+def test_links_are_followed_once_and_broken_ones_named(tmp_path, caplog):
+  (tmp_path / 'real').mkdir()
+  (tmp_path / 'real' / 'a.txt').write_text('one')
+  folder = tmp_path / 'mine'
+  folder.mkdir()
+  (folder / 'sub').symlink_to(tmp_path / 'real')
+  (folder / 'back').symlink_to(folder)
+  (folder / 'gone.txt').symlink_to(tmp_path / 'nothing')
+  with caplog.at_level(logging.WARNING):
+    found = reader().texts(str(folder))
+  assert [(t.id, t.text) for t in found] == [('sub/a', 'one')]
+  assert 'gone.txt' in caplog.text
+
+
+def test_files_that_differ_in_their_endings_only(tmp_path):
+  for name in ('intro.md', 'intro.txt', 'other.txt'):
+    (tmp_path / name).write_text(name)
+  found = reader().texts(str(tmp_path))
+  assert [t.id for t in found] == ['intro.md', 'intro.txt', 'other']
+
+
+def test_a_record_with_data_beside_its_text(tmp_path):
+  file = tmp_path / 'a.jsonl'
+  rows = [{'text': 'fog', 'data': ['x']}, {'text': 'rain', 'data': []}]
+  file.write_text(as_lines(rows))
+  assert [t.text for t in reader().texts(str(file))] == ['fog', 'rain']
+
+
+def test_a_file_that_fails_while_it_is_read(tmp_path):
+  file = tmp_path / 'a.jsonl'
+  file.symlink_to('/proc/self/mem')
+  assert 'a.jsonl is cut short or damaged: [Errno 5]' in refused(file)
