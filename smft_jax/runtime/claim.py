@@ -43,6 +43,7 @@ class Claim:
   path: pathlib.Path
   is_alive: bool = False
   _token: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
+  _is_mine: bool = False
   # What was seen of another's claim: its holder and time, and since when.
   _seen: tuple[Any, float] = (None, 0.0)
   _released: threading.Event = dataclasses.field(
@@ -67,14 +68,22 @@ class Claim:
       self._remove(holder)
       return self.take()
     identity = _identity() | {'token': self._token}
-    (self.path / _HOLDER).write_text(json.dumps(identity))
+    try:
+      (self.path / _HOLDER).write_text(json.dumps(identity))
+    except OSError:
+      shutil.rmtree(self.path, ignore_errors=True)
+      raise
+    self._is_mine = True
+    self._released.clear()
     threading.Thread(target=self._beat, daemon=True).start()
     return ''
 
   def release(self) -> None:
-    """Gives the claim up."""
-    self._released.set()
-    self._remove(_identity() | {'token': self._token})
+    """Gives the claim up, if this process has it."""
+    if self._is_mine:
+      self._is_mine = False
+      self._released.set()
+      self._remove({'token': self._token})
 
   def _holder(self) -> dict[str, Any]:
     """Returns what a claim says of its holder; nothing before it is written."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -51,6 +52,33 @@ def test_a_claim_is_held_by_one_and_given_up(tmp_path):
   assert one.take() != ''
   other.release()
   assert not list((tmp_path / 'a').iterdir())
+
+
+def test_who_does_not_have_a_claim_cannot_give_it_up(tmp_path, monkeypatch):
+  one, other = (claim_lib.Claim(tmp_path / 'claim') for _ in range(2))
+  one.take()
+
+  def rename(*unused):
+    raise AssertionError('another process moved the claim')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'rename', rename)
+    other.release()
+  one.release()
+
+
+def test_a_claim_that_cannot_be_written_is_not_left(tmp_path, monkeypatch):
+  def write_text(path, text):
+    raise OSError(28, 'No space left on device', str(path))
+
+  mine = claim_lib.Claim(tmp_path / 'claim')
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, 'write_text', write_text)
+    with pytest.raises(OSError, match='No space'):
+      mine.take()
+  assert not list(tmp_path.iterdir())
+  assert mine.take() == ''
+  mine.release()
 
 
 def test_a_claim_outlives_its_process_only_until_someone_asks(tmp_path):
