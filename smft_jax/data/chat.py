@@ -105,9 +105,7 @@ def make(tokenizer: tokenizers.Tokenizer) -> Chat:
     UserError: There is none, or it cannot be rendered.
   """
   if tokenizer.chat_template is None:
-    raise schema.UserError(
-      "the tokenizer has no chat template, or of several none named 'default'"
-    )
+    raise schema.UserError('the tokenizer has no default chat template')
   asked = [{'role': 'user', 'content': _MESSAGE}]
   answered = [*asked, {'role': 'assistant', 'content': _ANSWER}]
   before, *after = _render(tokenizer, asked, True).split(_MESSAGE)

@@ -19,18 +19,17 @@ from typing import NoReturn
 CODE = 130
 """Exit code after Ctrl-C."""
 
-# Seconds that the program has to end by itself, to leave other processes.
+# Seconds that the program has to say so and to end by itself.
 _GRACE_S = 3.0
 
 
-_said: list[str] = []
+_said = threading.Event()
 
 
 def say() -> None:
-  """Prints that the program was interrupted, once."""
-  if not _said:
-    _said.append('\ninterrupted; the same command resumes')
-    print(*_said, file=sys.stderr, flush=True)
+  """Prints that the program was interrupted."""
+  _said.set()
+  print('\ninterrupted; the same command resumes', file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:
@@ -49,6 +48,7 @@ def watched() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield
     return
+  _said.clear()
   reading, writing = os.pipe()
   os.set_blocking(writing, False)
   # What a signal writes arrives while the main thread is inside XLA.
@@ -65,6 +65,8 @@ def _wait(reading: int) -> None:
   with os.fdopen(reading, 'rb', buffering=0) as pipe:
     while received := pipe.read(1):
       if received[0] == signal.SIGINT:
-        time.sleep(_GRACE_S)
-        say()
+        if not _said.wait(_GRACE_S):
+          say()
+        else:
+          time.sleep(_GRACE_S)  # to leave other processes
         leave(CODE)

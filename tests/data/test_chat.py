@@ -81,7 +81,7 @@ def test_the_loss_is_on_the_answer_and_the_end_of_the_turn(tokenizer, chat):
 @pytest.mark.parametrize(
   ('template', 'message'),
   [
-    (None, 'has no chat template'),
+    (None, 'has no default chat template'),
     ('{% for %}', 'cannot be rendered'),
     ('{{ 1 / 0 }}', 'cannot be rendered: division by zero'),
     ("{{ raise_exception('only\ntwo') }}", 'rendered: only two'),
@@ -135,7 +135,7 @@ def test_a_template_of_another_form_is_none(tokenizer, template, tmp_path):
   config = json.loads(file.read_text()) | {'chat_template': template}
   file.write_text(json.dumps(config | {'eos_token_id': [[2], 1, None]}))
   found = tokenizers.read(tmp_path)
-  with pytest.raises(schema.UserError, match="none named 'default'"):
+  with pytest.raises(schema.UserError, match='no default chat template'):
     chat_lib.make(found)
   config['chat_template'] = {'default': _TURNS}
   file.write_text(json.dumps(config))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from smft_jax import schema
 from smft_jax.runtime import program
 
-EXAMPLES = int(os.environ.get('SMFT_FUZZ_EXAMPLES', '25'))
+EXAMPLES = int(os.environ.get('SMFT_FUZZ_EXAMPLES', '10'))
 """Inputs tried by each test; the same ones every time unless more are asked."""
 
 # What reading may take: seconds, and bytes of memory beyond ten files.

@@ -174,7 +174,10 @@ def wrong(root, tmp_path_factory):
       "--max_answer_tokens: invalid int value: 'two'",
     ),
     ('ask --workdir=ROOT/run --shots=2 x?', "give prompt_format = 'few_shot'"),
-    ('ask --workdir=ROOT/run --prompt_format=chat x?', 'has no chat template'),
+    (
+      'ask --workdir=ROOT/run --prompt_format=chat x?',
+      'has no default chat template',
+    ),
   ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -131,8 +131,8 @@ def test_a_few_shot_prompt_must_fit():
   [
     (
       ['--config.evaluation.prompt_format=chat'],
-      "config.evaluation.prompt_format = 'chat', but the tokenizer has no chat"
-      " template; take 'plain'",
+      "config.evaluation.prompt_format = 'chat', but the tokenizer has no"
+      " default chat template; take 'plain'",
     ),
     (
       ['--config.evaluation.prompt_format=few_shot'],

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from smft_jax.data import stream as stream_lib
-from smft_jax.runs import learner
+from smft_jax.runs import lesson_batches
 from smft_jax.store import checkpoint
 from tests.support import repository
 from tests.support import stopped_run
@@ -205,15 +205,15 @@ SELDOM = ('--config.evaluation.every_documents=3',)
 
 def spoil(patch, bad):
   """Makes the loss of some (document, step) not a number."""
-  batch_of = learner.Learner.batch
+  batch_of = lesson_batches.LessonBatches.step
 
   def spoiled(self, index, step):
     batch, chosen, tokens = batch_of(self, index, step)
     if bad(index, step):
       batch.loss_weights[...] = np.nan
-    return learner.DocumentBatch(batch, chosen, tokens)
+    return lesson_batches.DocumentBatch(batch, chosen, tokens)
 
-  patch.setattr(learner.Learner, 'batch', spoiled)
+  patch.setattr(lesson_batches.LessonBatches, 'step', spoiled)
 
 
 def test_a_batch_that_is_not_finite_is_skipped_named_and_counted(

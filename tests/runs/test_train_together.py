@@ -55,6 +55,7 @@ def test_runs_of_one_base_wait_for_the_one_that_makes_it(tmp_path):
   assert not list((tmp_path / 'cache').rglob('making*'))
 
 
+@pytest.mark.slow
 def test_a_run_takes_over_from_one_that_died_making_the_base(tmp_path):
   tiny_run.write_config(tmp_path)
   first = started(tmp_path, 'a', '--config.base.steps=100000')
