@@ -11,7 +11,7 @@ import dataclasses
 import datetime
 import json
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
