@@ -166,7 +166,7 @@ def _render(
 class _Generation(jinja2.ext.Extension):
   """A tag around what an assistant says, for trainers that mask the rest."""
 
-  tags: ClassVar[set[str]] = {'generation'}
+  tags = {'generation'}  # noqa: RUF012 (as jinja2 declares it)
 
   def parse(self, parser):
     """Returns the nodes within the tag."""
