@@ -40,7 +40,7 @@ from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.methods import sparse_memory
 from smft_jax.runs import base as base_lib
-from smft_jax.runs import learner as learner_lib
+from smft_jax.runs import lesson_batches
 from smft_jax.runs import sets as sets_lib
 from smft_jax.runs import states
 from smft_jax.runtime import program
@@ -139,7 +139,7 @@ def read(options, seed: int) -> Data:
       seed=seed,
     )
   ]
-  documents = learner_lib.encode_documents(
+  documents = lesson_batches.encode_documents(
     experiment.stream, task, base.tokenizer, length
   )
   return Data(

@@ -156,7 +156,6 @@ class Experiment:
   tensorboard: bool = False
 
   def __post_init__(self) -> None:
-    schema.at_least(0, self, 'seed')
     schema.at_least(1, self, 'max_skipped')
     consistency.check(self)
 

@@ -73,12 +73,13 @@ def _records(
 ) -> Iterator[tuple[int, list[str]]]:
   """Yields the cells of each row, with the number of its first line.
 
-  After a fault it goes on with the line after that in which the row began.
+  After a row that is no row it goes on with the line after its first, after bad
+  UTF-8 with the line after that.
   """
   csv.field_size_limit(json_lines.MAX_LINE_BYTES)
   start = 0
   while start < len(lines):
-    decoded = (line.decode('utf-8') for line in lines[start:])
+    decoded = (lines[i].decode('utf-8') for i in range(start, len(lines)))
     # Not strict, a quote that is never closed takes all rows after it along.
     reader = csv.reader(decoded, delimiter=delimiter, strict=True)
     done = 0

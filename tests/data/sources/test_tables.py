@@ -1,0 +1,105 @@
+"""Tables: rows that are read, and faults that cost their own row alone."""
+
+import pytest
+
+from smft_jax import schema
+from smft_jax.data.sources import problems as problems_lib
+from smft_jax.data.sources import sources
+
+ROWS = [
+  {'id': 'a', 'title': 'Fog', 'text': 'Fog is wet.'},
+  {'id': 'b', 'title': 'Rain', 'text': 'Rain\nfalls.'},
+]
+
+
+def reader(policy='refuse'):
+  return sources.Reader(problems_lib.Problems(policy))
+
+
+def refused(path):
+  with pytest.raises(schema.UserError) as raised:
+    reader().texts(str(path))
+  assert '\n' not in str(raised.value)
+  return str(raised.value)
+
+
+def test_parquet(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  file = tmp_path / 'a.parquet'
+  rows = [*ROWS, {'id': None, 'title': None, 'text': 'Third.'}]
+  parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+  found = reader().texts(str(file))
+  assert [t.id for t in found] == ['a', 'b', 'a:3']
+  assert found[1].text == ROWS[1]['text']
+  file.write_bytes(file.read_bytes()[:-9])
+  assert 'a.parquet is cut short or damaged' in refused(file)
+
+
+def test_faults_of_a_table(tmp_path):
+  file = tmp_path / 'mine.csv'
+  file.write_text('text\nfog\nrain,again\nsnow\n')
+  assert 'mine.csv:3: there are more cells than columns' in refused(file)
+  found = reader('skip').texts(str(file))
+  assert [(t.id, t.text) for t in found] == [
+    ('mine:1', 'fog'),
+    ('mine:3', 'snow'),
+  ]
+  file.write_bytes(b'text\ncaf\xe9\n')
+  assert 'mine.csv:2: ' in refused(file)
+
+
+@pytest.mark.parametrize('name', ['a.csv', 'a.tsv'])
+def test_a_quote_that_is_never_closed_costs_its_row_alone(tmp_path, name):
+  file = tmp_path / name
+  file.write_text('text\none\n"two\nthree\n"a\nb"\nfour\n')
+  # The quote of the third line is closed in the fifth.
+  assert ':3: ' in refused(file)
+  file.write_text('text\none\n"two\nthree\nfour\n')
+  assert refused(file).endswith(':3: a quote is not closed')
+  found = reader('skip').texts(str(file))
+  assert [t.text for t in found] == ['one', 'three', 'four']
+
+
+def test_a_byte_that_is_not_utf8_costs_its_row_alone(tmp_path):
+  file = tmp_path / 'a.csv'
+  good = ''.join(f'row {i}\n' for i in range(5000)).encode()
+  file.write_bytes(b'text\n' + good + b'caf\xe9\n' + good)
+  assert ':5002: ' in refused(file)
+  made = reader('skip')
+  assert len(made.texts(str(file))) == 10_000
+  assert made.problems.counts == {'bad_utf8': 1}
+
+
+def test_rows_over_several_lines_and_two_columns_of_a_name(tmp_path):
+  file = tmp_path / 'a.csv'
+  file.write_text('text,x\n"a\nb",1\n\nc,2,3\n')
+  assert ':5: there are more cells' in refused(file)
+  file.write_text('text,x,text\na,b,c\n')
+  assert ":1: two columns are named 'text'" in refused(file)
+
+
+def test_parquet_with_columns_that_are_not_read(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  file = tmp_path / 'a.parquet'
+  times = pa.array([1700000000123456789], pa.timestamp('ns', 'Mars/Base'))
+  spans = pa.array([5], pa.duration('ns'))
+  parquet.write_table(
+    pa.table({'text': ['a'], 'created': times, 'took': spans}), file
+  )
+  assert [t.text for t in reader().texts(str(file))] == ['a']
+
+
+def test_parquet_with_text_that_is_not_utf8(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  buffers = pa.array([b'good', b'caf\xe9', b'fine']).buffers()
+  texts = pa.StringArray.from_buffers(3, *buffers[1:])
+  file = tmp_path / 'a.parquet'
+  parquet.write_table(pa.table({'text': texts}), file)
+  assert 'a.parquet, row 2: ' in refused(file)
+  assert len(reader('skip').texts(str(file))) == 2
