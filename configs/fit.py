@@ -14,11 +14,12 @@ are added to both.
 world (default): invented people to teach; 12, or --config.data.num_new.
 jsonl: your documents, --config.data.documents_file=FILE, or a folder.
 squad, simpleqa, facts: data sets of DIR.
+edits: knowledge edits, --config.data.edits_file=FILE.
 """
 
 from ml_collections import config_dict
 
-VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa', 'facts')
+VARIANTS = ('world', 'squad', 'jsonl', 'simpleqa', 'facts', 'edits')
 
 
 def get_config(variant='world'):
@@ -58,9 +59,12 @@ def _data(kind):
       ),
     )
   )
-  if kind == 'world':
+  if kind in ('world', 'edits'):
     del data.general
+  if kind == 'world':
     data.kind = 'people'
+  if kind == 'edits':
+    data.edits_file = config_dict.placeholder(str, required=True)
   if kind in ('jsonl', 'simpleqa'):
     data.documents_file = config_dict.placeholder(str, required=True)
   if kind == 'facts':  # which teaches those of TriviaQA
@@ -83,7 +87,7 @@ def _base(config, kind):
     key_dim=144,
     gated=False,
     # Running text spreads its reads more than names do.
-    quorum=0.3 if kind == 'world' else 0.2,
+    quorum=0.3 if kind in ('world', 'edits') else 0.2,
   )
   config.base = dict(
     kind='fitted',

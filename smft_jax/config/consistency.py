@@ -68,9 +68,7 @@ def _check_stream(
 def _check_sizes(experiment: Experiment) -> None:
   """Checks that the tokenizer has one source and the memory is there."""
   tokenizer = getattr(experiment.data, 'tokenizer', '')
-  knows_the_world = experiment.data.kind == 'people' or getattr(
-    experiment.data, 'general', False
-  )
+  knows_the_world = getattr(experiment.data, 'general', False)
   if experiment.base.path and tokenizer:
     raise schema.UserError(
       f'config.data.tokenizer = {tokenizer!r} is for a base made'

@@ -24,6 +24,7 @@ from smft_jax.models import layers
 
 if typing.TYPE_CHECKING:
   from smft_jax.data import documents
+  from smft_jax.data import edits
   from smft_jax.data import facts
   from smft_jax.data import people
   from smft_jax.data.world import world
@@ -33,6 +34,7 @@ if typing.TYPE_CHECKING:
     | people.PeopleConfig
     | documents.DocumentsConfig
     | facts.FactsConfig
+    | edits.EditsConfig
   )
 else:
   DataConfig = Any
@@ -45,6 +47,7 @@ _DATA_KINDS = {
   'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
   'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
   'facts': ('smft_jax.data.facts', 'FactsConfig'),
+  'edits': ('smft_jax.data.edits', 'EditsConfig'),
 }
 
 _BASES = {

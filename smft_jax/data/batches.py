@@ -82,7 +82,11 @@ def pad(rows: encoding.Encoded, length: int, pad_id: int) -> Batch:
   if rows.segments is not None:
     segments = np.zeros(mask.shape, np.int32)
     segments[mask] = rows.segments
-  return Batch(tokens, mask, loss_weights, segments=segments)
+  ranked = None
+  if rows.ranked is not None:
+    ranked = np.zeros(mask.shape, bool)
+    ranked[mask] = rows.ranked
+  return Batch(tokens, mask, loss_weights, ranked, segments)
 
 
 def row_indices(

@@ -19,6 +19,7 @@ class Encoded:
     sources: int64 [rows]; index of the text that a row belongs to, or of the
       first one if it is packed.
     segments: int32 [total], as in `batches.Batch`.
+    ranked: bool [total], tokens whose accesses rank slots; None for all.
   """
 
   tokens: np.ndarray
@@ -26,6 +27,7 @@ class Encoded:
   starts: np.ndarray
   sources: np.ndarray
   segments: np.ndarray | None = None
+  ranked: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.sources)
@@ -62,10 +64,12 @@ class Encoded:
       [self.loss_weights[part] for part in parts],
       self.sources[rows],
     )
-    if self.segments is None:
-      return taken
-    segments = [np.zeros(0, np.int32), *(self.segments[part] for part in parts)]
-    return dataclasses.replace(taken, segments=np.concatenate(segments))
+    for name in ('segments', 'ranked'):
+      values = getattr(self, name)
+      if values is not None:
+        places = [values[:0], *(values[part] for part in parts)]
+        taken = dataclasses.replace(taken, **{name: np.concatenate(places)})
+    return taken
 
   def shared_beginning(self) -> tuple[np.ndarray, np.ndarray]:
     """Finds the beginning that saves most if it is computed once for all rows.
@@ -103,6 +107,7 @@ class Encoded:
       loss_weights=self.loss_weights[kept],
       starts=self.starts - num_tokens * np.arange(len(self.starts)),
       segments=None if self.segments is None else self.segments[kept],
+      ranked=None if self.ranked is None else self.ranked[kept],
     )
 
 
@@ -124,4 +129,15 @@ def join(
     loss_weights=np.concatenate([np.zeros(0), *weights]).astype(np.float32),
     starts=np.cumsum([0, *lengths], dtype=np.int64),
     sources=np.asarray(sources, np.int64),
+  )
+
+
+def concatenate(parts: Sequence[Encoded]) -> Encoded:
+  """Puts the rows of several, which have no segments, one after another."""
+  lengths = np.concatenate([part.lengths for part in parts])
+  return Encoded(
+    tokens=np.concatenate([part.tokens for part in parts]),
+    loss_weights=np.concatenate([part.loss_weights for part in parts]),
+    starts=np.cumsum([0, *lengths], dtype=np.int64),
+    sources=np.concatenate([part.sources for part in parts]),
   )

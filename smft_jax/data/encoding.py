@@ -7,6 +7,7 @@ all of one text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 
 import numpy as np
 
@@ -62,6 +63,7 @@ def tokenize(
       raise ValueError(f'{name} must be at least 0, not {weight}')
   bos, eos = np.array(tokenizer.beginning, np.int32), tokenizer.eos_id
   row_tokens, row_weights, sources = [], [], []
+  ranked: list[np.ndarray] = []
   encodings = tokenizer.encode_batch_with_offsets([t.text for t in texts])
   for source, (text, (ids, offsets)) in enumerate(
     zip(texts, encodings, strict=True)
@@ -72,13 +74,20 @@ def tokenize(
       weighted = np.where(
         _in_answer(text.answer, offsets), answer_weight, context_weight
       )
+    in_subject = _in_subject(text.subject, offsets)
     pieces = -(-len(tokens) // (max_length - len(bos)))
     cuts = [piece * len(tokens) // pieces for piece in range(pieces + 1)]
     for part in map(slice, cuts, cuts[1:]):
       row_tokens.append(np.append(bos, tokens[part]))
       row_weights.append(_weights(bos, weighted[part]))
+      ranked.append(
+        np.append(np.repeat(not text.subject, len(bos)), in_subject[part])
+      )
       sources.append(source)
-  return encoded.join(row_tokens, row_weights, sources)
+  rows = encoded.join(row_tokens, row_weights, sources)
+  if any(text.subject for text in texts):
+    rows = dataclasses.replace(rows, ranked=np.concatenate(ranked).astype(bool))
+  return rows
 
 
 def tokenize_answers(
@@ -228,6 +237,17 @@ def _weights(bos: np.ndarray, weights: np.ndarray) -> np.ndarray:
   row = np.append(np.zeros(len(bos), np.float32), weights)
   row[:1] = 0.0
   return row
+
+
+def _in_subject(
+  subject: Sequence[task.Span], offsets: Sequence[tuple[int, int]]
+) -> np.ndarray:
+  """Marks the tokens that overlap spans; the last entry is the end."""
+  if not subject:
+    return np.ones(len(offsets) + 1, bool)
+  starts, ends = np.array([*offsets, (0, 0)], np.int64).T
+  spans = np.array(subject, np.int64)
+  return np.any((starts < spans[:, 1:]) & (ends > spans[:, :1]), axis=0)
 
 
 def _in_answer(

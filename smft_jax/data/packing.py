@@ -52,6 +52,7 @@ def pack(rows: encoding.Encoded, length: int, seed: int) -> encoding.Encoded:
     starts=taken.starts[first],
     sources=taken.sources[first[:-1]],
     segments=np.repeat(numbers, taken.lengths).astype(np.int32),
+    ranked=taken.ranked,
   )
 
 

@@ -33,6 +33,8 @@ class PeopleConfig(real_text.SourcesConfig):
     UserError: A value is out of range.
   """
 
+  general = True  # for a base that knows the world
+
   kind: Literal['people'] = 'people'
   num_new: int = 12
 

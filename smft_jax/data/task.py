@@ -25,6 +25,8 @@ class Text:
     text: The text, not empty.
     answer: Span of the answer; None if the text has none.
     entities: Spans of the names and values in the text, in order.
+    subject: Spans of what the text is about, whose accesses alone rank slots;
+      () for those of the whole text.
 
   Raises:
     ValueError: The text is empty, or a span is empty or leaves the text.
@@ -38,11 +40,13 @@ class Text:
   text: str
   answer: Span | None = None
   entities: tuple[Span, ...] = ()
+  subject: tuple[Span, ...] = ()
 
   def __post_init__(self) -> None:
     if not self.text:
       raise ValueError('a Text needs a non-empty text')
     spans = [('entity', span) for span in self.entities]
+    spans += [('subject', span) for span in self.subject]
     if self.answer is not None:
       spans.append(('answer', self.answer))
     for name, (start, end) in spans:
@@ -201,6 +205,7 @@ class Document:
     augmentations: The texts that training may see.
     questions: Questions about it, in seen and unseen phrasings.
     texts: The document itself, to measure its loss.
+    kept: Questions on other things, whose answers must stay what they are.
 
   Raises:
     ValueError: There is nothing to train on.
@@ -210,6 +215,7 @@ class Document:
   augmentations: tuple[Text, ...]
   questions: tuple[Question, ...]
   texts: tuple[Text, ...]
+  kept: tuple[Question, ...] = ()
 
   def __post_init__(self) -> None:
     if not self.augmentations:
@@ -227,6 +233,7 @@ class Task:
     texts: Held-out sets of texts, by name.
     choices: Held-out sets of choices, by name.
     counts: Sizes of the task's parts, for the record.
+    are_edits: Whether the documents are edits, see `evaluation.edits`.
 
   Raises:
     ValueError: Two documents share an id.
@@ -240,6 +247,7 @@ class Task:
     default_factory=dict
   )
   counts: dict[str, int]
+  are_edits: bool = False
 
   def __post_init__(self) -> None:
     ids = collections.Counter(document.id for document in self.documents)
@@ -252,7 +260,7 @@ class Task:
     texts = [t.text for t in self.pretraining]
     for document in self.documents:
       texts += (t.text for t in document.augmentations + document.texts)
-    asked = [d.questions for d in self.documents]
+    asked = [d.questions + d.kept for d in self.documents]
     for question in itertools.chain(*asked, *self.questions.values()):
       texts += [question.prompt, *question.answers]
     texts += (t.text for t in itertools.chain(*self.texts.values()))

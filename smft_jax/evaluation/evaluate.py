@@ -17,12 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Literal
 
 from flax import nnx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import memory
@@ -33,10 +30,10 @@ from smft_jax.data import encoding
 from smft_jax.data import stream as stream_lib
 from smft_jax.data import task
 from smft_jax.data import tokenizers
+from smft_jax.evaluation import forward
 from smft_jax.evaluation import scores
 from smft_jax.models import decoding
 from smft_jax.runtime import preemption
-from smft_jax.sharded import layout as layout_lib
 
 # Rows longer than this are padded to multiples of it.
 _LENGTHS = 64
@@ -89,12 +86,36 @@ class Evaluator:
       self.tokenizer,
       chat=self.chat,
     )
-    end_ids = (self.chat or self.tokenizer).end_ids
-    layout = memory.layout_of(nnx.merge(self.graphdef, params))
     lines = None
     if self.answer_end == 'line':
       lines = decoding.LineTokens(*self.tokenizer.line_tokens)
-    answers = [''] * len(prompts)
+    decoded = self._decoded(
+      params, prompts, self.max_answer_tokens, overlay, lines
+    )
+    return [self._answer(ids.tolist()) for ids in decoded]
+
+  def continuations(
+    self, params: nnx.State, prompts: encoding.Encoded, num_tokens: int
+  ) -> list[np.ndarray]:
+    """Decodes what follows prompts, whatever it is.
+
+    Args:
+      params: Parameters of the model.
+      prompts: The prompts.
+      num_tokens: Tokens to decode.
+
+    Returns:
+      int32 [<= num_tokens] for each prompt, up to the token that ends it.
+    """
+    return self._decoded(params, prompts, num_tokens)
+
+  def _decoded(
+    self, params, prompts, num_tokens, overlay=None, lines=None
+  ) -> list[np.ndarray]:
+    """Decodes token ids after each prompt, without an end token."""
+    end_ids = (self.chat or self.tokenizer).end_ids
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    answers = [np.zeros(0, np.int32)] * len(prompts)
     for rows, index, length, past in self._batches(params, prompts, overlay):
       padded = batches.pad(rows, length, self.tokenizer.pad_id)
       # Pad prompts on the left, so that all end in the last column.
@@ -108,12 +129,12 @@ class Evaluator:
         ),
         self.batch_size,
       )
-      decoded = _decode(
+      decoded = forward.decode(
         self.graphdef,
         params,
         tokens,
         mask,
-        self.max_answer_tokens,
+        num_tokens,
         end_ids,
         overlay,
         lines,
@@ -123,7 +144,7 @@ class Evaluator:
       for question, ids in zip(index.tolist(), found, strict=True):
         (ends,) = np.nonzero(np.isin(ids, end_ids))
         end = ends[0] if len(ends) else len(ids)
-        answers[question] = self._answer(ids[:end].tolist())
+        answers[question] = ids[:end]
     return answers
 
   def _answer(self, ids: list[int]) -> str:
@@ -180,18 +201,45 @@ class Evaluator:
     )
     nats = np.zeros(len(rows))
     for batch, index, past in self._padded(params, rows):
-      found = _row_nats(self.graphdef, params, batch, past)
+      found = forward.row_nats(self.graphdef, params, batch, past)
       found = np.asarray(found, np.float64)
       nats[index] = found[: len(index)]
     ends = np.cumsum([len(choice.endings) for choice in choices])
     return np.split(-nats, ends[:-1])
+
+  def likeliest(
+    self, params: nnx.State, rows: encoding.Encoded, length: int
+  ) -> list[np.ndarray]:
+    """Finds the likeliest token at each place that bears loss.
+
+    Args:
+      params: Parameters of the model.
+      rows: The rows, whose tokens are given up to each place.
+      length: Length to pad to, so that calls share a program.
+
+    Returns:
+      int32 [places] for each row.
+    """
+    layout = memory.layout_of(nnx.merge(self.graphdef, params))
+    bears_loss = np.split(rows.loss_weights != 0, rows.starts[1:-1])
+    found = [np.zeros(0, np.int32)] * len(rows)
+    for taken, index, *_ in self._groups(
+      rows, np.arange(len(rows)), layout, None
+    ):
+      batch = batches.pad(taken, length, self.tokenizer.pad_id)
+      batch = stream_lib.assemble(layout, batch, self.batch_size)
+      tokens = np.asarray(forward.likeliest(self.graphdef, params, batch))
+      for row, ids in zip(index.tolist(), tokens[: len(index)], strict=True):
+        places = bears_loss[row]
+        found[row] = ids[: len(places)][places]
+    return found
 
   def _nats(self, params, rows: encoding.Encoded) -> tuple[float, float]:
     """Returns the weighted sum of negative log-likelihoods, and of weights."""
     sums = np.zeros(2)
     most = int(np.sort(rows.counted)[-self.batch_size :].sum())
     for batch, _, past in self._padded(params, rows, most):
-      found = _nll_sums(self.graphdef, params, batch, past)
+      found = forward.nll_sums(self.graphdef, params, batch, past)
       sums += np.asarray(found, np.float64)
     return float(sums[0]), float(sums[1])
 
@@ -228,7 +276,7 @@ class Evaluator:
     padding = -len(beginning) % _LENGTHS
     tokens = np.pad(beginning, (padding, 0))[None]
     mask = np.arange(tokens.shape[1])[None] >= padding
-    past = _read(self.graphdef, params, tokens, mask)
+    past = forward.read(self.graphdef, params, tokens, mask)
     (alike,), (others,) = np.nonzero(having), np.nonzero(~having)
     follow = rows.take(alike).without_first(len(beginning))
     yield from self._groups(follow, alike, layout, past)
@@ -249,60 +297,3 @@ class Evaluator:
       length = int(rows.lengths[index].max())
       length = min(longest, batches.bucket_length(length, multiple))
       yield rows.take(filled[positions]), indices[index], length, past
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _read(graphdef, params, tokens, mask):
-  """Returns the cache of tokens [1, L]."""
-  model = nnx.merge(graphdef, params)
-  return model.extend(tokens, mask, model.init_cache(*tokens.shape))[1]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _decode(
-  graphdef, params, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
-):
-  model = nnx.merge(graphdef, params)
-  decoded = decoding.greedy_decode(
-    model, tokens, mask, max_new_tokens, end_ids, overlay, lines, past
-  )
-  return layout_lib.constrain_replicated(memory.layout_of(model), decoded)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _nll_sums(graphdef, params, batch, past):
-  """Returns the weighted sum of negative log-likelihoods, and of weights."""
-  model = nnx.merge(graphdef, params)
-  if batch.counted is None:
-    nats = _weighted_nats(model, batch, past)
-  else:
-    hidden = _hidden(model, batch, past)
-    hidden = hidden.reshape(-1, hidden.shape[-1])
-    counted = batch.counted
-    hidden = hidden[jnp.maximum(counted - 1, 0)]
-    nats = model.nll(hidden, batch.tokens.reshape(-1)[counted])
-    nats *= batch.loss_weights.reshape(-1)[counted]
-  return jnp.sum(nats), jnp.sum(batch.loss_weights)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _row_nats(graphdef, params, batch, past):
-  """Returns the weighted sum of each row."""
-  model = nnx.merge(graphdef, params)
-  sums = jnp.sum(_weighted_nats(model, batch, past), axis=1)
-  return layout_lib.constrain_replicated(memory.layout_of(model), sums)
-
-
-def _hidden(model, batch, past):
-  """Returns what `model.logits` projects, [B, L, D]."""
-  if past is None:
-    return model.final_hidden(batch.tokens, batch.mask)
-  cache = past.repeated(*batch.tokens.shape)
-  return model.extend(batch.tokens, batch.mask, cache)[0]
-
-
-def _weighted_nats(model, batch, past):
-  """Computes weighted negative log-likelihoods, [B, L]."""
-  hidden = _hidden(model, batch, past)[:, :-1]
-  nll = model.nll(hidden, batch.tokens[:, 1:])
-  return jnp.pad(nll, ((0, 0), (1, 0))) * batch.loss_weights

@@ -26,6 +26,7 @@ from smft_jax import memory
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import documents
+from smft_jax.data import edits
 from smft_jax.data import encoding
 from smft_jax.data import facts
 from smft_jax.data import people
@@ -255,7 +256,12 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
   path, kind = experiment.base.path, experiment.data.kind
   if not path:
     model_lib.check(experiment)
-  sources = {'world': world, 'people': people, 'facts': facts}
+  sources = {
+    'world': world,
+    'people': people,
+    'facts': facts,
+    'edits': edits,
+  }
   source = sources.get(kind, documents)
   task = source.make_task(experiment.data)
   if path:

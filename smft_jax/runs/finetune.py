@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import io
 import pathlib
@@ -9,10 +10,12 @@ import time
 from typing import Any
 
 from absl import logging
+import numpy as np
 
 from smft_jax import methods
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.evaluation import edits as edits_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import measurements
@@ -64,6 +67,9 @@ def run(
     max_length=experiment.base.max_length,
     seed=experiment.seed,
   )
+  edits = None
+  if base.task.are_edits:
+    edits = edits_lib.make(sets.evaluator, sets.documents, base.params)
   atomic.write_json(workdir / 'outputs_before.json', before.answers)
   stream = _Stream(
     experiment=experiment,
@@ -73,6 +79,7 @@ def run(
     saves=checkpoints,
     learner=make_learner(experiment, base),
     sets=sets.with_model(state.graphdef),
+    edits=edits.with_model(state.graphdef) if edits else None,
     state=state if copies else states.take_over(state),
   )
   del state
@@ -127,6 +134,7 @@ class _Stream:
   saves: bool
   learner: learner_lib.Learner
   sets: measurements.Measurements
+  edits: edits_lib.Edits | None
   state: state_lib.TrainState
   spent: _Spent = dataclasses.field(default_factory=_Spent)
 
@@ -255,6 +263,7 @@ class _Stream:
       steps_skipped=int(self.state.skipped),
       wall_s=self.spent.wall_s,
       input_wait_s=self.spent.input_wait_s,
+      **self._measure_edits([index]),
     )
 
   def _record_evaluation(
@@ -265,7 +274,27 @@ class _Stream:
       documents=done,
       metrics=measured.metrics,
       document_recall=measured.document_recall,
+      **self._measure_edits(self._edits_to_measure(done)),
     )
+
+  def _measure_edits(self, chosen: Sequence[int]) -> dict[str, Any]:
+    """Measures edits with the present parameters, if the documents are any."""
+    if self.edits is None:
+      return {}
+    shares = self.edits.measure(self.state.params, chosen)
+    return {'edits': {'num': len(chosen), **shares}}
+
+  def _edits_to_measure(self, done: int) -> list[int]:
+    """Returns all edits at both ends of the stream, some of the past between.
+
+    Else the cost would grow with the square of their number.
+    """
+    if done in (0, self._total):
+      return list(range(self._total))
+    most = self.experiment.evaluation.max_entries or done
+    return np.unique(
+      np.linspace(0, done - 1, min(most, done)).astype(int)
+    ).tolist()
 
   def _save(self) -> None:
     if self.saves:

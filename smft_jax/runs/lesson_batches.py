@@ -178,7 +178,7 @@ class LessonBatches:
         np.concatenate([batch.mask, old.mask]),
         np.concatenate([batch.loss_weights, old.loss_weights]),
         # Only the document's own accesses select slots.
-        ranked=np.concatenate([batch.mask, np.zeros_like(old.mask)]),
+        ranked=np.concatenate([_ranked(batch), np.zeros_like(old.mask)]),
         segments=None
         if batch.segments is None
         else np.concatenate([batch.segments, old.mask.astype(np.int32)]),
@@ -206,7 +206,11 @@ class LessonBatches:
       rows.take(filled), batch_length(documents), self._pad_id
     )
     is_repeat = np.arange(most) >= len(rows)
-    return batch._replace(ranked=batch.mask & ~is_repeat[:, None])
+    return batch._replace(ranked=_ranked(batch) & ~is_repeat[:, None])
+
+
+def _ranked(batch: batches.Batch) -> np.ndarray:
+  return batch.mask if batch.ranked is None else batch.ranked
 
 
 def _most_counted(

@@ -23,6 +23,7 @@ import numpy as np
 
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
+from smft_jax.evaluation import edits as edits_lib
 from smft_jax.evaluation import transfer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import measurements
@@ -76,6 +77,7 @@ def of_stream(
     **sets.compare(before.metrics, after.metrics),
     'locality': measurements.locality(before, after),
     'answers_unchanged': measurements.answers_unchanged(sets, before, after),
+    **_edits(evaluations, lessons),
     'accuracy_matrix': matrix,
     'transfer': transfer.measures(matrix),
     'lesson': {
@@ -134,6 +136,41 @@ def of_base(
     metric = sets.headline(name)
     held_out[name] = {'metric': metric, 'before': values[metric]}
   return {**results, 'held_out': held_out, 'metrics_before': measured.metrics}
+
+
+def _edits(
+  evaluations: Sequence[dict[str, Any]], lessons: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+  """Returns what `evaluation.edits` measured before, between and after."""
+  if 'edits' not in evaluations[0]:
+    return {}
+  before, after = evaluations[0]['edits'], evaluations[-1]['edits']
+  each = [record['edits'] for record in lessons]
+
+  def entry(measure: str, definition: str) -> dict[str, float | None]:
+    at_once = [one[measure][definition] for one in each]
+    known = [share for share in at_once if share is not None]
+    return {
+      'before': before[measure][definition],
+      'right_after': float(np.mean(known)) if known else None,
+      'after': after[measure][definition],
+    }
+
+  by_definition = {
+    definition: {m: entry(m, definition) for m in edits_lib.MEASURES}
+    for definition in edits_lib.DEFINITIONS
+  }
+  return {
+    'edits': {
+      'num': after['num'],
+      **by_definition['token_accuracy'],
+      'exact': by_definition['exact'],
+      'curve': [
+        {'edits': record['documents'], **record['edits']}
+        for record in evaluations[1:]
+      ],
+    }
+  }
 
 
 def _median_lesson(lessons: Sequence[dict[str, Any]]) -> float | None:

@@ -208,9 +208,20 @@ def check(
     )
   for name, choices in drawn.choices.items():
     _check(encoding.tokenize_choices, name, choices, tokenizer, max_length)
+  if task.are_edits:
+    # Every edit is asked, and none taught in pieces.
+    edits = drawn.documents
+    whole = functools.partial(encoding.tokenize_questions, whole=True)
+    asked = [q for edit in edits for q in (*edit.questions, *edit.kept)]
+    _check(whole, 'edits', asked, tokenizer, max_length)
+    if stream and stream.max_length:
+      taught = [q for q in asked if q.seen]
+      _check(whole, 'edits', taught, tokenizer, stream.max_length, 'stream')
 
 
-def _check(tokenize, name, entries, tokenizer, max_length) -> None:
+def _check(
+  tokenize, name, entries, tokenizer, max_length, section='base'
+) -> None:
   """Names the set and the first entry of it that cannot be encoded."""
   try:
     tokenize(entries, tokenizer, max_length=max_length)
@@ -221,7 +232,7 @@ def _check(tokenize, name, entries, tokenizer, max_length) -> None:
       except schema.UserError as error:
         place = getattr(entry, 'place', '') or f'set {name!r}'
         raise schema.UserError(
-          f'{place}: config.base.{error} to {entry.prompt[-60:]!r}'
+          f'{place}: config.{section}.{error} to {entry.prompt[-60:]!r}'
         ) from None
 
 

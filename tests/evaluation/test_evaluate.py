@@ -15,6 +15,7 @@ from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.evaluation import evaluate
+from smft_jax.evaluation import forward
 from smft_jax.evaluation import scores
 from smft_jax.runs import measurements
 from smft_jax.sharded import layout as layout_lib
@@ -235,14 +236,14 @@ def test_sorting_rows_by_length_keeps_the_order_of_results(
 ):
   made = evaluator(batch_size=1, max_length=30)
   lengths = set()
-  for name in ('_decode', '_row_nats'):
-    function = getattr(evaluate, name)
+  for name in ('decode', 'row_nats'):
+    function = getattr(forward, name)
 
     def noting(graphdef, params, tokens, *more, function=function):
       lengths.add(getattr(tokens, 'tokens', tokens).shape[1])
       return function(graphdef, params, tokens, *more)
 
-    monkeypatch.setattr(evaluate, name, noting)
+    monkeypatch.setattr(forward, name, noting)
 
   def measured():
     return (
@@ -288,7 +289,7 @@ def test_log_likelihoods_on_a_mesh_are_whole_and_the_same(tokenizer):
   np.testing.assert_allclose(*found, rtol=1e-5)
   tokens = np.ones((4, 3), np.int32)
   batch = batches.Batch(tokens, tokens > 0, tokens.astype(np.float32))
-  sums = evaluate._row_nats(graphdef, params, batch, None)
+  sums = forward.row_nats(graphdef, params, batch, None)
   assert sums.shape == (4,)
   assert len(sums.sharding.device_set) == 8
   assert sums.is_fully_replicated
@@ -359,10 +360,10 @@ def test_questions_that_begin_alike_share_their_beginning(
   measure = evaluator(batch_size=4)
   measure = dataclasses.replace(measure, max_length=64)
   read = []
-  whole = evaluate._read
+  whole = forward.read
   monkeypatch.setattr(evaluate, '_LEAST_SHARED', 8)
   monkeypatch.setattr(
-    evaluate, '_read', lambda *args: read.append(args) or whole(*args)
+    forward, 'read', lambda *args: read.append(args) or whole(*args)
   )
   answers = measure.answers(params, asked)
   nll = measure.answer_nll(params, asked)

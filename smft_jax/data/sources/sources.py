@@ -21,6 +21,7 @@ from absl import logging
 
 from smft_jax import schema
 from smft_jax.data import task
+from smft_jax.data.sources import edits as edits_lib
 from smft_jax.data.sources import files
 from smft_jax.data.sources import json_files
 from smft_jax.data.sources import problems as problems_lib
@@ -149,6 +150,12 @@ class Reader:
     documents = [item for item in found if isinstance(item, SourceDocument)]
     asked = [item for item in found if isinstance(item, _SquadRow)]
     return documents + _paragraphs(asked)
+
+  def edits(
+    self, name: str, fields: edits_lib.Fields
+  ) -> list[edits_lib.SourceEdit]:
+    """Reads knowledge edits, rows with the given fields."""
+    return self._items(name, lambda row: edits_lib.edit(row, fields), 'edit')
 
   def choices(self, name: str) -> list[task.Choice]:
     """Reads HellaSwag, or other choices with the fields of `rows.choice`."""

@@ -1,0 +1,99 @@
+"""Edits as editing toolkits write them."""
+
+import re
+
+import pytest
+
+from smft_jax.data.sources import edits
+from smft_jax.data.sources import problems as problems_lib
+from smft_jax.data.sources import rows
+
+EDIT = {
+  'prompt': ' Ada speaks ',
+  'target_new': 'Dutch',
+  'subject': 'Ada',
+  'rephrase_prompt': 'At home, Ada uses',
+  'locality_prompt': 'Bo speaks',
+  'locality_ground_truth': 'Danish',
+}
+
+
+def read(fields, **names):
+  row = rows.Row(place='a.json:3', default_id='a:3', fields=fields)
+  return edits.edit(row, edits.Fields(**names))
+
+
+def test_an_edit_of_the_common_format():
+  assert read(EDIT) == edits.SourceEdit(
+    id='a:3',
+    prompt='Ada speaks',
+    target='Dutch',
+    subject='Ada',
+    rephrasings=('At home, Ada uses',),
+    locality=(('Bo speaks', 'Danish'),),
+  )
+  assert read(EDIT).place == 'a.json:3'
+
+
+@pytest.mark.parametrize('nothing', [None, '', ' ', [], float('nan')])
+def test_prompt_and_target_are_enough(nothing):
+  names = ('subject', 'rephrase_prompt', 'locality_prompt')
+  fields = EDIT | dict.fromkeys((*names, 'locality_ground_truth'), nothing)
+  bare = {name: EDIT[name] for name in ('prompt', 'target_new')}
+  assert (
+    read(fields)
+    == read(bare)
+    == edits.SourceEdit(id='a:3', prompt='Ada speaks', target='Dutch')
+  )
+
+
+def test_nested_fields_lists_and_a_place_for_the_subject():
+  found = read(
+    {
+      'case_id': 7,
+      'requested_rewrite': {
+        'prompt': '{} speaks',
+        'subject': 'Ada',
+        'target_new': {'str': 'Dutch', 'id': 'Q7411'},
+      },
+      'paraphrase_prompts': ['It rained. {} uses', 'Ada says'],
+      'neighborhood_prompts': ['Bo speaks', 'Cy speaks'],
+      'truths': ['Danish', 1815],
+    },
+    prompt='requested_rewrite.prompt',
+    target='requested_rewrite.target_new.str',
+    subject='requested_rewrite.subject',
+    rephrase='paraphrase_prompts',
+    locality='neighborhood_prompts',
+    locality_answer='truths',
+  )
+  assert found.prompt == 'Ada speaks'
+  assert found.target == 'Dutch'
+  assert found.rephrasings == ('It rained. Ada uses', 'Ada says')
+  assert found.locality == (('Bo speaks', 'Danish'), ('Cy speaks', '1815'))
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'target_new': ''}, "'target_new' is empty"),
+    ({'prompt': ' '}, "'prompt' is empty"),
+    ({'target_new': None}, "'target_new' is missing; there is prompt, subj"),
+    ({'subject': {'x': 1}}, "'subject' must be text or a list of texts, not {"),
+    ({'rephrase_prompt': [True]}, "'rephrase_prompt' must be text or a list"),
+    ({'locality_ground_truth': ''}, 'must be equally many, not 1 and 0'),
+    ({'locality_prompt': ['a', 'b']}, 'must be equally many, not 2 and 1'),
+  ],
+)
+def test_faults_name_the_field(changes, said):
+  with pytest.raises(problems_lib.Fault, match=re.escape(said)):
+    read(EDIT | changes)
+
+
+def test_a_field_that_no_row_has_is_named_with_those_it_has():
+  said = "'promt' is missing; there is prompt, target_new, subject"
+  with pytest.raises(problems_lib.Fault, match=said):
+    read(EDIT, prompt='promt')
+  said = "'target_new.str' is missing"
+  with pytest.raises(problems_lib.Fault, match=said):
+    read(EDIT, target='target_new.str')
