@@ -2,9 +2,11 @@
 
   python -m smft_jax.export --workdir=runs/docqa --out=FOLDER
 
-The folder holds the model, its memory in a separate file (see
-`hf.save_model`), and the tokenizer. `hf.load_model` reads it; if it has no
-memory, another run can start from it with `--config.base.path=FOLDER`.
+The folder holds the model and the tokenizer. A memory is in a file of its own,
+beside the code that runs it in `transformers` (see `hf.save_model`); with
+`--format=merged` a model that needs such code is refused. Adapters of LoRA are
+added to the weights. `hf.load_model` reads the folder; if it has no memory,
+another run can start from it with `--config.base.path=FOLDER`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import sys
 from flax import nnx
 
 from smft_jax import hf
+from smft_jax import schema
+from smft_jax.methods import lora
 from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runtime import arguments as arguments_lib
@@ -23,25 +27,35 @@ from smft_jax.runtime import program
 from smft_jax.store import paths
 
 
-def export(workdir: pathlib.Path, folder: pathlib.Path) -> None:
+def export(
+  workdir: pathlib.Path, folder: pathlib.Path, *, merged: bool = False
+) -> None:
   """Writes the model and tokenizer of a run, finished or stopped.
 
   Args:
     workdir: The run's folder. A run without a stream exports its base.
     folder: The folder to write; must not hold a checkpoint.
+    merged: Whether the model must be an ordinary decoder, without memory.
 
   Raises:
-    ValueError: If there is no run, the folder cannot be written, or the format
-      cannot hold the model, for instance with adapters.
+    UserError: If there is no run, the folder cannot be written, or the format
+      cannot hold the model, for instance with bottleneck adapters.
   """
   experiment = saved_run.load_experiment(workdir)
+  if merged and experiment.has_memory:
+    raise schema.UserError(
+      f'the memory of the run in {workdir} cannot be merged: every token reads'
+      ' rows of its own choice from a table, which no weights of an FFN do;'
+      ' --format=hf keeps it, with the code that runs it in transformers'
+    )
   base = saved_run.load_base(experiment, workdir)
   graphdef, params = base.graphdef, base.params
   if experiment.stream is not None:
     state = states.last_state(experiment, base, workdir)
     graphdef, params = state.graphdef, state.params
   source = experiment.base.path or None
-  hf.save_model(nnx.merge(graphdef, params), folder, source)
+  model = lora.merge_adapters(nnx.merge(graphdef, params))
+  hf.save_model(model, folder, source)
   if source is None:
     base.tokenizer.write(folder)
 
@@ -58,8 +72,15 @@ def main(argv: Sequence[str]) -> None:
   parser.add_argument(
     '--out', required=True, type=paths.expand, help='folder to write'
   )
+  parser.add_argument(
+    '--format',
+    choices=('hf', 'merged'),
+    default='hf',
+    help='hf: with its memory; merged: ordinary weights only, else refused',
+  )
   arguments = parser.parse(argv)
-  export(arguments.workdir, arguments.out)
+  merged = arguments.format == 'merged'
+  export(arguments.workdir, arguments.out, merged=merged)
   print(f'the model of {arguments.workdir} is in {arguments.out}')
 
 
