@@ -242,11 +242,12 @@ def _with_source(
 ) -> dict[str, Any]:
   """Adds the other settings of a source checkpoint."""
   theirs = hf_config.read(source, config.dtype)
+  # Options of ours, not sizes of theirs.
+  options = dataclasses.fields(layers.DecoderOptions)
   ours = dataclasses.replace(
     config,
     memory=None,
-    memory_layers=(),
-    memory_placement=theirs.memory_placement,
+    **{option.name: getattr(theirs, option.name) for option in options},
   )
   differing = schema.differences(
     dataclasses.asdict(theirs), dataclasses.asdict(ours), 'model'

@@ -16,6 +16,7 @@ from smft_jax import memory
 from smft_jax import retrofit
 from smft_jax import schema
 from smft_jax.hf import tensors as hf_tensors
+from smft_jax.models import transformer
 from smft_jax.sharded import layout as layout_lib
 from tests.support import decoders
 from tests.support import hf_folders
@@ -270,6 +271,17 @@ def test_the_tokenizer_and_other_settings_come_along(tmp_path):
     hf.save_model(model, tmp_path / 'no', source=hf_folders.FOLDER / 'qwen2')
   assert 'model.qkv_bias = True, not False' in str(caught.value)
   assert not (tmp_path / 'no').exists()
+
+
+def test_the_source_does_not_decide_how_a_model_is_stored(tmp_path):
+  source = hf_folders.FOLDER / 'llama'
+  config = dataclasses.replace(
+    hf.load_config(source), param_dtype='bfloat16', remat=True
+  )
+  model = transformer.Transformer(config, rngs=nnx.Rngs(0))
+  hf.save_model(model, tmp_path, source=source)
+  settings = json.loads((tmp_path / 'config.json').read_text())
+  assert settings['torch_dtype'] == 'bfloat16'
 
 
 def test_what_chooses_slots_is_float32_in_a_bfloat16_model(tmp_path):
