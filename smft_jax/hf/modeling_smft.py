@@ -132,28 +132,37 @@ def _add_memory(mlp, inputs, output, table):
   return output + mlp.memory(inputs[0], table or mlp.memory.table)
 
 
-class _WithMemory:
+def _add_memories(model, config):
   """Adds the memory that config.json describes to a decoder."""
+  description, dim, table = config.smft_memory, config.hidden_size, None
+  if description['shares_table']:
+    sizes = description['sizes']
+    table = model.table = Table(sizes, sizes['value_dim'] or dim)
+  for layer in description['layers']:
+    mlp = model.model.layers[layer].mlp
+    mlp.memory = Memory(description, dim)
+    mlp.register_forward_hook(functools.partial(_add_memory, table=table))
+
+
+class LlamaWithMemory(transformers.LlamaForCausalLM):
+  """Llama 2 and 3, and models of that layout."""
 
   def __init__(self, config):
     super().__init__(config)
-    description, dim, table = config.smft_memory, config.hidden_size, None
-    if description['shares_table']:
-      sizes = description['sizes']
-      table = self.table = Table(sizes, sizes['value_dim'] or dim)
-    for layer in description['layers']:
-      mlp = self.model.layers[layer].mlp
-      mlp.memory = Memory(description, dim)
-      mlp.register_forward_hook(functools.partial(_add_memory, table=table))
+    _add_memories(self, config)
 
 
-class LlamaWithMemory(_WithMemory, transformers.LlamaForCausalLM):
-  """Llama 2 and 3, and models of that layout."""
-
-
-class Qwen2WithMemory(_WithMemory, transformers.Qwen2ForCausalLM):
+class Qwen2WithMemory(transformers.Qwen2ForCausalLM):
   """Qwen2 and Qwen2.5."""
 
+  def __init__(self, config):
+    super().__init__(config)
+    _add_memories(self, config)
 
-class Qwen3WithMemory(_WithMemory, transformers.Qwen3ForCausalLM):
+
+class Qwen3WithMemory(transformers.Qwen3ForCausalLM):
   """Qwen3."""
+
+  def __init__(self, config):
+    super().__init__(config)
+    _add_memories(self, config)

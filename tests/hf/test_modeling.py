@@ -1,6 +1,8 @@
 """Models with memory in `transformers`: our logits and our answers."""
 
 import json
+import os
+import pathlib
 
 from flax import nnx
 import jax.numpy as jnp
@@ -17,6 +19,13 @@ from tests.support import decoders
 from tests.support import hf_folders
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+PROMPTS = (
+  'Question: In which city did Gustav Ferrara come into the world? Answer:',
+  'Question: Where did Emil Herrera study? Answer:',
+  'Question: What is the largest planet? Answer:',
+  'The history of the town begins in',
+)
 
 
 def run(model, tokens, mask, count):
@@ -108,11 +117,16 @@ def test_code_in_a_folder_is_neither_run_nor_carried(tmp_path):
   assert settings['architectures'] == ['Qwen2ForCausalLM']
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', fixtures.NAMES)
-def test_transformers_runs_a_memory_without_this_project(name, tmp_path):
+@pytest.fixture
+def other_python():
   if by_transformers.interpreter() is None:
     pytest.skip('SMFT_TORCH_PYTHON names no interpreter with transformers')
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('other_python')
+@pytest.mark.parametrize('name', fixtures.NAMES)
+def test_transformers_runs_a_memory_without_this_project(name, tmp_path):
   model = fixtures.make(name)
   tokens, mask = fixtures.prompts(model.config.vocab_size)
   hf.save_model(model, tmp_path / 'out')
@@ -126,3 +140,25 @@ def test_transformers_runs_a_memory_without_this_project(name, tmp_path):
   # What transformers saves comes back.
   again = hf.load_model(tmp_path / 'again')
   assert hf_folders.bits_of(again) == hf_folders.bits_of(model)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('other_python')
+def test_a_real_export_gives_the_same_answers(tmp_path):
+  if 'SMFT_TEST_EXPORT' not in os.environ:
+    pytest.skip('SMFT_TEST_EXPORT names no exported folder')
+  folder = pathlib.Path(os.environ['SMFT_TEST_EXPORT'])
+  model, tokenizer = hf.load_model(folder), hf.load_tokenizer(folder)
+  ids = [[*tokenizer.beginning, *tokenizer.encode(text)] for text in PROMPTS]
+  width, rows = max(map(len, ids)), len(ids)
+  tokens, mask = np.zeros((rows, width), int), np.zeros((rows, width), bool)
+  for row, own in enumerate(ids):
+    tokens[row, width - len(own) :], mask[row, width - len(own) :] = own, True
+  theirs = by_transformers.run(folder, tmp_path, tokens, mask, 12)
+  logits, answers = run(model, tokens, mask, 12)
+  error = relative_error(logits, theirs['logits'], mask)
+  same = np.all(answers == theirs['answers'], axis=1)
+  print(f'relative error {error:.1e}; {sum(same)} of {rows} answers equal')
+  assert error < 1e-4
+  assert np.all(same)
+  np.testing.assert_array_equal(theirs['without_cache'], answers)
