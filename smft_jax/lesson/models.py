@@ -129,10 +129,10 @@ def rewrite(
     arrays = {**arrays, lesson.table: table}
     if lesson_lib.LESSONS in arrays:
       marks = arrays[lesson_lib.LESSONS]
-      new = lesson.old_lessons
+      new = jnp.asarray(lesson.old_lessons)
       if not revert:
         # Every run numbers its documents from 1; the model may have others.
-        new = lesson.new_lessons
+        new = jnp.asarray(lesson.new_lessons)
         new = jnp.where(new > 0, new + jnp.max(marks), 0)
       arrays[lesson_lib.LESSONS] = marks.at[lesson.slots].set(new)
     checkpoint.save(unfinished / 'params', step, arrays, owner)
