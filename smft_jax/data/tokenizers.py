@@ -152,9 +152,9 @@ class Tokenizer:
     if self.chat_template is not None:
       config['chat_template'] = self.chat_template
     atomic.write_json(folder / _CONFIG, config)
-    if self.more_ends:
-      ends = {'eos_token_id': list(self.end_ids)}
-      atomic.write_json(folder / _GENERATION, ends)
+    # `transformers` asks neither of the other two where an answer ends.
+    ends = {'eos_token_id': list(self.end_ids)}
+    atomic.write_json(folder / _GENERATION, ends)
     atomic.write_text(folder / _FILE, self.inner.to_str())
 
   def fingerprint(self) -> str:

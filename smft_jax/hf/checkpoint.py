@@ -2,11 +2,16 @@
 
   config.json         sizes and options
   model.safetensors   the decoder, or shards with model.safetensors.index.json
-  memory.safetensors  memory layers and value table, if any; their sizes are in
-                      the file's metadata
 
-`transformers` loads these folders too, without the memory. All names, shapes
-and dtypes are checked before a tensor is read; config.json is written last.
+A model with memory has in place of model.safetensors
+
+  decoder.safetensors           the decoder
+  memory.safetensors            memory layers and value tables
+  model.safetensors.index.json  which tensor is in which file
+  modeling_smft.py              runs the memory in `transformers`, never here
+
+All names, shapes and dtypes are checked before a tensor is read; config.json is
+written last.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -56,8 +60,9 @@ _CARRIED = (
   'tokenizer_config.json',
   'vocab.json',
 )
-# Settings that `to_settings` gives by other names.
-_RENAMED = ('dtype', 'rope_parameters')
+# Settings of a source that do not hold for what is written: `to_settings` gives
+# two by other names, and no code is carried.
+_DROPPED = ('auto_map', 'dtype', 'rope_parameters', memory_file.KEY)
 
 
 def load_model(
@@ -72,8 +77,8 @@ def load_model(
       table keeps its own; what chooses its slots is float32.
 
   Returns:
-    The decoder: int32 tokens [B, L] to logits [B, L, T]. Has memory layers if
-    there is a memory.safetensors.
+    The decoder: int32 tokens [B, L] to logits [B, L, T], with the memory layers
+    that config.json describes.
 
   Raises:
     UserError: If a file is missing or damaged, or the model is not supported.
@@ -100,16 +105,18 @@ def _shapes(
   folder: str | os.PathLike, dtype: jax.typing.DTypeLike
 ) -> tuple[nnx.GraphDef, nnx.State]:
   """Returns the model of a checkpoint and the shapes of its Variables."""
-  config, described = (
-    load_config(folder, dtype),
-    memory_file.read(folder).retrofitted,
-  )
+  config, described = load_config(folder, dtype), memory_file.read(folder)
 
   def build():
     model = transformer.Transformer(config, rngs=nnx.Rngs(0))
-    return model if described is None else memory_file.add(model, described)
+    if described is None or described.shares_table:
+      return model
+    return memory_file.add(model, described)
 
-  return nnx.split(nnx.eval_shape(build))
+  try:
+    return nnx.split(nnx.eval_shape(build))
+  except ValueError as error:
+    raise memory_file.misfit(folder, error) from None
 
 
 def load_config(
@@ -128,22 +135,12 @@ def load_config(
   Raises:
     UserError: As `load_model`.
   """
-  config, found = (
-    hf_config.read(paths.expand(folder), dtype),
-    memory_file.read(folder),
-  )
-  if found.memory is None:
+  config = hf_config.read(paths.expand(folder), dtype)
+  described = memory_file.read(folder)
+  if described is None or not described.shares_table:
     return config
   try:
-    return dataclasses.replace(
-      config,
-      memory=memory_lib.MemoryConfig(
-        model_dim=config.model_dim,
-        **dataclasses.asdict(found.memory),
-      ),
-      memory_layers=found.memory_layers,
-      memory_placement=found.memory_placement,
-    )
+    return memory_file.in_config(config, described)
   except ValueError as error:
     raise memory_file.misfit(folder, error) from None
 
@@ -159,7 +156,7 @@ def load_params(folder: str | os.PathLike, like: nnx.State) -> nnx.State:
       shardings. Without a sharding, arrays go to one device.
 
   Returns:
-    The Variables. Without a memory.safetensors, those of the memory are the
+    The Variables. Those of a memory that the checkpoint does not have are the
     ones in `like`, so that a plain checkpoint can be given a fresh memory.
 
   Raises:
@@ -184,8 +181,9 @@ def save_model(
 ) -> None:
   """Saves a checkpoint that `load_model` and `transformers` load.
 
-  Memory layers go into a file that `transformers` ignores. FFNs that they
-  replace are written as zeros.
+  With memory, `transformers` needs `trust_remote_code=True`; it then runs the
+  code that is written beside it. FFNs that memory layers replace are written as
+  zeros.
 
   Args:
     model: The decoder, with memory of its own or of `retrofit`. All processes
@@ -208,31 +206,32 @@ def save_model(
   source = None if source is None else paths.expand(source)
   if source is not None:
     settings = _with_source(settings, config, source)
-  files: dict[str, dict[str, np.ndarray]] = {hf_tensors.MODEL: {}}
-  described = memory_file.find(model)
   _, params = nnx.split_state(  # counts of accesses belong to a trainer
     nnx.state(model, nnx.Any(nnx.Param, memory_lib.SlotLessons)),
     memory_lib.AccessCounts,
     ...,
   )
-  places = hf_tensors.places(params)
+  places, described = hf_tensors.places(params), memory_file.find(model)
+  decoder = hf_tensors.MODEL
+  if described is not None:
+    settings |= memory_file.settings(described, settings['model_type'])
+    decoder = hf_tensors.DECODER
+  files: dict[str, dict[str, np.ndarray]] = {decoder: {}}
   for path, variable in nnx.to_flat_state(params):
     array, place = layout_lib.to_numpy(variable.get_value()), places[path]
     if processes.is_main():  # only this process holds the whole model
-      tensors = files.setdefault(place.file, {})
+      file = place.file if place.file == hf_tensors.MEMORY else decoder
+      tensors = files.setdefault(file, {})
       tensors[place.name] = place.write(array)
-  replaced = described.replaced_layers if described else ()
-  if config.memory_placement == 'replace':
-    replaced += config.memory_layers
-  for layer in replaced:
-    files[hf_tensors.MODEL] |= hf_tensors.zero_ffn(
-      layer, config.model_dim, config.ffn_dim, config.param_dtype
-    )
+  if described is not None and described.placement == 'replace':
+    for layer in described.layers:
+      files[decoder] |= hf_tensors.zero_ffn(
+        layer, config.model_dim, config.ffn_dim, config.param_dtype
+      )
   processes.on_main(
     'a Hugging Face checkpoint',
     _write,
-    *(paths.expand(folder), files, memory_file.describe(config, described)),
-    *(settings, source),
+    *(paths.expand(folder), files, settings, source),
   )
 
 
@@ -243,11 +242,12 @@ def _with_source(
 ) -> dict[str, Any]:
   """Adds the other settings of a source checkpoint."""
   theirs = hf_config.read(source, config.dtype)
+  # Options of ours, not sizes of theirs.
+  options = dataclasses.fields(layers.DecoderOptions)
   ours = dataclasses.replace(
     config,
     memory=None,
-    memory_layers=(),
-    memory_placement=theirs.memory_placement,
+    **{option.name: getattr(theirs, option.name) for option in options},
   )
   differing = schema.differences(
     dataclasses.asdict(theirs), dataclasses.asdict(ours), 'model'
@@ -258,13 +258,25 @@ def _with_source(
       f' {"; ".join(differing[:4])}'
     )
   kept = hf_config.read_settings(source)
-  return {k: v for k, v in kept.items() if k not in _RENAMED} | settings
+  return {k: v for k, v in kept.items() if k not in _DROPPED} | settings
+
+
+def _index(
+  files: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, Any]:
+  """Returns what the index of several files says, as `transformers` reads."""
+  every = [array for tensors in files.values() for array in tensors.values()]
+  return {
+    'metadata': {'total_size': sum(array.nbytes for array in every)},
+    'weight_map': {
+      tensor: name for name, tensors in files.items() for tensor in tensors
+    },
+  }
 
 
 def _write(
   folder: pathlib.Path,
   files: Mapping[str, Mapping[str, np.ndarray]],
-  memory: Mapping[str, Any],
   settings: Mapping[str, Any],
   source: pathlib.Path | None,
 ) -> None:
@@ -277,10 +289,13 @@ def _write(
     with tempfile.TemporaryDirectory(prefix='.partial-', dir=folder) as name:
       partial = pathlib.Path(name)
       for name, tensors in files.items():
-        metadata = {'format': 'pt'}  # `transformers` requires it
-        if name == hf_tensors.MEMORY:
-          metadata[memory_file.KEY] = json.dumps(memory)
-        safetensors.numpy.save_file(dict(tensors), partial / name, metadata)
+        # `transformers` requires the metadata.
+        safetensors.numpy.save_file(
+          dict(tensors), partial / name, {'format': 'pt'}
+        )
+      if hf_tensors.MEMORY in files:
+        atomic.write_json(partial / hf_files.INDEX, _index(files))
+        shutil.copyfile(memory_file.CODE, partial / memory_file.CODE.name)
       if source is not None and hf_gguf.is_gguf(source):
         hf_tokenizer.write(source, partial)
       elif source is not None:

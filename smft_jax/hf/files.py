@@ -72,8 +72,6 @@ def find(
   found: dict[str, Stored] = {}
   index = _index(folder)
   files = {hf_tensors.MODEL} if index is None else set(index.values())
-  if (folder / hf_tensors.MEMORY).exists():
-    files.add(hf_tensors.MEMORY)
   for name in sorted(files):
     file = folder / name
     handle = stack.enter_context(opened(file))

@@ -1,14 +1,15 @@
-"""What the metadata of memory.safetensors says about a model's memory.
+"""What config.json says about a model's memory, and the code that runs it.
 
-The layers of a `TransformerConfig` share one table. Those that `retrofit` added
-have a table each, at the path of the block that they were added to.
+The tensors are in memory.safetensors. `modeling_smft.py` reads the same
+description in `transformers`; it is copied into a checkpoint and never run
+here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import pathlib
 from typing import Any, Literal
 
 from flax import nnx
@@ -16,64 +17,52 @@ from flax import nnx
 from smft_jax import memory as memory_lib
 from smft_jax import retrofit
 from smft_jax import schema
-from smft_jax.hf import files as hf_files
-from smft_jax.hf import tensors as hf_tensors
+from smft_jax.hf import config as hf_config
 from smft_jax.models import layers
 from smft_jax.models import transformer
 from smft_jax.store import paths
 
-# Key of the metadata that holds a `Memory`.
-KEY = 'smft_jax'
+# Key of config.json that holds a `Memory`.
+KEY = 'smft_memory'
+
+CODE = pathlib.Path(__file__).with_name('modeling_smft.py')
+
+_CLASSES = {
+  'llama': 'LlamaWithMemory',
+  'qwen2': 'Qwen2WithMemory',
+  'qwen3': 'Qwen3WithMemory',
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Retrofitted:
-  """Memory layers with a table each.
+class Memory:
+  """The part of a model that other decoders do not have.
 
   Attributes:
-    memory: Their sizes.
-    paths: The modules that they were added to, such as 'blocks/7/mlp'.
-    placement: As in `retrofit.add_memory`.
+    layers: Blocks with memory, counted from 0.
+    placement: 'replace' or 'beside' the FFN.
+    shares_table: Whether the layers read one table, as those of a
+      `TransformerConfig` do, or one each, as those of `retrofit`.
+    sizes: Sizes of each layer.
   """
 
-  memory: memory_lib.MemorySizes
-  paths: tuple[str, ...]
+  layers: tuple[int, ...]
   placement: Literal['replace', 'beside']
-
-  @property
-  def replaced_layers(self) -> tuple[int, ...]:
-    """The blocks that have no FFN any more."""
-    if self.placement == 'beside':
-      return ()
-    return tuple(int(path.split('/')[1]) for path in self.paths)
+  shares_table: bool
+  sizes: memory_lib.MemorySizes
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Memory(layers.DecoderOptions):
-  """The part of a model that config.json does not hold.
-
-  Attributes:
-    memory: Sizes of layers that share a table, at `memory_layers`.
-    retrofitted: Layers with a table each.
-  """
-
-  memory: memory_lib.MemorySizes | None = None
-  retrofitted: Retrofitted | None = None
-
-
-def read(folder: str | os.PathLike) -> Memory:
-  """Reads the metadata of a checkpoint's memory, if it has any.
+def read(folder: str | os.PathLike) -> Memory | None:
+  """Reads the description of a checkpoint's memory; None if it has none.
 
   Raises:
-    UserError: If the file is damaged or describes no memory.
+    UserError: If the description is damaged.
   """
-  file = paths.expand(folder) / hf_tensors.MEMORY
-  if not file.exists():
-    return Memory()
-  with hf_files.opened(file) as opened:
-    text = (opened.metadata() or {}).get(KEY, 'null')
+  found = hf_config.read_settings(paths.expand(folder)).get(KEY)
+  if found is None:
+    return None
   try:
-    return schema.build(json.loads(text), Memory, KEY)
+    return schema.build(found, Memory, KEY)
   except ValueError as error:
     raise misfit(folder, error) from None
 
@@ -81,48 +70,54 @@ def read(folder: str | os.PathLike) -> Memory:
 def misfit(folder: str | os.PathLike, error: ValueError) -> schema.UserError:
   """Returns the error for a memory that the model cannot have."""
   return schema.UserError(
-    f'{paths.expand(folder) / hf_tensors.MEMORY}: the memory in its metadata'
-    f' does not fit the model: {schema.one_line(error)}'
+    f'{hf_config.settings_file(paths.expand(folder))}: the memory in'
+    f' {KEY} does not fit the model: {schema.one_line(error)}'
   )
 
 
-def describe(
-  config: layers.TransformerConfig, retrofitted: Retrofitted | None
-) -> dict[str, Any]:
-  """Returns a `Memory` as the metadata holds it."""
-  memory = None if config.memory is None else _sizes(config.memory)
-  return {
-    'memory': memory and dataclasses.asdict(memory),
-    'memory_layers': config.memory_layers,
-    'memory_placement': config.memory_placement,
-    'retrofitted': retrofitted and dataclasses.asdict(retrofitted),
-  }
-
-
-def find(model: nnx.Module) -> Retrofitted | None:
-  """Finds the memory layers that `retrofit` added to a model.
+def find(model: transformer.Transformer) -> Memory | None:
+  """Describes the memory of a model; None if it has none.
 
   Raises:
-    UserError: If layers differ in their sizes or placement.
+    UserError: If layers differ in their sizes, placement or kind of table.
   """
-  found: dict[str, tuple[memory_lib.MemorySizes, Any]] = {}
+  found: dict[str, Memory] = {}
   for path, module in nnx.iter_modules(model):
-    name = '/'.join(map(str, path))
-    if isinstance(module, retrofit.MemoryBeside):
-      found[name] = _sizes(module.memory.config), 'beside'
-    elif path[-1:] == ('mlp',) and isinstance(
-      module, memory_lib.ProductKeyMemory
-    ):
-      found[name] = _sizes(module.config), 'replace'
+    if not isinstance(module, memory_lib.ProductKeyMemory):
+      continue
+    _, layer, *names = path
+    shares_table = names == ['memory']
+    beside = (
+      model.config.memory_placement == 'beside'
+      if shares_table
+      else names == ['mlp', 'memory']
+    )
+    found['/'.join(map(str, path))] = Memory(
+      layers=(int(str(layer)),),
+      placement='beside' if beside else 'replace',
+      shares_table=shares_table,
+      sizes=_sizes(module.config),
+    )
   if not found:
     return None
-  (sizes, placement), *others = dict.fromkeys(found.values())
-  if others:
+  every = tuple(layer for one in found.values() for layer in one.layers)
+  alike = {dataclasses.replace(one, layers=every) for one in found.values()}
+  if len(alike) > 1:
     raise schema.UserError(
-      f'the memory layers at {" and ".join(found)} differ in their sizes or'
-      ' placement; a checkpoint holds layers that are alike'
+      f'the memory layers at {" and ".join(found)} differ in their sizes,'
+      ' placement or kind of table; a checkpoint holds layers that are alike'
     )
-  return Retrofitted(memory=sizes, paths=tuple(found), placement=placement)
+  return alike.pop()
+
+
+def settings(described: Memory, model_type: str) -> dict[str, Any]:
+  """Returns what config.json says of a memory, to us and `transformers`."""
+  name = _CLASSES[model_type]
+  return {
+    'architectures': [name],
+    'auto_map': {'AutoModelForCausalLM': f'{CODE.stem}.{name}'},
+    KEY: dataclasses.asdict(described),
+  }
 
 
 def _sizes(config: memory_lib.MemoryConfig) -> memory_lib.MemorySizes:
@@ -132,18 +127,34 @@ def _sizes(config: memory_lib.MemoryConfig) -> memory_lib.MemorySizes:
   )
 
 
+def in_config(
+  config: layers.TransformerConfig, described: Memory
+) -> layers.TransformerConfig:
+  """Returns the sizes of a decoder whose memory layers share a table."""
+  return dataclasses.replace(
+    config,
+    memory=_config(config, described),
+    memory_layers=described.layers,
+    memory_placement=described.placement,
+  )
+
+
 def add(
-  model: transformer.Transformer, described: Retrofitted
+  model: transformer.Transformer, described: Memory
 ) -> transformer.Transformer:
-  """Adds the memory layers that a checkpoint describes."""
-  config = model.config
+  """Adds memory layers with a table each."""
   return retrofit.add_memory(
     model,
-    memory_lib.MemoryConfig(
-      model_dim=config.model_dim,
-      **dataclasses.asdict(described.memory),
-    ),
-    described.paths,
+    _config(model.config, described),
+    [f'blocks/{layer}/mlp' for layer in described.layers],
     placement=described.placement,
     rngs=nnx.Rngs(0),
+  )
+
+
+def _config(
+  config: layers.TransformerConfig, described: Memory
+) -> memory_lib.MemoryConfig:
+  return memory_lib.MemoryConfig(
+    model_dim=config.model_dim, **dataclasses.asdict(described.sizes)
   )

@@ -11,6 +11,7 @@ from flax import nnx
 from smft_jax.hf import files as hf_files
 from smft_jax.hf import gguf as hf_gguf
 from smft_jax.hf import gguf_tensors
+from smft_jax.hf import memory_file
 from smft_jax.hf import tensors as hf_tensors
 
 
@@ -36,7 +37,7 @@ def find(
     found, name_of = gguf_tensors.find(path), gguf_tensors.name_of
   else:
     found = hf_files.find(path, stack)
-  has_memory = (path / hf_tensors.MEMORY).exists()
+  has_memory = memory_file.read(path) is not None
   places = {
     variable: place
     for variable, place in hf_tensors.places(like).items()

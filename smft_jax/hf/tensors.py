@@ -21,7 +21,8 @@ import numpy as np
 from smft_jax import schema
 
 MODEL = 'model.safetensors'
-MEMORY = 'memory.safetensors'
+# The two files of a checkpoint with memory; an index names their tensors.
+DECODER, MEMORY = 'decoder.safetensors', 'memory.safetensors'
 
 Groups = tuple[tuple[int, ...], ...]
 Path = tuple[Any, ...]  # path of a Variable in the model
@@ -57,12 +58,11 @@ _IN_BLOCK: dict[Path, tuple[str, Groups]] = {
   ('mlp_norm', 'scale'): ('post_attention_layernorm.weight', _VECTOR),
   **_FFN,
 }
-# Variables of a memory layer in place of an FFN.
-_MEMORY = tuple(
-  (name,)
-  for name in ('subkeys', 'query', 'query_scale', 'gate', 'out', 'values')
-  + ('lessons',)
-)
+# Variables of a memory layer and its table.
+_TABLE_OF_SLOTS = ('values', 'lessons')
+_MEMORY = ('subkeys', 'query', 'query_scale', 'gate', 'out', *_TABLE_OF_SLOTS)
+# A table that memory layers share.
+_SHARED = {('pool',): 'table.values', ('lessons',): 'table.lessons'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,15 +135,10 @@ def place_of(path: Path, shape: tuple[int, ...]) -> Place:
   """
   if path[2:4] == ('mlp', 'ffn'):  # the FFN beside a memory of `retrofit`
     path = (*path[:3], *path[4:])
-  if (
-    path in (('pool',), ('lessons',))
-    or path[2:3] == ('memory',)
-    or path[2:4] == ('mlp', 'memory')
-    or (path[2:3] == ('mlp',) and path[3:] in _MEMORY)
-  ):
+  memory = _memory_name(path)
+  if memory is not None:
     each: Groups = tuple((axis,) for axis in range(len(shape)))
-    name = '.'.join(map(str, path))
-    return Place(file=MEMORY, name=name, groups=each, shape=shape)
+    return Place(file=MEMORY, name=memory, groups=each, shape=shape)
   prefix, table, key = '', _OUTSIDE, path
   if path[0] == 'blocks':
     prefix, table, key = f'model.layers.{path[1]}.', _IN_BLOCK, path[2:]
@@ -154,6 +149,23 @@ def place_of(path: Path, shape: tuple[int, ...]) -> Place:
     )
   name, groups = table[key]
   return Place(file=MODEL, name=prefix + name, groups=groups, shape=shape)
+
+
+def _memory_name(path: Path) -> str | None:
+  """Returns the name of a memory's tensor; None for one of the decoder.
+
+  It is the same beside an FFN and in its place.
+  """
+  if path in _SHARED:
+    return _SHARED[path]
+  if not (
+    path[2:3] == ('memory',)
+    or path[2:4] == ('mlp', 'memory')
+    or (path[2:3] == ('mlp',) and path[3:] in [(name,) for name in _MEMORY])
+  ):
+    return None
+  name = path[-1] if path[-1] not in _TABLE_OF_SLOTS else f'table.{path[-1]}'
+  return f'model.layers.{path[1]}.mlp.memory.{name}'
 
 
 def places(params: nnx.State) -> dict[Path, Place]:

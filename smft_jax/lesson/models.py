@@ -16,6 +16,7 @@ import uuid
 
 from flax import nnx
 import jax
+import jax.numpy as jnp
 
 from smft_jax import memory
 from smft_jax import methods
@@ -127,10 +128,13 @@ def rewrite(
   try:
     arrays = {**arrays, lesson.table: table}
     if lesson_lib.LESSONS in arrays:
-      marks = lesson.old_lessons if revert else lesson.new_lessons
-      arrays[lesson_lib.LESSONS] = (
-        arrays[lesson_lib.LESSONS].at[lesson.slots].set(marks)
-      )
+      marks = arrays[lesson_lib.LESSONS]
+      new = jnp.asarray(lesson.old_lessons)
+      if not revert:
+        # Every run numbers its documents from 1; the model may have others.
+        new = jnp.asarray(lesson.new_lessons)
+        new = jnp.where(new > 0, new + jnp.max(marks), 0)
+      arrays[lesson_lib.LESSONS] = marks.at[lesson.slots].set(new)
     checkpoint.save(unfinished / 'params', step, arrays, owner)
     for file in model.glob('*.json'):  # of the tokenizer
       shutil.copyfile(file, unfinished / file.name)

@@ -143,8 +143,8 @@ def check_weights(path: str, task: task_lib.Task, words: bool) -> None:
   config = hf.load_config(path)
   if config.memory is not None:
     raise schema.UserError(
-      f'config.base.path: {path} has memory layers already, in'
-      ' memory.safetensors; only a model without memory can be healed'
+      f'config.base.path: {path} has memory layers already;'
+      ' only a model without memory can be healed'
     )
   hf.check(path)
   rows, found = config.vocab_size, hf.load_tokenizer(path)

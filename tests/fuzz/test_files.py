@@ -126,7 +126,9 @@ def with_memory(place):
 
 
 @damage.fuzz
-@given(st.data(), st.sampled_from(['model.safetensors', 'memory.safetensors']))
+@given(
+  st.data(), st.sampled_from(['decoder.safetensors', 'memory.safetensors'])
+)
 def test_safetensors(with_memory, data, name):
   file = with_memory / name
   original = file.read_bytes()
@@ -150,14 +152,12 @@ def test_safetensors(with_memory, data, name):
 @damage.fuzz
 @given(st.data())
 def test_the_description_of_a_memory(with_memory, data):
-  file = with_memory / 'memory.safetensors'
+  file = with_memory / 'config.json'
   original = file.read_bytes()
-  _, header, rest = header_of(file)
-  about = header['__metadata__']
-  (key,) = set(about) - {'format'}
-  about[key] = json.dumps(data.draw(damage.changed(json.loads(about[key]))))
+  settings = json.loads(original)
+  settings['smft_memory'] = data.draw(damage.changed(settings['smft_memory']))
   try:
-    file.write_bytes(with_header(header, rest))
+    file.write_text(json.dumps(settings))
     damage.is_read_or_refused(
       lambda: hf.load_model(with_memory), 20 * len(original)
     )

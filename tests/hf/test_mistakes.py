@@ -261,24 +261,39 @@ def test_no_folder_no_config_no_json(folder, monkeypatch):
   refused(folder, r'config.json is missing, so .* is no Hugging', monkeypatch)
 
 
+@pytest.mark.parametrize('shares_table', [True, False])
 @pytest.mark.parametrize(
-  ('metadata', 'match'),
+  ('changes', 'match'),
   [
-    (None, r'memory.safetensors: the memory in its metadata does not fit'),
+    ({'layer': 1}, r'unknown key smft_memory.layer; did you mean .*layers'),
+    ({'layers': [2]}, r'2'),
+    ({'layers': []}, r'fit the model'),
+    ({'placement': 'under'}, r"smft_memory.placement .*'under'"),
+    ({'sizes': {'num_slots': 7}}, r'smft_memory.sizes.num_slots must be a squ'),
+    ({'sizes': {'num_slots': 9, 'k': 2}}, r'index.json: .* is missing'),
     (
-      {'smft_jax': '{'},
-      r'memory.safetensors: the memory in its metadata does not',
-    ),
-    (
-      {'smft_jax': '{"memory_layer": 1}'},
-      r'unknown key smft_jax.memory_layer; did you mean smft_jax.memory_layers',
+      {'sizes': {'num_slots': 9, 'k': 2, 'gated': False, 'value_dim': 3}},
+      r'value_dim must be 16',
     ),
   ],
 )
-def test_a_memory_that_is_not_described(folder, metadata, match, monkeypatch):
-  file = folder / 'memory.safetensors'
-  safetensors.numpy.save_file({'pool': np.ones(3)}, file, metadata)
+def test_a_memory_that_does_not_fit(
+  folder, changes, match, shares_table, monkeypatch
+):
+  path = folder / 'config.json'
+  described = {
+    'layers': [0],
+    'placement': 'beside',
+    'shares_table': shares_table,
+    'sizes': {'num_slots': 9, 'k': 2},
+  }
+  settings = json.loads(path.read_text())
+  settings['smft_memory'] = described | changes
+  path.write_text(json.dumps(settings))
   refused(folder, match, monkeypatch)
+  settings['smft_memory'] = 'much'
+  path.write_text(json.dumps(settings))
+  refused(folder, r'config.json: .*smft_memory', monkeypatch)
 
 
 def contents(folder):

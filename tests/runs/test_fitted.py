@@ -1,6 +1,10 @@
 """A pretrained model with a fitted memory: taught, resumed, taken back."""
 
+import dataclasses
+
+from flax import nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -158,6 +162,52 @@ def test_a_lesson_is_applied_and_taken_back(root, capsys):
     table, lessons = stored(found)
     np.testing.assert_array_equal(table, state_lib.value_table(params))
     np.testing.assert_array_equal(lessons, state_lib.slot_lessons(params))
+
+
+def test_lessons_applied_in_any_order_answer_the_same(root, tmp_path):
+  _, base, _ = loaded(root / 'run')
+  assert lesson('save', f'--workdir={root}/run', f'--out={tmp_path}/all') == 0
+  whole = lesson_file.read(tmp_path / 'all')
+  for number in (1, 2, 3):  # as if each document had been a run of its own
+    mine = whole.new_lessons == number
+    own = {
+      k: v[mine]
+      for k, v in vars(whole).items()
+      if np.shape(v)[:1] == mine.shape
+    }
+    own['new_lessons'] = np.minimum(own['new_lessons'], 1)
+    lesson_file.write(tmp_path / str(number), dataclasses.replace(whole, **own))
+
+  def rewritten(command, order, model, name):
+    for number in order:
+      out = tmp_path / f'{name}{number}'
+      argv = [f'--model={model}', f'--out={out}']
+      assert lesson(command, tmp_path / str(number), *argv) == 0
+      model = out
+    return model
+
+  def stored(folder):
+    return train_runs.arrays_of(folder / 'params')
+
+  tokens, logits, tables = decoders.tokens_of(2, 9), [], []
+  for order in ((1, 2, 3), (3, 1, 2), (2, 3, 1)):
+    name = ''.join(map(str, order))
+    arrays = stored(rewritten('apply', order, base.folder, f'on{name}'))
+    marks = np.asarray(arrays[lesson_table.LESSONS])
+    # A quorum tells them apart.
+    assert set(marks[whole.slots]) == {1, 2, 3}
+    params = nnx.state(hf_folders.merged(base))
+    params['pool'][...] = jnp.asarray(arrays['pool.value'])
+    params['lessons'][...] = jnp.asarray(marks)
+    logits.append(decoders.logits_of(hf_folders.merged(base, params), tokens))
+    tables.append(arrays['pool.value'])
+  for other in (1, 2):
+    np.testing.assert_array_equal(tables[0], tables[other])
+    np.testing.assert_array_equal(logits[0], logits[other])
+  back = stored(rewritten('revert', (1, 3, 2), tmp_path / 'on2311', 'off'))
+  first = stored(base.folder)
+  for name in ('pool.value', lesson_table.LESSONS):
+    np.testing.assert_array_equal(back[name], first[name])
 
 
 def test_an_exported_run_reads_what_it_was_taught(root):
