@@ -20,7 +20,7 @@ def get_config():
   source = pathlib.Path(__file__).with_name('fit.py')
   config = config_file.load(f'{source}:edits')
   config.stream = dict(
-    steps_per_document=20,
+    steps_per_document=12,
     batch_size=2,
     max_length=96,
     packed=True,
@@ -34,8 +34,8 @@ def get_config():
     select='document',
     grows_background=True,
     t=400,
-    learning_rate=2.0,
+    learning_rate=1.0,
     schedule='wsd',
   )
-  config.evaluation.update(dict(max_entries=100))
+  config.evaluation.update(dict(max_entries=50))
   return config
