@@ -73,6 +73,8 @@ def _context(
     'tiles': summary.tiles(results),
     'head': ('', *summary.HEAD[1:]),
     'rows': summary.rows(results),
+    'edits_head': summary.EDITS_HEAD,
+    'edits': summary.edits(results),
     'memory': summary.memory_health(results),
     'unchanged': summary.unchanged(results),
     'answers': _answers(results),

@@ -14,6 +14,7 @@ from smft_jax.runtime import progress
 
 TARGETS = ('target_unseen_phrasing', 'target')
 HEAD = ('set', 'metric', 'before', 'after', 'lost')
+EDITS_HEAD = ('edits', 'before', 'right after', 'after all', 'exactly')
 
 _NAMES = {
   'target': 'new, phrasings trained on',
@@ -64,6 +65,8 @@ def lines(results: Mapping[str, Any]) -> list[str]:
       'answers unchanged: '
       + ', '.join(f'{value} {name}' for name, value in kept)
     )
+  if results.get('edits'):
+    found += ['', *page.columns([EDITS_HEAD, *edits(results)], left=1)]
   memory = memory_health(results)
   if memory:
     found.append(
@@ -89,6 +92,33 @@ def unchanged(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     (f'of {one["num"]:,} {name}', f'{one["share"]:.1%}')
     for name, one in named
     if one.get('share') is not None
+  ]
+
+
+def edits(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Rows of the table of edits, with columns `EDITS_HEAD`.
+
+  Example:
+    >>> shares = {'before': 0.0, 'right_after': 1.0, 'after': 0.96}
+    >>> found = {'num': 50, 'reliability': shares}
+    >>> edits({'edits': {**found, 'exact': {'reliability': shares}}})
+    [('reliability', '0.0%', '100.0%', '96.0%', '96.0%')]
+  """
+  found = results.get('edits') or {}
+
+  def share(measure: Mapping[str, Any], when: str) -> str:
+    return 'unknown' if measure[when] is None else f'{measure[when]:.1%}'
+
+  return [
+    (
+      name,
+      *(
+        share(found[name], when) for when in ('before', 'right_after', 'after')
+      ),
+      share(found['exact'][name], 'after'),
+    )
+    for name in ('reliability', 'generalisation', 'locality')
+    if name in found
   ]
 
 

@@ -68,7 +68,8 @@ def run(
     seed=experiment.seed,
   )
   edits = None
-  if base.task.are_edits:
+  # Without training there is nothing to measure right after.
+  if base.task.are_edits and state.method.update != 'none':
     edits = edits_lib.make(sets.evaluator, sets.documents, base.params)
   atomic.write_json(workdir / 'outputs_before.json', before.answers)
   stream = _Stream(

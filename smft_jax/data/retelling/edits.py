@@ -64,18 +64,17 @@ def edit_texts(
     It rained. Ada speaks Dutch
     Question: Ada speaks what? Answer: Dutch
     About Ada: Ada speaks Dutch
-    Ada: speaks Dutch
   """
   shuffled = random.Random(seed).sample(contexts, len(contexts))
   plain = (f'{prompt} ', '')
   frames = _frames(prompt, target, subject, seed)
   found: dict[str, task.Text] = {}
   for number in range(count):
-    used, is_frame = divmod(number, 2)
+    used, has_context = divmod(number, 2)
     before, after = plain
-    if number and not is_frame and frames:
+    if number and not has_context and frames:
       before, after = frames[(used - 1) % len(frames)]
-    if is_frame or used > len(frames):
+    if has_context or used > len(frames):
       before = f'{shuffled[number % len(shuffled)]} {before}'
     text = f'{before}{target}{after}'
     span = (len(before), len(before) + len(target))
