@@ -28,6 +28,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.data import augment
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
+from smft_jax.prepare import __main__ as prepare
 from smft_jax.runs import saved_run
 from smft_jax.sweep import __main__ as sweep
 from tests.support import repository
@@ -121,6 +122,7 @@ UNDERSTOOD_BY = {
   'smft_jax.data.augment': augment._arguments,
   'smft_jax.export': through(export),
   'smft_jax.lesson': lesson_program._parse,
+  'smft_jax.prepare': prepare.parse,
   'smft_jax.sweep': with_config(sweep),
   'smft_jax.train': with_config(train),
 }

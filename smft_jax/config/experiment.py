@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
   from smft_jax.data import documents
   from smft_jax.data import facts
   from smft_jax.data import people
+  from smft_jax.data import text
   from smft_jax.data.world import world
 
   DataConfig = (
@@ -33,6 +34,7 @@ if typing.TYPE_CHECKING:
     | people.PeopleConfig
     | documents.DocumentsConfig
     | facts.FactsConfig
+    | text.TextConfig
   )
 else:
   DataConfig = Any
@@ -45,6 +47,7 @@ _DATA_KINDS = {
   'jsonl': ('smft_jax.data.documents', 'DocumentsConfig'),
   'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
   'facts': ('smft_jax.data.facts', 'FactsConfig'),
+  'text': ('smft_jax.data.text', 'TextConfig'),
 }
 
 _BASES = {

@@ -94,8 +94,9 @@ class BackgroundConfig:
     num_batches: Batches to count.
     batch_size: Rows in a batch.
     document: Unit of the document frequency: a 'sequence' or a 'batch'.
-    corpus: 'pretraining', 'stream' (the documents to learn), or the name of one
-      of the task's text sets.
+    corpus: 'pretraining', 'stream' (the documents to learn), the name of one of
+      the task's text sets, or a folder of prepared rows
+      (`python -m smft_jax.prepare`).
   """
 
   num_batches: int

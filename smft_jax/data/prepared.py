@@ -46,6 +46,8 @@ def file_name(index: int) -> str:
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
   """Returns whether a source names a folder of prepared rows, whole or not."""
+  if not str(name):
+    return False
   folder = paths.expand(name)
   return (folder / MANIFEST).is_file() or any(folder.glob(file_name(0)))
 

@@ -108,15 +108,12 @@ class Batches:
 
   def row_indices(self, step: int) -> np.ndarray:
     """Returns the rows of a step's batch, int [B]."""
-    first = step - step % self.sorted_steps
-    chosen = np.concatenate(
-      [
-        batches.row_indices(len(self.rows), s, self.batch_size, self.seed)
-        for s in range(first, first + self.sorted_steps)
-      ]
-    )
+    # Consecutive steps draw consecutive rows of an epoch.
+    part, place = divmod(step, self.sorted_steps)
+    size = self.batch_size * self.sorted_steps
+    chosen = batches.row_indices(len(self.rows), part, size, self.seed)
     if self.sorted_steps > 1:
       lengths = self.rows.lengths_of(chosen)
       chosen = chosen[np.argsort(-lengths, kind='stable')]
-    start = (step - first) * self.batch_size
+    start = place * self.batch_size
     return chosen[start : start + self.batch_size]

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 
 from smft_jax import schema
+from smft_jax.data import prepared as prepared_lib
 
 Span = tuple[int, int]
 
@@ -227,6 +228,8 @@ class Task:
     texts: Held-out sets of texts, by name.
     choices: Held-out sets of choices, by name.
     counts: Sizes of the task's parts, for the record.
+    prepared: Rows that the base model is trained on, in front of those of
+      `pretraining`; None for none.
 
   Raises:
     ValueError: Two documents share an id.
@@ -240,6 +243,7 @@ class Task:
     default_factory=dict
   )
   counts: dict[str, int]
+  prepared: prepared_lib.Prepared | None = None
 
   def __post_init__(self) -> None:
     ids = collections.Counter(document.id for document in self.documents)

@@ -16,6 +16,7 @@ shards again.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 import os
 import sys
@@ -31,7 +32,7 @@ from smft_jax.store import paths
 
 def main(argv: Sequence[str]) -> None:
   """Runs the program."""
-  plan = parse(argv)
+  plan = _plan(parse(argv))
   stored = write.check(plan)
   with workdir_lib.claimed(plan.out, 'out'):
     found = write.write(plan, stored)
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
   )
 
 
-def parse(argv: Sequence[str]) -> write.Plan:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
   """Reads a command line.
 
   Raises:
@@ -80,6 +81,10 @@ def parse(argv: Sequence[str]) -> write.Plan:
       raise schema.UserError(
         f'--{name} must be at least {least}, not {getattr(arguments, name)}'
       )
+  return arguments
+
+
+def _plan(arguments: argparse.Namespace) -> write.Plan:
   return write.Plan(
     out=arguments.out,
     sources=tuple(arguments.sources),

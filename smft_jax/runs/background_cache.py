@@ -140,8 +140,10 @@ def _corpus_key(name: str, base: base_lib.Base) -> str:
   """Returns a corpus's name, with a hash unless the base fixes its texts."""
   if name == 'pretraining':
     return name
-  texts = corpus_lib.texts(name, base.task)
-  digest = hashlib.sha256('\0'.join(t.text for t in texts).encode())
+  found = corpus_lib.find(name, base.task)
+  if found.prepared is not None:
+    return f'prepared {found.prepared.fingerprint()[:16]}'
+  digest = hashlib.sha256('\0'.join(t.text for t in found.texts).encode())
   return f'{name} {digest.hexdigest()[:16]}'
 
 
