@@ -57,6 +57,7 @@ _BASES = {
 
 # Settings that do not change what a run computes, or its rounding alone.
 NOT_COMPARED = (
+  'config.background.counts',
   'config.base.cache_dir',
   'config.model.remat',
   'config.stream.checkpoint_every',

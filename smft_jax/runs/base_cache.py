@@ -102,6 +102,7 @@ def config(experiment: config_lib.Experiment) -> dict[str, Any]:
   parts = {k: whole[k] for k in ('seed', 'model', 'memory', 'base')}
   if experiment.base.kind == 'fitted':
     parts['background'] = whole['background']
+    parts['background'].pop('counts')  # those of a base that is made before
   for name in ('cache_dir', 'path'):  # weights count by their content
     parts['base'].pop(name)
   parts['model'].pop('remat')
