@@ -13,6 +13,7 @@ from smft_jax.data import prepared
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.prepare import write
+from smft_jax.runtime import preemption
 from tests.support import prepared_rows
 from tests.support import repository
 
@@ -173,6 +174,27 @@ def test_killed_at_any_moment_it_resumes_to_the_same_bytes(
     name = prepared.file_name(index)
     found = (tmp_path / 'rows' / name).stat().st_mtime_ns
     assert found == before[name]
+
+
+def test_sigterm_ends_it_cleanly_and_it_resumes(root, mine, capsys):
+  shutil.rmtree(mine / 'rows')
+  asked = []
+
+  def check():
+    asked.append(None)
+    if len(asked) == 5:
+      raise preemption.Preempted
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(preemption, 'check', check)
+    assert prepared_rows.run(*again(root, mine)) == 0
+  said = capsys.readouterr().err
+  assert 'stopped by SIGTERM and saved; the same command resumes' in said
+  names = {path.name for path in (mine / 'rows').iterdir()}
+  assert prepared.file_name(0) in names
+  assert not any(name.startswith('.') for name in names)
+  assert prepared_rows.run(*again(root, mine)) == 0
+  assert contents(mine / 'rows') == contents(root / 'rows')
 
 
 def test_a_damaged_shard_alone_is_made_again(root, mine):
