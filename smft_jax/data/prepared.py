@@ -10,6 +10,9 @@ made, and for each shard its numbers of rows and tokens and its checksum.
 
 Memory is that of the shards' indices, about 12 bytes a row. A process reads the
 rows of its own part of a batch and no others.
+
+This is array_record without grain: its shuffles and batches are not those of
+texts in memory, and tokenised rows leave nothing for its workers to do.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ so neither the number of workers nor their order shows in the result.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 import concurrent.futures
 from concurrent.futures import process
 import dataclasses
@@ -84,7 +84,7 @@ def tokenize(piece: Piece, form: Form) -> Tokenized:
 
 def tokenize_all(
   pieces: Iterable[Piece], form: Form, workers: int
-) -> Iterator[Tokenized]:
+) -> Generator[Tokenized, None, None]:
   """Tokenises pieces in several processes; yields in the order of the pieces.
 
   Two pieces for each worker are in memory, besides those it works on.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -127,13 +128,11 @@ def write(plan: Plan, stored: Sequence[dict[str, Any]]) -> prepared.Prepared:
   facts = plan.identity() | {'finished': False, 'shards': list(stored)}
   is_whole = [_is_whole(plan.out, entry) for entry in stored]
   file = plan.out / prepared.MANIFEST
-  if file.exists() and all(is_whole):
-    if manifest.unseal(file)['finished']:
-      logging.info('%s holds these rows, and no byte is wrong', plan.out)
-      return prepared.read(plan.out)
-  else:
-    manifest.seal(file, facts)
-    plan.tokenizer.write(plan.out)
+  if stored and all(is_whole) and manifest.unseal(file)['finished']:
+    logging.info('%s holds these rows, and no byte is wrong', plan.out)
+    return prepared.read(plan.out)
+  manifest.seal(file, facts)
+  plan.tokenizer.write(plan.out)
   reader = plan.reader()
   texts = _Texts(reader, plan.sources)
   index = 0
@@ -199,50 +198,51 @@ def _write_shards(
   form = work.Form(
     tokenizer=plan.out, max_length=plan.max_length, packed=plan.packed
   )
-  done = work.tokenize_all(_pieces(texts, first), form, plan.workers)
-  began, tokens_before = time.monotonic(), 0
-  for part in done:
-    filled = _Filled(plan.out / prepared.file_name(index))
-    try:
-      filled.add(part)
-      while filled.num_tokens < SHARD_TOKENS:
-        following = next(done, None)
-        preemption.check()
-        if following is None:
-          break
-        filled.add(following)
-      entry = filled.file.finish() | {'texts': filled.num_texts}
-    except BaseException:
-      done.close()
-      filled.file.abandon()
-      raise
-    if facts['shards'][index : index + 1] not in ([], [entry]):
-      raise schema.UserError(
-        f'{", ".join(plan.sources)}: the texts have changed since'
-        f' {entry["file"]} was made: remove {plan.out}, or choose another --out'
+  pieces = _pieces(texts, first)
+  began, num_tokens = time.monotonic(), 0
+  with contextlib.closing(
+    work.tokenize_all(pieces, form, plan.workers)
+  ) as parts:
+    for part in parts:
+      entry = _write_shard(plan.out / prepared.file_name(index), part, parts)
+      if facts['shards'][index : index + 1] not in ([], [entry]):
+        raise schema.UserError(
+          f'{", ".join(plan.sources)}: the texts have changed since'
+          f' {entry["file"]} was made: remove {plan.out}, or choose another'
+          ' --out'
+        )
+      facts['shards'][index : index + 1] = [entry]
+      manifest.seal(plan.out / prepared.MANIFEST, facts)
+      index += 1
+      num_tokens += entry['tokens']
+      logging.info(
+        '%s: %d texts, %d rows, %d tokens; %.0f tokens/s',
+        *(entry[key] for key in ('file', 'texts', 'rows', 'tokens')),
+        num_tokens / (time.monotonic() - began),
       )
-    facts['shards'][index : index + 1] = [entry]
-    manifest.seal(plan.out / prepared.MANIFEST, facts)
-    index += 1
-    tokens_before += entry['tokens']
-    logging.info(
-      '%s: %d texts, %d rows, %d tokens; %.0f tokens/s',
-      *(entry[key] for key in ('file', 'texts', 'rows', 'tokens')),
-      tokens_before / (time.monotonic() - began),
-    )
 
 
-class _Filled:
-  """A shard that is being filled."""
+def _write_shard(
+  path: pathlib.Path, first: work.Tokenized, more: Iterator[work.Tokenized]
+) -> dict[str, Any]:
+  """Writes a shard of a part, and of more until it is full.
 
-  def __init__(self, path: pathlib.Path):
-    self.file = shard_lib.Writer(path)
-    self.num_tokens = self.num_texts = 0
-
-  def add(self, part: work.Tokenized) -> None:
-    self.file.write(part.records, part.lengths)
-    self.num_tokens += int(part.lengths.sum())
-    self.num_texts += part.num_texts
+  Returns:
+    Its entry in prepared.json.
+  """
+  file, num_tokens, num_texts = shard_lib.Writer(path), 0, 0
+  try:
+    for part in itertools.chain([first], more):
+      preemption.check()
+      file.write(part.records, part.lengths)
+      num_tokens += int(part.lengths.sum())
+      num_texts += part.num_texts
+      if num_tokens >= SHARD_TOKENS:
+        break
+    return file.finish() | {'texts': num_texts}
+  except BaseException:
+    file.abandon()
+    raise
 
 
 def _pieces(texts: Iterable[str], first: int) -> Iterator[work.Piece]:

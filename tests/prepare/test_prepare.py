@@ -148,7 +148,7 @@ def killed(folder, place, call, *flags):
     pytest.param(
       *('smft_jax.store.atomic.write_json', 1, 0), marks=pytest.mark.slow
     ),
-    ('smft_jax.prepare.write._Filled', 3, 2),  # as the last shard begins
+    ('smft_jax.prepare.write._write_shard', 3, 2),  # as the last shard begins
     # Before a shard that is there is entered.
     pytest.param(
       *('smft_jax.store.manifest.seal', 3, 1), marks=pytest.mark.slow

@@ -63,7 +63,7 @@ def small_shards(is_inline: bool = True):
     yield
 
 
-def _inline(pieces, form, workers):
+def _inline(pieces, form, workers):  # closed like what it stands for
   del workers
   for piece in pieces:
     yield work.tokenize(piece, form)
