@@ -5,9 +5,10 @@
 
 Two runs with random weights: configs/docqa.py on the embedded world, and its
 variant squad on synthetic text, or on WikiText-2 and SQuAD with `--data-dir`.
-Each has batches of pretraining, padded and packed (`config.base.packed`), and
-of the stream. Batches are made in one thread, as in a run; tokens are counted
-without padding.
+Each has batches of pretraining, padded, packed (`config.base.packed`) and
+padded from shards on the disk, and of the stream. Batches are made in one
+thread, as in a run; tokens are counted without padding. For shards of larger
+corpora see `benchmarks.prepared`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from smft_jax import methods
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import file as config_file
 from smft_jax.data import batches
+from smft_jax.data import encoded
 from smft_jax.data import encoding
 from smft_jax.data import packing
+from smft_jax.data import prepared
+from smft_jax.data import shard
 from smft_jax.data import stream as stream_lib
 from smft_jax.data import task as task_lib
 from smft_jax.data import token_cache
@@ -42,6 +46,7 @@ from smft_jax.runs import finetune
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
 from smft_jax.runtime import program
+from smft_jax.store import manifest
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -167,11 +172,33 @@ def encode(
   return rows, made_s, read_s
 
 
+def on_disk(
+  rows: encoding.Encoded, tokenizer: tokenizers.Tokenizer, folder: pathlib.Path
+) -> prepared.Prepared:
+  """Writes rows as `python -m smft_jax.prepare` does, into one shard."""
+  writer = shard.Writer(folder / prepared.file_name(0))
+  dtype = shard.token_dtype(tokenizer.vocab_size)
+  writer.write(shard.to_records(rows, dtype), rows.lengths)
+  manifest.seal(
+    folder / prepared.MANIFEST,
+    {
+      'tokenizer': tokenizer.fingerprint(),
+      'vocab_size': tokenizer.vocab_size,
+      'max_length': rows.longest,
+      'packed': False,
+      'finished': True,
+      'shards': [writer.finish()],
+    },
+  )
+  return prepared.read(folder)
+
+
 def cases(
   experiment: config_lib.Experiment,
   task: task_lib.Task,
   tokenizer: tokenizers.Tokenizer,
   rows: encoding.Encoded,
+  folder: pathlib.Path,
 ) -> list[Case]:
   """Returns the kinds of batches in a run.
 
@@ -180,9 +207,10 @@ def cases(
     task: Its data.
     tokenizer: Its tokenizer.
     rows: Its pretraining rows.
+    folder: An empty folder, for shards.
 
   Returns:
-    Pretraining padded, pretraining packed, and the stream.
+    Pretraining padded, packed, and from shards; and the stream.
   """
   settings, stream = experiment.base, experiment.stream
   assert stream is not None
@@ -197,7 +225,7 @@ def cases(
     )
     return state_lib.init(nnx.merge(graphdef, params), method, background)
 
-  def pretraining_case(name: str, rows: encoding.Encoded) -> Case:
+  def pretraining_case(name: str, rows: encoded.Rows) -> Case:
     texts = stream_lib.Batches(
       rows=rows,
       batch_size=settings.batch_size,
@@ -234,6 +262,7 @@ def cases(
   return [
     pretraining_case('pretraining, padded', rows),
     pretraining_case('pretraining, packed', packed),
+    pretraining_case('pretraining, shards', on_disk(rows, tokenizer, folder)),
     Case('stream', stream_batch, lambda: first_state(method)),
   ]
 
@@ -263,15 +292,17 @@ def main(argv: Sequence[str]) -> None:
       f'{name}: encoding the pretraining texts takes {made_s:.2f} s, reading'
       f' them again {read_s:.3f} s'
     )
-    found = cases(experiment, task, tokenizer, rows)
-    forms: dict[str, Callable[[], object]] = {}
-    for case in found:
-      forms[f'make {case.name}'] = case.maker()
-      forms[f'step {case.name}'] = case.stepper()
-    taken = harness.interleave(forms, options.repeats)
+    with tempfile.TemporaryDirectory() as folder:
+      found = cases(experiment, task, tokenizer, rows, pathlib.Path(folder))
+      forms: dict[str, Callable[[], object]] = {}
+      for case in found:
+        forms[f'make {case.name}'] = case.maker()
+        forms[f'step {case.name}'] = case.stepper()
+      taken = harness.interleave(forms, options.repeats)
+      tokens = {case.name: case.tokens() for case in found}
     for case in found:
       results[f'{name}, {case.name}'] = {
-        'tokens': case.tokens(),
+        'tokens': tokens[case.name],
         'make_s': taken[f'make {case.name}'],
         'step_s': taken[f'step {case.name}'],
         'encode_s': made_s,

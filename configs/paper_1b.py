@@ -19,7 +19,8 @@ documents: a step has 64 retellings of one document, at most 512 tokens each,
 A step of the stream needs an accelerator with 16 GB, as benchmarks/paper_1b.py
 counts, for documents in parts of 4 rows. Never run to its end, so there is no
 number to expect. Two things differ from the paper: the base is pretrained on
-the data in DIR, not on web text, and retellings are by rule, not by a language
+the data in DIR, not on web text, unless --config.data.running_text names rows
+of it (docs/guides/streams.md); and retellings are by rule, not by a language
 model.
 """
 

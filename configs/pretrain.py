@@ -3,6 +3,8 @@
   python -m smft_jax.train --config=configs/pretrain.py
   python -m smft_jax.train --config=configs/pretrain.py:squad \
       --config.data.data_dir=DIR
+  python -m smft_jax.train --config=configs/pretrain.py:text \
+      --config.data.running_text=TEXT --config.data.held_out_text=FILE
 
 world (default): facts about invented people; about 6 minutes on two cores.
   Expect recall 1.00 of the 1200 known facts, and chance (0.03) for people that
@@ -13,11 +15,13 @@ squad, jsonl, simpleqa, facts: real text with a byte-level BPE: WikiText-2,
   GSM8K, from the TFDS folder DIR. One base serves all four: 1500 steps of 4096
   tokens, 35 minutes on two busy cores. Expect a WikiText-2 perplexity of 55,
   4.5 nats on answers of Natural Questions, and no answer right.
+text: TEXT, a file, a folder or rows that `python -m smft_jax.prepare --packed`
+  wrote, of any size (docs/guides/streams.md); measured on FILE.
 """
 
 from ml_collections import config_dict
 
-VARIANTS = ('world', 'plain', 'squad', 'jsonl', 'simpleqa', 'facts')
+VARIANTS = ('world', 'plain', 'squad', 'jsonl', 'simpleqa', 'facts', 'text')
 
 
 def get_config(variant='world'):
@@ -91,6 +95,14 @@ def _real_text(config, kind):
   )
   if kind in ('jsonl', 'simpleqa'):
     config.data.documents_file = config_dict.placeholder(str, required=True)
+  if kind == 'text':
+    config.data = dict(
+      kind='text',
+      seed=config.get_ref('seed'),
+      running_text=config_dict.placeholder(str, required=True),
+      held_out_text=config_dict.placeholder(str, required=True),
+      tokenizer_vocab_size=4096,
+    )
   config.model.ffn_dim = 384
   config.base.update(
     dict(steps=1500, batch_size=8, max_length=512, packed=True)

@@ -37,19 +37,7 @@ from smft_jax.store import records as records_lib
 from smft_jax.store import tensorboard
 
 _ABOUT = 'Makes a memory model and finetunes it on a stream of documents.'
-_FLAGS = {
-  'coordinator': command_line.Flag(
-    default='',
-    help='HOST:PORT of process 0, if the cluster does not provide it',
-  ),
-  'num_processes': command_line.Flag(default=0, help='number of processes'),
-  'process_id': command_line.Flag(
-    default=-1, help='index of this process, from 0'
-  ),
-  'limit_s': command_line.Flag(
-    default=300.0, help='seconds to wait for other processes'
-  ),
-}
+_FLAGS = command_line.PROCESSES
 
 
 def run(

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from smft_jax import ask
+from smft_jax import background
 from smft_jax import export
 from smft_jax import methods as methods_lib
 from smft_jax import train
@@ -28,6 +29,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.data import augment
 from smft_jax.lesson import __main__ as lesson_program
 from smft_jax.lesson import file as lesson_file
+from smft_jax.prepare import __main__ as prepare
 from smft_jax.runs import saved_run
 from smft_jax.sweep import __main__ as sweep
 from tests.support import repository
@@ -101,6 +103,8 @@ def through(program):
   def read(arguments):
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(lesson_file, 'read', lambda path: None)
+      patch.setattr(background, '_read', stop)
+      patch.setattr(background.base_lib, 'make_task', stop)
       patch.setattr(saved_run, 'load_experiment', stop)
       with pytest.raises(Stopped):
         program.main(arguments)
@@ -117,10 +121,12 @@ def with_config(program, check=config_lib.from_config_dict):
 UNDERSTOOD_BY = {
   'smft_jax.analyze': through(analyze),
   'smft_jax.ask': through(ask),
+  'smft_jax.background': through(background),
   'smft_jax.compile': with_config(compile_lib, shapes.parse_experiment),
   'smft_jax.data.augment': augment._arguments,
   'smft_jax.export': through(export),
   'smft_jax.lesson': lesson_program._parse,
+  'smft_jax.prepare': prepare.parse,
   'smft_jax.sweep': with_config(sweep),
   'smft_jax.train': with_config(train),
 }

@@ -34,7 +34,7 @@ LAYERS = (
   ('models', 'retrofit', 'training'),
   ('methods', 'hf', 'evaluation', 'config'),
   ('runs', 'report'),
-  ('train', 'export', 'lesson', 'sweep', 'compile'),
+  ('train', 'background', 'export', 'lesson', 'sweep', 'compile', 'prepare'),
   ('ask', 'analyze'),
 )
 _HEIGHT = {room: i for i, layer in enumerate(LAYERS) for room in layer}

@@ -23,6 +23,7 @@ from smft_jax.analyze import sufficiency
 from smft_jax.config import experiment as config_lib
 from smft_jax.evaluation import health
 from smft_jax.runs import base as base_lib
+from smft_jax.runs import corpus as corpus_lib
 from smft_jax.runs import sets as sets_lib
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
@@ -243,11 +244,11 @@ def _health(experiment, base, first, last, lessons, score_sample):
 
 def _pretraining_reads(experiment, base, params, most: int) -> np.ndarray:
   """Returns the slots that some pretraining texts read, int [tokens, A]."""
-  texts = base.task.pretraining
+  corpus = corpus_lib.find('pretraining', base.task)
   found = reads_lib.read_texts(
     base.graphdef,
     params,
-    [texts[i] for i in held_facts.evenly_spaced(len(texts), most)],
+    corpus.some_texts(base.tokenizer, most),
     base.tokenizer,
     max_length=experiment.base.max_length,
     batch_size=experiment.stream.batch_size,

@@ -23,6 +23,7 @@ from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import packing
+from smft_jax.data import prepared
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.models import transformer
@@ -85,7 +86,8 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
 
   For the embedded world both are those of a run. For other data, which is not
   read, they are the largest that the config allows: the size of
-  `data.tokenizer`, by default `data.tokenizer_vocab_size`; and
+  `data.tokenizer` or of that of prepared rows, by default
+  `data.tokenizer_vocab_size`; and
   `stream.max_length` or `base.max_length`.
   """
   settings: Any = experiment.data
@@ -101,6 +103,8 @@ def vocab_size_and_length(experiment: config_lib.Experiment) -> tuple[int, int]:
     vocab_size = settings.tokenizer_vocab_size
     if settings.tokenizer:
       vocab_size = tokenizers.read(paths.expand(settings.tokenizer)).vocab_size
+    elif prepared.is_folder(settings.running_text):
+      vocab_size = prepared.read(settings.running_text).facts['vocab_size']
     return vocab_size, batches.bucket_length(longest, 4)
   task = world.make_task(settings)
   tokenizer = tokenizers.train_word_level(task.vocabulary_texts())

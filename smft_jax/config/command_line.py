@@ -59,6 +59,17 @@ class Invocation:
   flags: Mapping[str, Any]
 
 
+PROCESSES = {
+  'coordinator': Flag(
+    default='',
+    help='HOST:PORT of process 0, if the cluster does not provide it',
+  ),
+  'num_processes': Flag(default=0, help='number of processes'),
+  'process_id': Flag(default=-1, help='index of this process, from 0'),
+  'limit_s': Flag(default=300.0, help='seconds to wait for other processes'),
+}
+"""The flags of `processes.initialize`."""
+
 _PRINT_CONFIG = Flag(
   default=False, help='print every setting with its meaning, and exit'
 )

@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
   from smft_jax.data import edits
   from smft_jax.data import facts
   from smft_jax.data import people
+  from smft_jax.data import text
   from smft_jax.data.world import world
 
   DataConfig = (
@@ -35,6 +36,7 @@ if typing.TYPE_CHECKING:
     | documents.DocumentsConfig
     | facts.FactsConfig
     | edits.EditsConfig
+    | text.TextConfig
   )
 else:
   DataConfig = Any
@@ -48,6 +50,7 @@ _DATA_KINDS = {
   'simpleqa': ('smft_jax.data.documents', 'DocumentsConfig'),
   'facts': ('smft_jax.data.facts', 'FactsConfig'),
   'edits': ('smft_jax.data.edits', 'EditsConfig'),
+  'text': ('smft_jax.data.text', 'TextConfig'),
 }
 
 _BASES = {
@@ -57,6 +60,7 @@ _BASES = {
 
 # Settings that do not change what a run computes, or its rounding alone.
 NOT_COMPARED = (
+  'config.background.counts',
   'config.base.cache_dir',
   'config.model.remat',
   'config.stream.checkpoint_every',

@@ -94,14 +94,18 @@ class BackgroundConfig:
     num_batches: Batches to count.
     batch_size: Rows in a batch.
     document: Unit of the document frequency: a 'sequence' or a 'batch'.
-    corpus: 'pretraining', 'stream' (the documents to learn), or the name of one
-      of the task's text sets.
+    corpus: 'pretraining', 'stream' (the documents to learn), the name of one of
+      the task's text sets, or a folder of prepared rows
+      (`python -m smft_jax.prepare`).
+    counts: File with the counts of all batches, merged from those of several
+      jobs (`python -m smft_jax.background`); '' counts them.
   """
 
   num_batches: int
   batch_size: int
   document: Literal['sequence', 'batch'] = 'sequence'
   corpus: str = 'pretraining'
+  counts: str = ''
 
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'num_batches', 'batch_size')

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from smft_jax import schema
+from smft_jax.data import prepared
 from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.general import prose
@@ -48,6 +50,12 @@ def base_task(
   Raises:
     UserError: Data is missing or broken.
   """
+  if prepared.is_folder(config.running_text):
+    raise schema.UserError(
+      f'config.data.running_text = {config.running_text!r} has prepared rows,'
+      ' and this background takes a few paragraphs: give the folder as'
+      ' config.background.corpus'
+    )
 
   def given(names: Sequence[str]) -> list[str]:
     return [

@@ -11,6 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from smft_jax.data import encoding
+from smft_jax.data import shuffle
+
+# Most rows whose whole order is kept in memory.
+_MOST_ORDERED = 2**20
 
 
 class Batch(NamedTuple):
@@ -95,7 +99,8 @@ def row_indices(
   """Draws the rows of a step's batch: shuffled epochs, end to end.
 
   A pure function, so a resumed run sees the same batches. The last batch of an
-  epoch is completed from the next epoch.
+  epoch is completed from the next epoch. Memory does not grow with the rows:
+  the order of more than a million is computed place by place, see `shuffle`.
 
   Args:
     num_rows: Number of rows, at least 1.
@@ -122,10 +127,16 @@ def row_indices(
       f'{batch_size}'
     )
   first, last = step * batch_size, (step + 1) * batch_size
-  epochs = range(first // num_rows, (last - 1) // num_rows + 1)
-  order = np.concatenate([_epoch(num_rows, seed, epoch) for epoch in epochs])
-  start = first - epochs[0] * num_rows
-  return order[start : start + batch_size]
+  chosen = []
+  for epoch in range(first // num_rows, (last - 1) // num_rows + 1):
+    begins = epoch * num_rows
+    part = slice(max(first - begins, 0), min(last - begins, num_rows))
+    if num_rows > _MOST_ORDERED:
+      places = np.arange(part.start, part.stop)
+      chosen.append(shuffle.shuffled(places, num_rows, seed, epoch))
+    else:
+      chosen.append(_epoch(num_rows, seed, epoch)[part])
+  return np.concatenate(chosen)
 
 
 # Every batch needs the order of its epoch, which is slow for many rows.

@@ -4,8 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Protocol
 
 import numpy as np
+
+
+class Rows(Protocol):
+  """Rows to draw batches from, in memory or not."""
+
+  def __len__(self) -> int:
+    """Returns the number of rows."""
+    ...
+
+  @property
+  def longest(self) -> int:
+    """Length of the longest row; 0 without rows."""
+    ...
+
+  def lengths_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the lengths of the rows with these indices, int64."""
+    ...
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+    """Returns the rows with these indices in this order; they may repeat."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +69,11 @@ class Encoded:
     """int64 [rows], tokens of each row that bear loss."""
     sums = np.cumsum([0, *(self.loss_weights != 0)])
     return np.diff(sums[self.starts])
+
+  def lengths_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the lengths of the rows with these indices, int64."""
+    rows = np.asarray(rows, np.int64)
+    return self.starts[rows + 1] - self.starts[rows]
 
   def check_length(self, length: int) -> None:
     """Raises ValueError if a row is longer than `length`."""
@@ -109,6 +136,79 @@ class Encoded:
       segments=None if self.segments is None else self.segments[kept],
       ranked=None if self.ranked is None else self.ranked[kept],
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Joined:
+  """Rows of one kind, and after them those of another; nothing is copied.
+
+  Attributes:
+    first: The rows with the lower indices.
+    second: The other ones.
+
+  Example:
+    >>> one, other = (
+    ...   join([np.array(row)], [np.zeros(2)], [0]) for row in ([1, 2], [3, 4])
+    ... )
+    >>> Joined(one, other).take([1, 0, 1]).tokens.tolist()
+    [3, 4, 1, 2, 3, 4]
+  """
+
+  first: Rows
+  second: Rows
+
+  def __len__(self) -> int:
+    return len(self.first) + len(self.second)
+
+  @property
+  def longest(self) -> int:
+    """Length of the longest row; 0 without rows."""
+    return max(self.first.longest, self.second.longest)
+
+  def lengths_of(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Returns the lengths of the rows with these indices, int64."""
+    rows = np.asarray(rows, np.int64)
+    is_first = rows < len(self.first)
+    lengths = np.zeros(len(rows), np.int64)
+    lengths[is_first] = self.first.lengths_of(rows[is_first])
+    lengths[~is_first] = self.second.lengths_of(
+      rows[~is_first] - len(self.first)
+    )
+    return lengths
+
+  def take(self, rows: Sequence[int] | np.ndarray) -> Encoded:
+    """Returns the rows with these indices in this order; they may repeat."""
+    rows = np.asarray(rows, np.int64)
+    is_first = rows < len(self.first)
+    found = _end_to_end(
+      self.first.take(rows[is_first]),
+      self.second.take(rows[~is_first] - len(self.first)),
+    )
+    # The first ones are in front now.
+    places = np.empty(len(rows), np.int64)
+    places[np.argsort(~is_first, kind='stable')] = np.arange(len(rows))
+    return found.take(places)
+
+
+def _end_to_end(a: Encoded, b: Encoded) -> Encoded:
+  """Puts the rows of b after those of a."""
+  segments = None
+  if a.segments is not None or b.segments is not None:
+    segments = np.concatenate(
+      [
+        np.ones(len(part.tokens), np.int32)
+        if part.segments is None
+        else part.segments
+        for part in (a, b)
+      ]
+    )
+  return Encoded(
+    tokens=np.concatenate([a.tokens, b.tokens]),
+    loss_weights=np.concatenate([a.loss_weights, b.loss_weights]),
+    starts=np.concatenate([a.starts, b.starts[1:] + a.starts[-1]]),
+    sources=np.concatenate([a.sources, b.sources]),
+    segments=segments,
+  )
 
 
 def join(

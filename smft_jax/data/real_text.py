@@ -19,6 +19,7 @@ from typing import Literal, TypeVar
 
 from smft_jax import schema
 from smft_jax.data import augment
+from smft_jax.data import prepared
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.data.sources import files
@@ -36,7 +37,8 @@ class SourcesConfig:
     seed: Seed of all that is drawn: people, retellings, wordings.
     data_dir: The TFDS data directory, with data sets in array_record format;
       '' for none.
-    running_text: Source of running text to train on; '' for none.
+    running_text: Source of running text to train on, or a folder of prepared
+      rows (`python -m smft_jax.prepare`); '' for none.
     held_out_text: Source of running text to measure; '' for none.
     known_questions: Sources of questions to train on, with their answers.
     held_out_questions: Sources of questions to measure.
@@ -68,14 +70,14 @@ class RealTextConfig(SourcesConfig):
     general: Whether the base is a pretrained model that knows the world. Its
       background and held-out sets are then those of `data.background`, which
       ship with the package; data sets of `data_dir` are added if it is given.
-    known_set: Source of documents with questions to pretrain on.
+    known_set: Source of documents with questions to pretrain on; '' for none.
     questions_per_paragraph: Questions of each known document to pretrain on.
     num_known_questions: Size of the set 'known': questions on known documents.
     augmentations: Texts of a streamed document that training may see.
     augmentations_file: File of such texts, see `data.augment`; documents that
       it lacks are retold by rule. '' for none.
     tokenizer: A Hugging Face folder or tokenizer.json to take the tokenizer
-      from; '' trains one.
+      from; '' takes that of prepared rows, or trains one.
     tokenizer_vocab_size: Size of a trained tokenizer, a byte-level BPE of the
       pretraining texts.
 
@@ -121,8 +123,12 @@ def base_task(
   """
   if config.tokenizer:
     tokenizers.read(paths.expand(config.tokenizer))  # fails early
-  articles = reader.texts(config.running_text)
-  paragraphs = reader.documents(config.known_set)
+  rows, articles = None, []
+  if prepared.is_folder(config.running_text):
+    rows = prepared.read(config.running_text)
+  elif config.running_text:
+    articles = reader.texts(config.running_text)
+  paragraphs = reader.documents(config.known_set) if config.known_set else []
   asked = [
     question(q, seen=True)
     for p in paragraphs
@@ -147,9 +153,10 @@ def base_task(
       documents=(),
       questions={name: found for name, found in questions.items() if found},
       texts={
-        set_name(config.held_out_text): tuple(
-          task.Text(text=a.text) for a in reader.texts(config.held_out_text)
+        set_name(name): tuple(
+          task.Text(text=article.text) for article in reader.texts(name)
         )
+        for name in filter(None, [config.held_out_text])
       },
       choices={
         set_name(name): tuple(reader.choices(name))
@@ -159,7 +166,9 @@ def base_task(
         'pretraining_articles': len(articles),
         'pretraining_paragraphs': len(paragraphs),
         'pretraining_questions': len(asked) + len(separate),
+        **({} if rows is None else {'prepared_rows': len(rows)}),
       },
+      prepared=rows,
     ),
     prompts,
   )

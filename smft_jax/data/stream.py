@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from smft_jax.data import batches
-from smft_jax.data import encoding
+from smft_jax.data import encoded
 from smft_jax.runtime import processes
 from smft_jax.sharded import layout as layout_lib
 
@@ -74,7 +74,8 @@ class Batches:
   """An endless series of padded batches, drawn by `batches.row_indices`.
 
   Attributes:
-    rows: Rows to draw from.
+    rows: Rows to draw from, in memory or, as those of `prepared`, not. Of these
+      a process reads only its own.
     batch_size: Rows in a batch.
     seed: Seed of the orders of the epochs.
     pad_id: The padding token.
@@ -83,7 +84,7 @@ class Batches:
       is padding; 1 for rows in random order.
   """
 
-  rows: encoding.Encoded
+  rows: encoded.Rows
   batch_size: int
   seed: int
   pad_id: int
@@ -96,26 +97,23 @@ class Batches:
     chosen = self.row_indices(step)
     length = batches.bucket_length(self.rows.longest, 4)
     if self.sorted_steps > 1:  # few lengths, as each compiles a program
-      longest = int(self.rows.lengths[chosen].max())
+      longest = int(self.rows.lengths_of(chosen).max())
       length = min(length, batches.bucket_length(longest, _SORTED_LENGTHS))
     part = batches.pad(self.rows.take(chosen[local]), length, self.pad_id)
     return assemble(self.layout, part, self.batch_size)
 
   def num_tokens(self, step: int) -> int:
     """Counts the tokens of a step's batch, in all processes together."""
-    return int(np.sum(self.rows.lengths[self.row_indices(step)]))
+    return int(np.sum(self.rows.lengths_of(self.row_indices(step))))
 
   def row_indices(self, step: int) -> np.ndarray:
     """Returns the rows of a step's batch, int [B]."""
-    first = step - step % self.sorted_steps
-    chosen = np.concatenate(
-      [
-        batches.row_indices(len(self.rows), s, self.batch_size, self.seed)
-        for s in range(first, first + self.sorted_steps)
-      ]
-    )
+    # Consecutive steps draw consecutive rows of an epoch.
+    part, place = divmod(step, self.sorted_steps)
+    size = self.batch_size * self.sorted_steps
+    chosen = batches.row_indices(len(self.rows), part, size, self.seed)
     if self.sorted_steps > 1:
-      lengths = self.rows.lengths[chosen]
+      lengths = self.rows.lengths_of(chosen)
       chosen = chosen[np.argsort(-lengths, kind='stable')]
-    start = (step - first) * self.batch_size
+    start = place * self.batch_size
     return chosen[start : start + self.batch_size]

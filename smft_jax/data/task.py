@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 
 from smft_jax import schema
+from smft_jax.data import prepared as prepared_lib
 
 Span = tuple[int, int]
 
@@ -234,6 +235,8 @@ class Task:
     choices: Held-out sets of choices, by name.
     counts: Sizes of the task's parts, for the record.
     are_edits: Whether the documents are edits, see `evaluation.edits`.
+    prepared: Rows that the base model is trained on, in front of those of
+      `pretraining`; None for none.
 
   Raises:
     ValueError: Two documents share an id.
@@ -248,6 +251,7 @@ class Task:
   )
   counts: dict[str, int]
   are_edits: bool = False
+  prepared: prepared_lib.Prepared | None = None
 
   def __post_init__(self) -> None:
     ids = collections.Counter(document.id for document in self.documents)

@@ -1,17 +1,23 @@
-"""Document frequencies of the background corpus, cached next to the base."""
+"""Document frequencies of the background corpus, cached next to the base.
+
+Several jobs may count a part of the batches each (`python -m
+smft_jax.background`); their counts add up to those of one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import hashlib
 import json
 import pathlib
+import time
 
 from absl import logging
 import jax
 import jax.numpy as jnp
 
+from smft_jax import schema
 from smft_jax.config import sections
-from smft_jax.data import stream as stream_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import corpus as corpus_lib
 from smft_jax.runtime import disk
@@ -19,10 +25,16 @@ from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.runtime import progress
 from smft_jax.sharded import layout as layout_lib
+from smft_jax.store import paths
 from smft_jax.training import background as background_lib
 from smft_jax.training import count
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
+
+# Sums of floats are exact below this.
+_EXACT = 2**24
+# Seconds of counting that a kill may cost.
+_SAVE_EVERY_S = 60
 
 
 def find_or_count(
@@ -52,17 +64,88 @@ def find_or_count(
   if settings is None:
     num_slots = state_lib.value_table(base.params).shape[0]
     return method_lib.Background(jnp.zeros(num_slots), jnp.zeros(()))
-  provenance = _provenance(settings, base, max_length)
+  every = range(settings.num_batches)
+  provenance = _provenance(settings, base, max_length, every)
+  if settings.counts:
+    return _given(settings.counts, provenance)
   digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
   path = base.folder / (
     f'background-{settings.document}-{settings.num_batches}x'
     f'{settings.batch_size}-{digest.hexdigest()[:8]}.npz'
   )
-  start = processes.on_main(
-    'the background', _batches_counted, path, settings.num_batches
-  )
-  if start == settings.num_batches:
+  if processes.on_main('the background', path.exists):
     return background_lib.load(path, provenance)
+  return count_batches(
+    settings, base, every, path, max_length=max_length, seed=seed
+  )
+
+
+def count_batches(
+  settings: sections.BackgroundConfig,
+  base: base_lib.Base,
+  batches: range,
+  path: pathlib.Path,
+  *,
+  max_length: int,
+  seed: int,
+) -> method_lib.Background:
+  """Counts some batches of the background into a file.
+
+  A call that was interrupted or killed is resumed by the next one.
+
+  Args:
+    settings: The background.
+    base: The model.
+    batches: Which of its batches, consecutive ones.
+    path: The file.
+    max_length: Tokens in a row.
+    seed: The run's seed.
+
+  Returns:
+    The statistics.
+  """
+  statistics, partial = None, None
+  start = processes.on_main('the background', _counted, path, batches)
+  if start > batches.start:
+    partial = _partial_path(path, start)
+    statistics, stored = background_lib.read(partial)
+    provenance = _provenance(
+      settings, base, max_length, range(batches.start, start)
+    )
+    _check(partial, stored, provenance)
+  saved_at = time.monotonic()
+  for step, recent in _summed(
+    settings, base, range(start, batches.stop), max_length, seed
+  ):
+    found = (recent,) if statistics is None else (statistics, recent)
+    statistics = background_lib.total(*found)
+    is_last = step + 1 == batches.stop
+    stops = preemption.requested() and not is_last
+    if is_last or stops or time.monotonic() - saved_at > _SAVE_EVERY_S:
+      done = range(batches.start, step + 1)
+      into = path if is_last else _partial_path(path, step + 1)
+      _save(into, statistics, _provenance(settings, base, max_length, done))
+      if partial is not None and processes.is_main():
+        # Another run may have counted the same.
+        partial.unlink(missing_ok=True)
+      partial, saved_at = into, time.monotonic()
+    if stops:
+      preemption.check()
+  assert statistics is not None
+  return background_lib.to_floats(statistics)
+
+
+def _summed(
+  settings: sections.BackgroundConfig,
+  base: base_lib.Base,
+  steps: range,
+  max_length: int,
+  seed: int,
+) -> Iterator[tuple[int, method_lib.Background]]:
+  """Counts batches; yields sums of a few, which are exact, and the last step.
+
+  Every process gets the whole sums, at the same steps.
+  """
   corpus = corpus_lib.batches(
     settings,
     base.folder,
@@ -72,56 +155,68 @@ def find_or_count(
     seed=seed,
     layout=base.layout,
   )
-  return _count(settings, base, corpus, path, provenance, start)
-
-
-def _count(
-  settings: sections.BackgroundConfig,
-  base: base_lib.Base,
-  corpus: stream_lib.Batches,
-  path: pathlib.Path,
-  provenance: dict[str, str | int],
-  start: int,
-) -> method_lib.Background:
-  """Counts the batches from `start` on, and saves the sum."""
-  statistics = None
-  if start:
-    statistics = background_lib.load(
-      _partial_path(path, start), provenance | {'counted': start}
-    )
+  config = base.config.memory
+  assert config is not None
+  layers = len(base.config.memory_layers)
+  accesses = corpus.rows.longest * config.num_heads * config.k * layers
+  most = max(1, _EXACT // max(1, settings.batch_size * accesses))
+  recent, num_recent = None, 0
   with progress.Progress(
-    'background', settings.num_batches, 'batch', start=start
+    'background', settings.num_batches, 'batch', start=steps.start
   ) as bar:
-    for step in range(start, settings.num_batches):
+    for step in steps:
       counted = count.background(
         base.graphdef,
         base.params,
         [corpus.batch(step)],
         document=settings.document,
       )
-      if statistics is not None:  # whole numbers, exact in any order
-        counted = jax.tree.map(jnp.add, statistics, counted)
-      statistics = counted
+      if recent is not None:
+        counted = jax.tree.map(jnp.add, recent, counted)
+      recent, num_recent = counted, num_recent + 1
       bar.update(step + 1, tokens=corpus.num_tokens(step))
-      if preemption.requested() and step + 1 < settings.num_batches:
-        _save(
-          _partial_path(path, step + 1),
-          statistics,
-          provenance | {'counted': step + 1},
-        )
-        preemption.check()
-  assert statistics is not None
-  _save(path, statistics, provenance)
-  if start and processes.is_main():
-    # Another run may have counted the same.
-    _partial_path(path, start).unlink(missing_ok=True)
-  return statistics
+      is_last = step + 1 == steps.stop
+      if is_last or num_recent == most or preemption.requested():
+        yield step, jax.tree.map(layout_lib.to_numpy, recent)
+        recent, num_recent = None, 0
+
+
+def _given(
+  name: str, provenance: background_lib.Provenance
+) -> method_lib.Background:
+  """Reads the counts that a config names."""
+  path = paths.expand(name)
+  try:
+    statistics, stored = background_lib.read(path)
+  except ValueError:
+    raise schema.UserError(
+      f'config.background.counts: {path} is no file of counts'
+    ) from None
+  _check(path, stored, provenance)
+  return background_lib.to_floats(statistics)
+
+
+def _check(
+  path: pathlib.Path,
+  stored: background_lib.Provenance,
+  provenance: background_lib.Provenance,
+) -> None:
+  differing = background_lib.differences(stored, provenance)
+  if differing:
+    key = differing[0]
+    raise schema.UserError(
+      f'{path} was counted with {key} = {stored.get(key)!r}, but this run has'
+      f' {provenance.get(key)!r}'
+    )
 
 
 def _provenance(
-  settings: sections.BackgroundConfig, base: base_lib.Base, max_length: int
+  settings: sections.BackgroundConfig,
+  base: base_lib.Base,
+  max_length: int,
+  batches: range,
 ) -> dict[str, str | int]:
-  """Returns everything that the counts depend on."""
+  """Returns everything that the counts of some batches depend on."""
   config = base.config.memory
   assert config is not None
   return {
@@ -133,6 +228,7 @@ def _provenance(
     'max_length': max_length,
     'heads': config.num_heads,
     'k': config.k,
+    'batches': f'{batches.start}-{batches.stop}',
   }
 
 
@@ -140,34 +236,35 @@ def _corpus_key(name: str, base: base_lib.Base) -> str:
   """Returns a corpus's name, with a hash unless the base fixes its texts."""
   if name == 'pretraining':
     return name
-  texts = corpus_lib.texts(name, base.task)
-  digest = hashlib.sha256('\0'.join(t.text for t in texts).encode())
+  found = corpus_lib.find(name, base.task)
+  if found.prepared is not None:
+    return f'prepared {found.prepared.fingerprint()[:16]}'
+  digest = hashlib.sha256('\0'.join(t.text for t in found.texts).encode())
   return f'{name} {digest.hexdigest()[:16]}'
 
 
 def _save(
   path: pathlib.Path,
   statistics: method_lib.Background,
-  provenance: dict[str, str | int],
+  provenance: background_lib.Provenance,
 ) -> None:
-  """Writes the statistics, which processes may hold in parts."""
-  whole = jax.tree.map(layout_lib.to_numpy, statistics)
-  if not processes.is_main():
-    return
+  """Writes the statistics in process 0."""
   try:
-    background_lib.save(path, whole, provenance)
+    background_lib.save(path, statistics, provenance)
   except OSError as error:
     if error.errno in disk.FULL:
       raise
     logging.warning('%s is not kept: %s', path, error.strerror)
 
 
-def _batches_counted(path: pathlib.Path, num_batches: int) -> int:
-  """Returns how many batches the stored counts cover."""
-  if path.exists():
-    return num_batches
+def _counted(path: pathlib.Path, batches: range) -> int:
+  """Returns the first batch that the stored counts lack."""
   parts = path.parent.glob(f'{path.stem}.*.npz')
-  return max((int(part.suffixes[0][1:]) for part in parts), default=0)
+  numbers = (part.suffixes[-2][1:] for part in parts)
+  stored = (int(number) for number in numbers if number.isdecimal())
+  return max(
+    (number for number in stored if number in batches), default=batches.start
+  )
 
 
 def _partial_path(path: pathlib.Path, counted: int) -> pathlib.Path:

@@ -27,16 +27,17 @@ from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import documents
 from smft_jax.data import edits
-from smft_jax.data import encoding
+from smft_jax.data import encoded
 from smft_jax.data import facts
 from smft_jax.data import people
 from smft_jax.data import task as task_lib
-from smft_jax.data import token_cache
+from smft_jax.data import text
 from smft_jax.data import tokenizers
 from smft_jax.data.world import world
 from smft_jax.models import build
 from smft_jax.models import layers
 from smft_jax.runs import base_cache
+from smft_jax.runs import corpus as corpus_lib
 from smft_jax.runs import fit
 from smft_jax.runs import model as model_lib
 from smft_jax.runs import pretrain
@@ -223,8 +224,11 @@ def _train(
   params = pretrain.train(
     settings,
     nnx.merge(graphdef, params),
-    token_cache.tokenized(
-      folder, task.pretraining, tokenizer, settings.max_length
+    corpus_lib.find('pretraining', task).rows(
+      folder,
+      tokenizer,
+      settings.max_length,
+      pack_seed=seed if settings.packed else None,
     ),
     writer,
     pad_id=tokenizer.pad_id,
@@ -240,10 +244,10 @@ def _train(
 
 
 @functools.lru_cache(maxsize=1)
-def pretraining_rows(base: Base, max_length: int) -> encoding.Encoded:
+def pretraining_rows(base: Base, max_length: int) -> encoded.Rows:
   """Returns a base's pretraining texts as rows; cached."""
-  return token_cache.tokenized(
-    base.folder, base.task.pretraining, base.tokenizer, max_length
+  return corpus_lib.find('pretraining', base.task).rows(
+    base.folder, base.tokenizer, max_length
   )
 
 
@@ -261,12 +265,14 @@ def make_task(experiment: config_lib.Experiment) -> task_lib.Task:
     'people': people,
     'facts': facts,
     'edits': edits,
+    'text': text,
   }
   source = sources.get(kind, documents)
   task = source.make_task(experiment.data)
   if path:
     model_lib.check_weights(path, task, words=kind == 'world')
     model_lib.check(experiment)
+  corpus_lib.check(experiment, task)
   if experiment.stream is not None and not task.documents:
     raise schema.UserError(
       'there is no document to stream: raise config.data.num_new, or leave'
@@ -296,6 +302,8 @@ def _write_tokenizer(experiment, task, folder) -> None:
     tokenizer = tokenizers.train_word_level(task.vocabulary_texts())
   elif experiment.data.tokenizer:
     tokenizer = tokenizers.read(paths.expand(experiment.data.tokenizer))
+  elif task.prepared is not None:
+    tokenizer = tokenizers.read(task.prepared.folder)
   else:
     tokenizer = tokenizers.train_byte_level_bpe(
       (text.text for text in task.pretraining),

@@ -84,9 +84,14 @@ def folder(
   for text in task.pretraining:
     digest.update(f'{text.text}\0{text.answer}\0'.encode())
   background = experiment.background
+  rows = [task.prepared]
   if experiment.base.kind == 'fitted' and background is not None:
-    for text in corpus.texts(background.corpus, task):
+    found = corpus.find(background.corpus, task)
+    for text in found.texts:
       digest.update(f'{text.text}\0'.encode())
+    rows.append(found.prepared)
+  for prepared in filter(None, rows):
+    digest.update(prepared.fingerprint().encode())
   kind = 'world' if experiment.data.kind == 'world' else 'text'
   return root(experiment) / f'base-{kind}-{digest.hexdigest()[:16]}'
 
@@ -97,6 +102,7 @@ def config(experiment: config_lib.Experiment) -> dict[str, Any]:
   parts = {k: whole[k] for k in ('seed', 'model', 'memory', 'base')}
   if experiment.base.kind == 'fitted':
     parts['background'] = whole['background']
+    parts['background'].pop('counts')  # those of a base that is made before
   for name in ('cache_dir', 'path'):  # weights count by their content
     parts['base'].pop(name)
   parts['model'].pop('remat')
@@ -113,6 +119,8 @@ def _tokenizer_key(experiment, task) -> str:
     if experiment.data.tokenizer:
       path = paths.expand(experiment.data.tokenizer)
       return tokenizers.read(path).fingerprint()
+    if task.prepared is not None:
+      return task.prepared.facts['tokenizer']
     return str(experiment.data.tokenizer_vocab_size)
   # A word-level tokenizer must know the words of the stream, too.
   words = set(' '.join(task.vocabulary_texts()).split())

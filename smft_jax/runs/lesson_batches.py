@@ -9,6 +9,7 @@ import numpy as np
 
 from smft_jax.config import sections
 from smft_jax.data import batches
+from smft_jax.data import encoded
 from smft_jax.data import encoding
 from smft_jax.data import packing
 from smft_jax.data import stream as stream_lib
@@ -78,7 +79,7 @@ def pack(
   ]
 
 
-def batch_length(rows: Iterable[encoding.Encoded]) -> int:
+def batch_length(rows: Iterable[encoded.Rows]) -> int:
   """Returns L, one for the whole stream so that the step compiles once."""
   return batches.bucket_length(max(r.longest for r in rows), 4)
 
@@ -119,7 +120,7 @@ class LessonBatches:
     self._rows = self._texts
     if self.packed:
       self._rows = pack(settings, self._texts, seed)
-    every = list(self._rows)
+    every: list[encoded.Rows] = list(self._rows)
     size = settings.batch_size
     self._num_replayed = min(max(round(replay_fraction * size), 1), size - 1)
     if not replay_fraction:
@@ -170,7 +171,7 @@ class LessonBatches:
         self._num_replayed,
         self._seed + len(self._rows),
       )
-      tokens += int(np.sum(self._pretraining.lengths[replayed]))
+      tokens += int(np.sum(self._pretraining.lengths_of(replayed)))
       part = self._pretraining.take(replayed[local[local >= num_own] - num_own])
       old = batches.pad(part, self._length, self._pad_id)
       batch = batches.Batch(
@@ -180,8 +181,8 @@ class LessonBatches:
         # Only the document's own accesses select slots.
         ranked=np.concatenate([_ranked(batch), np.zeros_like(old.mask)]),
         segments=None
-        if batch.segments is None
-        else np.concatenate([batch.segments, old.mask.astype(np.int32)]),
+        if batch.segments is None and old.segments is None
+        else np.concatenate([_segments(batch), _segments(old)]),
       )
     batch = stream_lib.assemble(self._layout, batch, size)
     return DocumentBatch(batch, chosen, tokens)
@@ -211,6 +212,13 @@ class LessonBatches:
 
 def _ranked(batch: batches.Batch) -> np.ndarray:
   return batch.mask if batch.ranked is None else batch.ranked
+
+
+def _segments(batch: batches.Batch) -> np.ndarray:
+  """Returns the segments of a batch, int32 [B, L], one a row unless packed."""
+  if batch.segments is None:
+    return batch.mask.astype(np.int32)
+  return batch.segments
 
 
 def _most_counted(

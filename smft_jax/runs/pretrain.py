@@ -11,8 +11,7 @@ from flax import nnx
 
 from smft_jax import memory
 from smft_jax.config import sections
-from smft_jax.data import encoding
-from smft_jax.data import packing
+from smft_jax.data import encoded
 from smft_jax.data import stream as stream_lib
 from smft_jax.methods import pretraining
 from smft_jax.runs import resume
@@ -43,7 +42,7 @@ def make_method(settings: sections.BaseConfig) -> method_lib.Method:
 def train(
   settings: sections.BaseConfig,
   model: nnx.Module,
-  rows: encoding.Encoded,
+  rows: encoded.Rows,
   writer: records_lib.MetricsWriter,
   *,
   pad_id: int,
@@ -57,7 +56,7 @@ def train(
   Args:
     settings: The base's config.
     model: The model; its Variables are donated.
-    rows: The pretraining texts.
+    rows: The pretraining texts, packed or not.
     writer: Takes 'pretrain' events.
     pad_id: Id of padding.
     seed: Seed of the order of rows.
@@ -68,8 +67,6 @@ def train(
   Returns:
     The trained Variables.
   """
-  if settings.packed:
-    rows = packing.pack(rows, settings.max_length, seed)
   texts = stream_lib.Batches(
     rows=rows,
     batch_size=settings.batch_size,

@@ -10,6 +10,7 @@ import tempfile
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.data import task as task_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import base_cache
 from smft_jax.store import atomic
@@ -63,7 +64,18 @@ def load_base(
     found = base_lib.find(experiment, place, read_task)
     if found is not None:
       return found
-  task = read_task()
+  return make_base(experiment, read_task())
+
+
+def make_base(
+  experiment: config_lib.Experiment, task: task_lib.Task
+) -> base_lib.Base:
+  """Reads a base from the cache, or makes it without a workdir.
+
+  Args:
+    experiment: The config.
+    task: Its data, from `base.make_task`.
+  """
   with (
     tempfile.TemporaryDirectory() as folder,
     records_lib.MetricsWriter(folder) as writer,

@@ -80,11 +80,15 @@ def _compare_versions(workdir: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def claimed(workdir: pathlib.Path) -> Iterator[None]:
+def claimed(workdir: pathlib.Path, flag: str = 'workdir') -> Iterator[None]:
   """Within the context, no other run can use the workdir.
 
   Where another run was on a machine that cannot be asked, waits for a sign of
   life first.
+
+  Args:
+    workdir: The folder.
+    flag: The flag that names it.
 
   Raises:
     UserError: If another run uses it, or it cannot be written.
@@ -93,17 +97,17 @@ def claimed(workdir: pathlib.Path) -> Iterator[None]:
   is_new = processes.on_main('the workdir', lambda: not workdir.exists())
   before = ''
   while True:
-    holder, is_alive = processes.on_main('the workdir', _take, mine)
+    holder, is_alive = processes.on_main('the workdir', _take, mine, flag)
     if not holder:
       break
     if is_alive:
       raise schema.UserError(
-        f'workdir {workdir} is in use by {holder}: choose another --workdir'
+        f'{flag} {workdir} is in use by {holder}: choose another --{flag}'
       )
     if holder != before:
       logging.info(
-        'workdir %s was in use by %s: waiting up to %.0f s for a sign of life',
-        *(workdir, holder, claim.DEAD_S),
+        '%s %s was in use by %s: waiting up to %.0f s for a sign of life',
+        *(flag, workdir, holder, claim.DEAD_S),
       )
     before = holder
     preemption.check()
@@ -117,12 +121,12 @@ def claimed(workdir: pathlib.Path) -> Iterator[None]:
         workdir.rmdir()
 
 
-def _take(mine: claim.Claim) -> list[str | bool]:
+def _take(mine: claim.Claim, flag: str) -> list[str | bool]:
   try:
     return [mine.take(), mine.is_alive]
   except OSError as error:
     raise schema.UserError(
-      f'workdir {mine.path.parent} cannot be written: {error.strerror}'
+      f'{flag} {mine.path.parent} cannot be written: {error.strerror}'
     ) from None
 
 

@@ -1,7 +1,8 @@
-"""The manifest of a checkpoint's step: what its folder must contain.
+"""Manifests: what a folder must contain, sealed with a digest of themselves.
 
-manifest.json has the step, owner and notes; the shape, dtype and checksum of
-each array; the size of each file; and a digest of all of these.
+The manifest.json of a checkpoint's step has the step, owner and notes; the
+shape, dtype and checksum of each array; and the size of each file. Any other
+JSON object can be sealed likewise, see `seal`.
 """
 
 from __future__ import annotations
@@ -62,10 +63,7 @@ def write(
       if file.is_file()
     },
   }
-  contents = atomic.to_json(contents)
-  atomic.write_json(
-    folder / 'manifest.json', {'digest': digest(contents), **contents}
-  )
+  seal(folder / 'manifest.json', contents)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -75,17 +73,33 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     Damaged: If it is missing, unreadable or changed.
   """
   file = path / 'manifest.json'
+  contents = unseal(file)
+  if not _is_manifest(contents):
+    raise Damaged(f'{file} is no manifest')
+  return contents
+
+
+def seal(file: pathlib.Path, contents: Facts) -> None:
+  """Writes a JSON object and its digest, atomically."""
+  contents = atomic.to_json(contents)
+  atomic.write_json(file, {'digest': digest(contents), **contents})
+
+
+def unseal(file: pathlib.Path) -> dict[str, Any]:
+  """Reads what `seal` wrote.
+
+  Raises:
+    Damaged: If it is missing, unreadable or changed.
+  """
   try:
     contents = json.loads(file.read_text())
     found = contents.pop('digest')
   except FileNotFoundError:
     raise Damaged(f'{file} is missing') from None
-  except (OSError, ValueError, KeyError, AttributeError) as error:
+  except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
     raise Damaged(f'{file} cannot be read: {error!r}') from None
   if found != digest(contents):
     raise Damaged(f'{file} was changed after it was written')
-  if not _is_manifest(contents):
-    raise Damaged(f'{file} is no manifest')
   return contents
 
 

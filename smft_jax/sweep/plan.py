@@ -144,7 +144,7 @@ def make_tasks(points: Iterable[Point]) -> dict[Hashable, task_lib.Task]:
       if key not in tasks:
         tasks[key] = base_lib.make_task(experiment)
       if experiment.background is not None:
-        corpus.texts(experiment.background.corpus, tasks[key])
+        corpus.find(experiment.background.corpus, tasks[key])
     except schema.UserError as error:
       raise schema.UserError(f'point {point.name!r}: {error}') from error
   return tasks

@@ -6,6 +6,7 @@ so they are stored with this provenance; another one is refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import functools
 import io
 import json
@@ -25,6 +26,18 @@ from smft_jax.store import paths
 from smft_jax.training import method as method_lib
 
 DOCUMENTS = ('sequence', 'batch')
+
+Provenance = Mapping[str, str | int]
+
+# Errors of reading a damaged archive.
+_DAMAGE = (
+  OSError,
+  KeyError,
+  ValueError,
+  EOFError,
+  RuntimeError,
+  zipfile.BadZipFile,
+)
 
 
 def empty(num_slots: int) -> method_lib.Background:
@@ -97,27 +110,81 @@ def add(
   )
 
 
+def total(*parts: method_lib.Background) -> method_lib.Background:
+  """Adds statistics, exactly, however many tokens they are of.
+
+  Floats are exact up to 2**24 only, which statistics of a few batches do not
+  reach; sums of many do.
+
+  Args:
+    *parts: Statistics with whole numbers of any dtype.
+
+  Returns:
+    int64 arrays of numpy.
+
+  Example:
+    >>> one = method_lib.Background(
+    ...   np.array([2.0**24]), np.float32(1), np.array([2.0**24])
+    ... )
+    >>> total(one, one, one).accesses.tolist()
+    [50331648]
+  """
+  whole = [
+    jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.int64), part)
+    for part in parts
+  ]
+  return jax.tree.map(lambda *leaves: sum(leaves[1:], leaves[0]), *whole)
+
+
+def to_floats(background: method_lib.Background) -> method_lib.Background:
+  """Returns statistics as methods read them: float32 arrays on a device."""
+  return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), background)
+
+
 def save(
   path: str | os.PathLike[str],
   background: method_lib.Background,
-  provenance: dict[str, str | int],
+  provenance: Provenance,
 ) -> None:
   """Writes statistics and their provenance to an .npz file, atomically.
 
   Args:
     path: The file.
-    background: The statistics.
+    background: The statistics; they are stored as 64-bit integers.
     provenance: What they were counted with, such as the model's fingerprint
       and the corpus.
   """
-  arrays: dict[str, Any] = jax.tree.map(np.asarray, background._asdict())
+  arrays: dict[str, Any] = total(background)._asdict()
   contents = io.BytesIO()
   np.savez(contents, provenance=np.array(json.dumps(provenance)), **arrays)
   atomic.write_bytes(paths.expand(path), contents.getvalue())
 
 
+def read(
+  path: str | os.PathLike[str],
+) -> tuple[method_lib.Background, dict[str, str | int]]:
+  """Reads statistics, int64 arrays of numpy, and their provenance.
+
+  Raises:
+    ValueError: If the file is damaged.
+  """
+  try:
+    with open(paths.expand(path), 'rb') as file, np.load(file) as arrays:
+      provenance = dict(json.loads(str(arrays['provenance'])))
+      return method_lib.Background(
+        arrays['document_frequency'],
+        arrays['num_documents'],
+        arrays['accesses'],
+      ), provenance
+  except _DAMAGE as error:
+    raise ValueError(
+      f'{path} is not a readable background file; delete it and it is '
+      'counted again.'
+    ) from error
+
+
 def load(
-  path: str | os.PathLike[str], provenance: dict[str, str | int]
+  path: str | os.PathLike[str], provenance: Provenance
 ) -> method_lib.Background:
   """Reads statistics; refuses those of another model or corpus.
 
@@ -126,28 +193,24 @@ def load(
     provenance: What they must have been counted with.
 
   Returns:
-    The statistics.
+    The statistics, float32.
 
   Raises:
     ValueError: If the file is damaged or its provenance differs.
   """
-  try:
-    with open(paths.expand(path), 'rb') as file, np.load(file) as arrays:
-      stored = json.loads(str(arrays['provenance']))
-      background = method_lib.Background(
-        jnp.asarray(arrays['document_frequency']),
-        jnp.asarray(arrays['num_documents']),
-        jnp.asarray(arrays['accesses']),
-      )
-  except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  background, stored = read(path)
+  differing = differences(stored, provenance)
+  if differing:
+    key = differing[0]
     raise ValueError(
-      f'{path} is not a readable background file; delete it and it is '
-      'counted again.'
-    ) from error
-  for key in sorted(stored.keys() | provenance.keys()):
-    if stored.get(key) != provenance.get(key):
-      raise ValueError(
-        f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
-        f'{provenance.get(key)!r}; delete it and it is counted again.'
-      )
-  return background
+      f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
+      f'{provenance.get(key)!r}; delete it and it is counted again.'
+    )
+  return to_floats(background)
+
+
+def differences(one: Provenance, other: Provenance) -> list[str]:
+  """Returns the sorted keys in which two provenances differ."""
+  return sorted(
+    key for key in one.keys() | other.keys() if one.get(key) != other.get(key)
+  )

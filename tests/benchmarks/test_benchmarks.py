@@ -8,11 +8,13 @@ import time
 import xml.etree.ElementTree as ElementTree
 
 import jax
+import numpy as np
 import pytest
 
 from benchmarks import harness
 from benchmarks import input_pipeline
 from benchmarks import plot
+from benchmarks import prepared
 from benchmarks import scaling
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import base
@@ -179,17 +181,19 @@ def test_finish_writes_numbers_and_a_plot(tmp_path, capsys):
   assert re.search(r'memory: 3 MB \(goal >= 4 MB\): DOES NOT HOLD', said)
 
 
-def test_batches_of_the_input_pipeline_are_those_of_a_run():
+def test_batches_of_the_input_pipeline_are_those_of_a_run(tmp_path):
   experiment = config_lib.from_config_dict(tiny_run.make())
   task = base.make_task(experiment)
   tokenizer = input_pipeline.make_tokenizer(experiment, task)
   rows, made_s, read_s = input_pipeline.encode(task.pretraining, tokenizer, 29)
   assert made_s > 0
   assert read_s > 0
-  cases = input_pipeline.cases(experiment, task, tokenizer, rows)
-  padded, packed, stream = cases
+  cases = input_pipeline.cases(experiment, task, tokenizer, rows, tmp_path)
+  padded, packed, shards, stream = cases
   assert padded.tokens() < packed.tokens()
-  for case, size in ((padded, 7), (packed, 7), (stream, 5)):
+  for one, other in zip(padded.make(3)[:3], shards.make(3)[:3], strict=True):
+    np.testing.assert_array_equal(one, other)
+  for case, size in ((padded, 7), (packed, 7), (shards, 7), (stream, 5)):
     make = case.maker()
     batches = [make() for _ in range(7)]
     assert {len(batch.tokens) for batch in batches} == {size}
@@ -197,10 +201,22 @@ def test_batches_of_the_input_pipeline_are_those_of_a_run():
     assert (batches[0].segments is not None) == (case is packed)
 
 
+def test_a_generated_corpus_has_its_size_and_texts_of_many_lengths(tmp_path):
+  prepared.write_corpus(tmp_path / 'c.jsonl', 10**6)
+  lines = (tmp_path / 'c.jsonl').read_text().splitlines()
+  texts = [json.loads(line)['text'] for line in lines]
+  assert 10**6 <= (tmp_path / 'c.jsonl').stat().st_size < 1.02 * 10**6
+  words = [len(text.split()) for text in texts]
+  assert 20 <= min(words) < 60
+  assert 700 < max(words) < 800
+  assert len(set(texts)) == len(texts)
+
+
 @pytest.mark.parametrize(
   ('module', 'arguments', 'said'),
   [
     (input_pipeline, ['--data-dir=/nowhere'], "data_dir = '/nowhere'"),
+    (prepared, ['--sizes=10XB'], "'10XB' is no size, such as 10MB or 1GB"),
     (scaling, ['--chips=4'], "'--chips=4': this benchmark takes no arguments"),
   ],
 )

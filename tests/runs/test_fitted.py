@@ -25,6 +25,7 @@ from smft_jax.runtime import program
 from smft_jax.training import state as state_lib
 from tests.support import decoders
 from tests.support import hf_folders
+from tests.support import prepared_rows
 from tests.support import tiny_run
 from tests.support import train_runs
 
@@ -268,3 +269,21 @@ def test_a_mistake_is_one_line(flag, said, root, capsys):
   assert len(lines) == 1
   assert said in lines[0]
   assert not (root / 'new' / 'results.json').exists()
+
+
+@pytest.mark.slow
+def test_keys_fitted_to_prepared_rows_are_those_of_their_texts(root, tmp_path):
+  """And so are the counts of the background, of the same texts on the disk."""
+  task = world.make_task(world.WorldConfig(**tiny_run.CONFIG['data'], seed=0))
+  source = tmp_path / 'texts.jsonl'
+  texts = [text.text for text in task.texts['general_text']]
+  prepared_rows.write_texts(source, texts)
+  flags = [f'--out={tmp_path}/rows', f'--tokenizer={root}/weights', str(source)]
+  assert prepared_rows.run(*flags, '--max_length=29') == 0
+  found = []
+  for corpus in ('general_text', f'{tmp_path}/rows'):
+    workdir = f'of-{len(found)}'
+    flag = f'--config.background.corpus={corpus}'
+    assert train_runs.run(root, workdir, flag, '--config.stream=none') == 0
+    found.append(train_runs.results_of(root / workdir))
+  assert found[0] == found[1]

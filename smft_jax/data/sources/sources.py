@@ -100,18 +100,15 @@ class Reader:
 
     Blank texts are left out, since some data sets have a row for each line.
     """
+    return self._items(name, _running_text, 'text')
 
-    def make(row: rows.Row) -> SourceDocument | None:
-      text = row.fields.get('text')
-      if isinstance(text, str) and not text.strip():
-        return None
-      return SourceDocument(
-        id=row.id(),
-        title=rows.title(row.fields),
-        text=rows.text(row.fields, 'text'),
-      )
+  def each_text(self, name: str) -> Iterator[SourceDocument]:
+    """Yields what `texts` returns, one by one, for sources of any size.
 
-    return self._items(name, make, 'text')
+    Of JSON lines, Parquet and data sets only a part is in memory. Ids are not
+    compared: those of all texts would be, too.
+    """
+    return self._each(name, _running_text, 'text')
 
   def questions(self, name: str) -> list[QuestionAnswer]:
     """Reads questions without a document, such as those of GSM8K.
@@ -170,30 +167,42 @@ class Reader:
     self, name: str, make: Callable[[rows.Row], _Item | None], what: str
   ) -> list[_Item]:
     """Makes an item of each row; skips bad rows, and silently those of None."""
-    found = []
-    skipped_before = self.problems.total()
     places: dict[str, str] = {}
-    for row in self._rows(name):
-      try:
-        item = make(row)
-        if item is not None and row.id() in places:
+
+    def make_once(row: rows.Row) -> _Item | None:
+      item = make(row)
+      if item is not None:
+        if row.id() in places:
           raise problems_lib.Fault(
             'duplicate_id', f'id {row.id()!r} repeats {places[row.id()]}'
           )
+        places[row.id()] = row.place
+      return item
+
+    return list(self._each(name, make_once, what))
+
+  def _each(
+    self, name: str, make: Callable[[rows.Row], _Item | None], what: str
+  ) -> Iterator[_Item]:
+    """Yields the item of each row, as `_items` returns them."""
+    skipped_before = self.problems.total()
+    is_empty = True
+    for row in self._rows(name):
+      try:
+        item = make(row)
       except problems_lib.Fault as fault:
         self.problems.report(fault, row.place)
         continue
       if item is not None:
-        places[row.id()] = row.place
-        found.append(item)
+        is_empty = False
+        yield item
     skipped = self.problems.total() - skipped_before
     if skipped:
       self.problems.log_counts()
-    if not found:
+    if is_empty:
       raise schema.UserError(
         f'{name} holds no {what} that can be read; bad rows: {skipped}'
       )
-    return found
 
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
@@ -253,6 +262,17 @@ def is_data_set(name: str) -> bool:
     (True, False)
   """
   return not files.kind_of(name) and (':' in name or '/' not in name)
+
+
+def _running_text(row: rows.Row) -> SourceDocument | None:
+  text = row.fields.get('text')
+  if isinstance(text, str) and not text.strip():
+    return None
+  return SourceDocument(
+    id=row.id(),
+    title=rows.title(row.fields),
+    text=rows.text(row.fields, 'text'),
+  )
 
 
 def _question(

@@ -1,0 +1,1 @@
+"""Tokenises text of any size into shards: python -m smft_jax.prepare."""
