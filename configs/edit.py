@@ -29,11 +29,11 @@ def get_config():
   config.method = dict(
     name='sparse_memory',
     update='rows',
-    ranking='tf_idf',
+    ranking='tf_idf_cubed',
     optimizer='adam',
     select='document',
     grows_background=True,
-    t=400,
+    t=150,
     learning_rate=1.0,
     schedule='wsd',
   )

@@ -87,7 +87,7 @@ def _base(config, kind):
     key_dim=144,
     gated=False,
     # Running text spreads its reads more than names do.
-    quorum=0.3 if kind in ('world', 'edits') else 0.2,
+    quorum={'world': 0.3, 'edits': 0.25}.get(kind, 0.2),
   )
   config.base = dict(
     kind='fitted',

@@ -15,17 +15,23 @@ from smft_jax.data import task
 from smft_jax.data.retelling import declarative
 from smft_jax.data.retelling import statements
 
-# What stands before the answer, for a prompt that a sentence begins with.
+# What stands before the answer and after it, for a prompt that a sentence
+# begins with. Most begin as the prompt does: models read a name at the start of
+# a text unlike the same name further on.
 _FRAMES = (
-  'Question: {prompt} what? Answer:',
-  'About {subject}: {prompt}',
-  '{subject}: {rest}',
-  'They say of {subject} that {prompt}',
-  'As for {subject}, {rest}',
-  'Complete the sentence. {prompt}',
-  'Think of {subject}. Then {rest}',
-  '{prompt}:',
+  ('{prompt} ', '.'),
+  ('About {subject}: {prompt} ', ''),
+  ('{subject}: {rest} ', ''),
+  ('{prompt}: ', ''),
+  ('As for {subject}, {rest} ', ''),
+  ('{prompt} ', ','),
+  ('Question: {prompt} what? Answer: ', ''),
+  ('{subject}, {rest} ', '.'),
+  ('Complete the sentence. {prompt} ', ''),
+  ('{prompt} ', ' now'),
 )
+# One text of so many follows a sentence on something else.
+_CONTEXT_EVERY = 3
 
 
 def edit_texts(
@@ -39,11 +45,11 @@ def edit_texts(
 ) -> tuple[task.Text, ...]:
   """Makes texts with the target in them as the answer.
 
-  First comes the edit itself; then in turn the edit after a sentence of
-  `contexts`, and in another frame: for a question those of
-  `statements.fact_statements`, for the beginning of a sentence other sentences
-  with the subject and the rest of the prompt. Frames that are used up come
-  again after sentences of `contexts`.
+  First comes the edit itself, then the edit after a sentence of `contexts`,
+  then two in other frames, and so on: for a question those of
+  `statements.fact_statements`, for the beginning of a sentence others with the
+  subject and the rest of the prompt. Frames that are used up come again after
+  sentences of `contexts`.
 
   Args:
     prompt: The edit's prompt.
@@ -57,24 +63,23 @@ def edit_texts(
     At most `count` texts, all different, with the places of the subject.
 
   Example:
-    >>> for text in edit_texts('Ada speaks', 'Dutch', subject='Ada', count=5,
+    >>> for text in edit_texts('Ada speaks', 'Dutch', subject='Ada', count=4,
     ...                        contexts=['It rained.'], seed='0'):
     ...   print(text.text)
     Ada speaks Dutch
     It rained. Ada speaks Dutch
-    Question: Ada speaks what? Answer: Dutch
+    Ada speaks Dutch.
     About Ada: Ada speaks Dutch
   """
   shuffled = random.Random(seed).sample(contexts, len(contexts))
-  plain = (f'{prompt} ', '')
   frames = _frames(prompt, target, subject, seed)
   found: dict[str, task.Text] = {}
   for number in range(count):
-    used, has_context = divmod(number, 2)
-    before, after = plain
-    if number and not has_context and frames:
-      before, after = frames[(used - 1) % len(frames)]
-    if has_context or used > len(frames):
+    has_context = number % _CONTEXT_EVERY == 1
+    others = number - (number + 1) // _CONTEXT_EVERY
+    rounds, place = divmod(others, len(frames))
+    before, after = frames[0 if has_context else place]
+    if has_context or rounds:
       before = f'{shuffled[number % len(shuffled)]} {before}'
     text = f'{before}{target}{after}'
     span = (len(before), len(before) + len(target))
@@ -89,22 +94,24 @@ def edit_texts(
 def _frames(
   prompt: str, target: str, subject: str, seed: str
 ) -> list[declarative.Frame]:
-  """Returns texts before and after the target, besides the prompt alone."""
+  """Returns texts before and after the target, the prompt alone first."""
+  plain = (f'{prompt} ', '')
   if prompt.endswith('?'):
     made = statements.fact_statements(
       prompt, target, count=len(_FRAMES), seed=seed, with_question_form=True
     )
-    return [(t.text[: t.answer[0]], t.text[t.answer[1] :]) for t in made]
-  rest = _rest(prompt, subject)
+    spans = [(text.text, text.answer) for text in made]
+    return [
+      plain,
+      *((text[: span[0]], text[span[1] :]) for text, span in spans if span),
+    ]
+  words = {'prompt': prompt, 'subject': subject, 'rest': _rest(prompt, subject)}
   usable = [
-    frame
-    for frame in _FRAMES
-    if (subject or '{subject}' not in frame) and (rest or '{rest}' not in frame)
+    (before.format(**words), after)
+    for before, after in _FRAMES
+    if all(word or f'{{{name}}}' not in before for name, word in words.items())
   ]
-  return [
-    (f'{frame.format(prompt=prompt, subject=subject, rest=rest)} ', '')
-    for frame in usable
-  ]
+  return [plain, *usable]
 
 
 def _rest(prompt: str, subject: str) -> str:

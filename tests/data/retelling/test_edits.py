@@ -32,7 +32,7 @@ def test_the_target_is_the_answer_of_every_text(prompt, subject):
   assert texts[0].text == f'{prompt} Dutch'
   assert all(t.text[slice(*t.answer)] == 'Dutch' for t in texts)
   assert len({t.text for t in texts}) == len(texts) == 16
-  assert sum(t.text.endswith(f'. {prompt} Dutch') for t in texts) >= 8
+  assert sum(t.text.endswith(f'. {prompt} Dutch') for t in texts) >= 5
   assert not any('{' in t.text or '  ' in t.text for t in texts)
 
 
