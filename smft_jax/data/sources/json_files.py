@@ -11,7 +11,8 @@ from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
 
-_SPACE = ' \t\r\n'
+# A byte order mark begins each of several files that were joined.
+_SPACE = ' \t\r\n\ufeff'
 
 
 def read(

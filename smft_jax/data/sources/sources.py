@@ -141,7 +141,7 @@ class Reader:
     """
 
     def make(row: rows.Row) -> SourceDocument | _SquadRow:
-      if 'text' not in row.fields and 'context' in row.fields:
+      if rows.get(row.fields, 'text') is None and 'context' in row.fields:
         return _squad_row(row, self.problems)
       return _document(row, self.problems)
 
@@ -264,7 +264,7 @@ def _question(
 
 def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
   text = rows.text(row.fields, 'text').strip()
-  asked = row.fields.get('questions')
+  asked = rows.get(row.fields, 'questions')
   if asked is None:
     asked = []
   if not isinstance(asked, list) or not all(
@@ -309,7 +309,8 @@ def _is_unanswerable(fields: Mapping[str, Any]) -> bool:
 def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
   title = rows.text(row.fields, 'title')
   text = rows.text(row.fields, 'context').strip()
-  row_id = row.id() if 'id' in row.fields else ''
+  has_id = rows.get(row.fields, 'id') is not None
+  row_id = row.id() if has_id else ''
   question = None
   try:
     if not _is_unanswerable(row.fields):
