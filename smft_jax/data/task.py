@@ -106,7 +106,8 @@ def with_examples(
 
   An example is its prompt, a space and its first answer; blank lines separate
   examples and the question's own prompt. Each question gets the first examples
-  that do not ask for its own fact.
+  that do not ask for its own fact, nor in its own words: files and data sets
+  share questions, under other ids.
 
   Args:
     questions: Questions to extend.
@@ -134,12 +135,16 @@ def with_examples(
     raise schema.UserError(f'shots must be at least 0, not {shots}')
 
   def prompt_of(question: Question) -> str:
-    others = (e for e in examples if e.fact != question.fact)
+    others = (
+      e
+      for e in examples
+      if e.fact != question.fact and e.prompt != question.prompt
+    )
     shown = [e.full_text().text for e in itertools.islice(others, shots)]
     if len(shown) < shots:
       raise schema.UserError(
         f'shots = {shots} is more than the {len(shown)} examples that do not'
-        f' ask for {question.fact!r}'
+        f' ask the same as {question.prompt[-60:]!r}'
       )
     return '\n\n'.join([*shown, question.prompt])
 

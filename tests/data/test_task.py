@@ -102,10 +102,16 @@ def test_a_question_is_no_example_for_itself():
   ]
 
 
+def test_a_question_that_is_listed_twice_is_no_example_for_itself():
+  shown = [make_question(1), make_question(1, 'again'), make_question(2)]
+  (found,) = task.with_examples([make_question(1, '')], shown, shots=1)
+  assert found.prompt == 'Q: 2? A: 2!\n\nQ: 1? A:'
+
+
 def test_too_few_examples_are_refused():
   shown = [make_question(n) for n in (1, 2)]
   task.with_examples([make_question(7)], shown, shots=2)
-  said = "shots = 2 is more than the 1 examples .* 'fact 1'"
+  said = "shots = 2 is more than the 1 examples .* the same as 'Q: 1[?] A:'"
   with pytest.raises(schema.UserError, match=said):
     task.with_examples(shown, shown, shots=2)
   with pytest.raises(schema.UserError, match='at least 0, not -1'):
