@@ -10,7 +10,11 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
 import itertools
+import json
+from typing import Any
 
 from smft_jax import schema
 
@@ -252,6 +256,13 @@ class Task:
       if count > 1:
         raise ValueError(f'two documents have the id {name!r}')
 
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A hex digest that changes with the data, not with where it was read."""
+    parts = [getattr(self, field.name) for field in dataclasses.fields(self)]
+    contents = json.dumps(parts, default=_compared)
+    return hashlib.sha256(contents.encode()).hexdigest()
+
   def vocabulary_texts(self) -> tuple[str, ...]:
     """Returns every text that a word-level tokenizer must be able to spell."""
     texts = [t.text for t in self.pretraining]
@@ -264,3 +275,9 @@ class Task:
     for choice in itertools.chain(*self.choices.values()):
       texts += [choice.prompt, *choice.endings]
     return tuple(texts)
+
+
+def _compared(part: Any) -> dict[str, Any]:
+  """Returns the fields of a dataclass that comparisons count."""
+  fields = dataclasses.fields(part)
+  return {f.name: getattr(part, f.name) for f in fields if f.compare}

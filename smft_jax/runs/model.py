@@ -117,7 +117,8 @@ def before_healing(
 def digest(path: str) -> str:
   """Returns a hash of the weights' files that a base is made from."""
   given = paths.expand(path)
-  files = [*given.glob('*.json'), *given.glob('*.safetensors')]
+  kinds = '*.json', '*.jinja', '*.safetensors'
+  files = [file for kind in kinds for file in given.glob(kind)]
   if given.is_file():  # a GGUF, by any name
     files = [given]
   found = hashlib.sha256()

@@ -78,6 +78,18 @@ def test_a_task_without_choices_and_one_that_spells_its_choices():
   assert some.vocabulary_texts() == ('She sits and', 'reads.', 'a b.')
 
 
+def test_a_fingerprint_is_of_what_is_taught_and_asked_and_of_no_place():
+  def made(asked):
+    questions = {'some': (asked,)}
+    fields = _EMPTY | {'documents': (_DOCUMENT,), 'questions': questions}
+    return task.Task(**fields, counts={}).fingerprint
+
+  asked = make_question(7)
+  moved = dataclasses.replace(asked, place='b.jsonl:3')
+  other = dataclasses.replace(asked, answers=('8!',))
+  assert made(asked) == made(moved) != made(other)
+
+
 def test_the_first_examples_stand_before_every_question():
   asked = (make_question(7), make_question(8))
   assert task.with_examples(asked, [], shots=0) == asked

@@ -149,7 +149,11 @@ def test_other_weights_make_another_base(root, tmp_path, tokenizer):
   finally:
     moved.rename(root / 'weights')
   save_weights(moved, tokenizer.vocab_size, tokenizer)
-  assert base_cache.folder(experiment_of(root, *there), task) != folder
+  other = base_cache.folder(experiment_of(root, *there), task)
+  assert other != folder
+  # The tokenizer, too, is copied into a base, with the template of its chats.
+  (moved / 'chat_template.jinja').write_text('{{ messages[0].content }}')
+  assert base_cache.folder(experiment_of(root, *there), task) != other
 
 
 MISTAKES = {
