@@ -1,6 +1,7 @@
 """Exit codes and error lines of `program.run`."""
 
 import errno
+import io
 
 import pytest
 
@@ -35,6 +36,15 @@ def test_a_mistake_or_a_full_disk_is_one_line(error, code, words, capsys):
   assert err.startswith('error: ')
   assert err.count('\n') == 1
   assert all(word in err for word in words)
+
+
+def test_any_character_can_be_printed_and_any_byte_read(monkeypatch):
+  shown = io.BytesIO()
+  typed = io.TextIOWrapper(io.BytesIO(b'O\xf9?\n'), 'utf-8')
+  monkeypatch.setattr('sys.stdin', typed)
+  monkeypatch.setattr('sys.stdout', io.TextIOWrapper(shown, 'ascii'))
+  assert program.run(lambda argv: print('Zo\xeb', input(), flush=True), []) == 0
+  assert shown.getvalue() == b'Zo\\xeb O\\udcf9?\n'
 
 
 def test_a_value_error_of_this_package_is_one_line(capsys):
