@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import hashlib
+import os
 
 from flax import nnx
 import jax
@@ -124,7 +125,7 @@ def digest(path: str) -> str:
   found = hashlib.sha256()
   for file in sorted(files):
     name = '' if file == given else file.name
-    found.update(f'{name} {file.stat().st_size}\0'.encode())
+    found.update(os.fsencode(f'{name} {file.stat().st_size}\0'))
     with file.open('rb') as contents:
       found.update(hashlib.file_digest(contents, 'sha256').digest())
   return found.hexdigest()

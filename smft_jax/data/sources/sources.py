@@ -195,7 +195,7 @@ class Reader:
       return self._folder(name, path)
     kind = files.kind_of(name)
     if kind:
-      stem = pathlib.PurePath(files.split(name)[0]).name
+      stem = pathlib.PurePath(files.split(files.readable(name))[0]).name
       return _READERS[kind](name, self.problems, stem)
     # No data set's name ends like this.
     if path.is_file() or (path.suffix[1:2].isalpha() and ':' not in name):
@@ -221,7 +221,9 @@ class Reader:
         'left out %d files of other kinds in %s, such as %s',
         *(len(others), name, ', '.join(others[:3])),
       )
-    inner = [path.relative_to(folder).as_posix() for path in found]
+    inner = [
+      files.readable(path.relative_to(folder).as_posix()) for path in found
+    ]
     stems = [files.split(name)[0] for name in inner]
     for path, whole, stem in zip(found, inner, stems, strict=True):
       kind = files.kind_of(path.name)

@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import math
+import os
 
 import pytest
 
@@ -247,6 +248,13 @@ def test_folders_are_read_with_all_that_is_in_them(tmp_path, caplog):
   ]
   assert 'left out 1 files of other kinds' in caplog.text
   assert 'c.pdf' in caplog.text
+
+
+def test_names_of_another_encoding_become_ids(tmp_path):
+  path = tmp_path / os.fsdecode(b'caf\xe9.txt')
+  path.write_text('Fog.')
+  for source in (f'{tmp_path}/', str(path)):
+    assert [t.id for t in reader().texts(source)] == ['caf\\xe9']
 
 
 def test_a_folder_with_a_bad_file(tmp_path):
