@@ -102,6 +102,8 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     settings = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
     hint = ''.join(f'; did you mean {f}?' for f in [*folder.glob('*.gguf')][:1])
+    if (folder / 'adapter_config.json').exists():
+      hint = ', but an adapter of PEFT: merge it into its model and save that'
     raise schema.UserError(
       f'{file} is missing, so {folder} is no Hugging Face checkpoint{hint}'
     ) from None

@@ -145,6 +145,28 @@ def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
   refused(folder, match, monkeypatch)
 
 
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'base_model.model.'])
+def test_names_with_a_prefix_are_told(folder, prefix, monkeypatch):
+  def rename(tensors):
+    for name in list(tensors):
+      tensors[prefix + name] = tensors.pop(name)
+
+  for file in (FIRST, SHARD):
+    change_tensors(folder, rename, file)
+  index = json.loads((folder / hf_files.INDEX).read_text())
+  index['weight_map'] = {
+    prefix + name: file for name, file in index['weight_map'].items()
+  }
+  (folder / hf_files.INDEX).write_text(json.dumps(index))
+  said = rf'proj.weight is missing; .*, but there is {prefix}model.layers'
+  refused(folder, said, monkeypatch)
+
+
+def test_an_adapter_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
+  refused(tmp_path, r'no Hugging Face checkpoint, but an adapter', monkeypatch)
+
+
 def test_what_config_and_embeddings_tell_already_may_be_there(folder):
   expected = hf_folders.bits_of(hf.load_model(folder))
   index = json.loads((folder / hf_files.INDEX).read_text())
