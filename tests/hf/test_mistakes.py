@@ -242,6 +242,9 @@ LLAMA_3 = {
         ),
       )
     ),
+    ({'model_type': []}, r'model_type = \[\] is not supported'),
+    ({'layer_types': True}, r'layer_types = True is not supported'),
+    ({'layer_types': {'a': 1}}, r'layer_types must be a list'),
     ({'hidden_size': None}, r'hidden_size is missing'),
     ({'hidden_size': 'big'}, r"hidden_size must be a whole number, not 'big'"),
     ({'num_attention_heads': 3}, r'num_kv_heads must divide num_heads = 3'),
@@ -268,6 +271,16 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
   del settings['layer_types']
   (tmp_path / 'config.json').write_text(json.dumps(settings | unused))
   assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / 'qwen2')
+
+
+def test_a_window_in_words_is_refused(tmp_path):
+  settings = json.loads((hf_folders.FOLDER / 'qwen2/config.json').read_text())
+  settings |= {'layer_types': None, 'use_sliding_window': True}
+  settings |= {'sliding_window': 4, 'max_window_layers': 'all'}
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  match = 'max_window_layers must be a whole number'
+  with pytest.raises(schema.UserError, match=match):
+    hf.load_config(tmp_path)
 
 
 def test_no_folder_no_config_no_json(folder, monkeypatch):

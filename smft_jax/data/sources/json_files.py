@@ -140,7 +140,7 @@ def _records(value: Any) -> Iterator[Any]:
         'title': record.get('title'),
         'context': paragraph.get('context'),
       }
-      asked = paragraph.get('qas')
       # A paragraph without a question is still a document.
-      for question in asked or [{'is_impossible': True}]:
+      asked = paragraph.get('qas') or {'is_impossible': True}
+      for question in asked if isinstance(asked, list) else [asked]:
         yield context | question if isinstance(question, dict) else question

@@ -139,7 +139,8 @@ def _parquet(
           yield rows.Row(
             place=place, default_id=f'{name}:{number}', fields=fields
           )
-  except (pyarrow.ArrowException, OSError) as error:
+  # Names of columns are decoded, too.
+  except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     raise schema.UserError(
       f'{path} is cut short or damaged: {problems_lib.shortened(error)}'
     ) from None

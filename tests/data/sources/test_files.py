@@ -163,6 +163,7 @@ def test_a_long_first_line_is_not_taken_for_a_document(tmp_path):
     ('[{"text": "a"}\n{"text": "b"}]', ':1: not JSON .* Expecting , or ]'),
     ('[{"text": "a"},\n3]', ':2, record 2: a line is one JSON object'),
     ('{"data": [{"text": "a"}, 3]}', ':1, record 2: a line is one JSON obj'),
+    ('{"data": [{"paragraphs": [{"qas": true}]}]}', ':1, record 1: a line is'),
     ('[]', 'holds no text that can be read'),
     ('', 'holds no text that can be read'),
     ('[{"text": "a"}, {"text": "\\ud800"}]', ':1: a text has half a character'),
