@@ -82,7 +82,7 @@ def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
     if close
     else f'it can be {", ".join(map(repr, choices))}'
   )
-  raise UserError(f'{name} = {value!r} is not known; {hint}')
+  raise UserError(f'{name} = {brief(value)} is not known; {hint}')
 
 
 def coerce(value: Any, hint: Any, name: str) -> Any:
