@@ -39,8 +39,13 @@ REQUIRED = _Required()
 
 
 def one_line(error: BaseException) -> str:
-  """Returns an error's message without line breaks, or its type if empty."""
-  return ' '.join(str(error).split()) or type(error).__name__
+  """Returns an error's message without line breaks, or its type if empty.
+
+  A message beyond 1000 characters, which repeats what is in a file, loses its
+  middle: what is wrong stands at its start, what would be right at its end.
+  """
+  line = ' '.join(str(error).split()) or type(error).__name__
+  return line if len(line) <= 1000 else f'{line[:700]} ... {line[-295:]}'
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -38,6 +38,15 @@ def test_a_mistake_or_a_full_disk_is_one_line(error, code, words, capsys):
   assert all(word in err for word in words)
 
 
+def test_a_message_that_repeats_a_file_is_cut_in_its_middle(capsys):
+  long = schema.UserError(f'{"x" * 9000} is wrong; did you mean y?')
+  assert program.run(raising(long), []) == 2
+  err = capsys.readouterr().err
+  assert len(err) < 1020
+  assert err.startswith('error: xxx')
+  assert err.endswith(' is wrong; did you mean y?\n')
+
+
 def test_any_character_can_be_printed_and_any_byte_read(monkeypatch):
   shown = io.BytesIO()
   typed = io.TextIOWrapper(io.BytesIO(b'O\xf9?\n'), 'utf-8')
