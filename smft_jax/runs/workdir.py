@@ -166,7 +166,7 @@ def holds_run(
     return False
   try:
     record = json.loads(path.read_text())
-    theirs, their_data = record['config'], record['data']
+    theirs, their_data = {**record['config']}, record['data']
   except (ValueError, KeyError, TypeError):
     raise schema.UserError(
       f'{path} is damaged; remove it, or choose another --workdir'

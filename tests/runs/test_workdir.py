@@ -82,8 +82,9 @@ def test_workdir_that_can_no_longer_be_written(tmp_path, monkeypatch):
     workdir_lib.prepare(tmp_path, experiment())
 
 
-def test_workdir_with_a_damaged_record(tmp_path):
-  (tmp_path / 'config.json').write_text('{"config": ')
+@pytest.mark.parametrize('record', ['{"config": ', '{"config": null}'])
+def test_workdir_with_a_damaged_record(tmp_path, record):
+  (tmp_path / 'config.json').write_text(record)
   with pytest.raises(schema.UserError, match='is damaged'):
     workdir_lib.prepare(tmp_path, experiment())
 
