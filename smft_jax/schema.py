@@ -17,6 +17,7 @@ import difflib
 import functools
 import math
 import numbers
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -123,6 +124,8 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
     return tuple(coerce(item, arguments[0], name) for item in items)
   # bool is a subclass of int, but True is not a count.
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if isinstance(value, int) and abs(value) > sys.float_info.max:
+    raise _wrong_type(name, value, 'a number that a float can hold')
   if hint is int:
     if not is_number or not math.isfinite(value) or value != int(value):
       raise _wrong_type(name, value, 'a whole number')
