@@ -236,14 +236,14 @@ def main(argv: list[str]) -> None:
     )
   arguments = parser.parse(argv)
   workdir = paths.expand(arguments.workdir)
-  if arguments.question is not None and not arguments.question.strip():
-    raise schema.UserError('the question is empty')
+  if arguments.question is not None:
+    _check(arguments.question)
   lessons = [lesson_file.read(name) for name in arguments.lesson]
   experiment = saved_run.load_experiment(workdir)
   settings = _settings(experiment.evaluation, arguments)
   base = saved_run.load_base(experiment, workdir)
   make_evaluator = functools.partial(
-    _evaluator, settings, base.tokenizer, experiment.base.max_length
+    _evaluator, settings, base, experiment.base.max_length
   )
   if lessons:
     models = [with_lessons(make_evaluator, base, lessons, arguments.lesson)]
@@ -265,7 +265,20 @@ def _typed() -> Iterable[str]:
     if not line:
       return
     if line.strip():
+      _check(line)
       yield line.strip()
+
+
+def _check(text: str) -> None:
+  """Raises a UserError unless a text can be asked."""
+  if not text.strip():
+    raise schema.UserError('the question is empty')
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # of bytes that Python could not decode
+    raise schema.UserError(
+      f'the question {schema.brief(text.strip())} is not in UTF-8'
+    ) from None
 
 
 def _unknown_words(tokenizer: tokenizers.Tokenizer, text: str) -> list[str]:
@@ -298,10 +311,12 @@ def _question(prompt: str) -> task_lib.Question:
 
 
 def _evaluator(
-  settings, tokenizer, max_length: int, graphdef: nnx.GraphDef, size: int
+  settings, base, max_length: int, graphdef: nnx.GraphDef, size: int
 ) -> evaluate.Evaluator:
   settings = dataclasses.replace(settings, batch_size=size)
-  return sets.evaluator(settings, tokenizer, graphdef, max_length)
+  return sets.evaluator(
+    settings, base.tokenizer, graphdef, max_length, base.config.vocab_size
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)

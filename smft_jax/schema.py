@@ -17,6 +17,7 @@ import difflib
 import functools
 import math
 import numbers
+import sys
 import types
 import typing
 from typing import Any, Literal
@@ -39,8 +40,13 @@ REQUIRED = _Required()
 
 
 def one_line(error: BaseException) -> str:
-  """Returns an error's message without line breaks, or its type if empty."""
-  return ' '.join(str(error).split()) or type(error).__name__
+  """Returns an error's message without line breaks, or its type if empty.
+
+  A message beyond 1000 characters, which repeats what is in a file, loses its
+  middle: what is wrong stands at its start, what would be right at its end.
+  """
+  line = ' '.join(str(error).split()) or type(error).__name__
+  return line if len(line) <= 1000 else f'{line[:700]} ... {line[-295:]}'
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
@@ -82,7 +88,7 @@ def one_of(name: str, value: Any, choices: Iterable[str]) -> str:
     if close
     else f'it can be {", ".join(map(repr, choices))}'
   )
-  raise UserError(f'{name} = {value!r} is not known; {hint}')
+  raise UserError(f'{name} = {brief(value)} is not known; {hint}')
 
 
 def coerce(value: Any, hint: Any, name: str) -> Any:
@@ -118,6 +124,8 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
     return tuple(coerce(item, arguments[0], name) for item in items)
   # bool is a subclass of int, but True is not a count.
   is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if isinstance(value, int) and abs(value) > sys.float_info.max:
+    raise _wrong_type(name, value, 'a number that a float can hold')
   if hint is int:
     if not is_number or not math.isfinite(value) or value != int(value):
       raise _wrong_type(name, value, 'a whole number')

@@ -118,14 +118,21 @@ def _run_or_resume(
   argv: Sequence[str],
 ) -> dict[str, Any]:
   """Makes results.json and the report, unless the workdir has them."""
-  resumes = workdir_lib.prepare(workdir, experiment, argv)
+  data = task.fingerprint
+  resumes = workdir_lib.prepare(workdir, experiment, argv, data)
   path = workdir / 'results.json'
   results = None
   if resumes:
     results = processes.on_main('results.json', _finished, path)
   if results is None:
+    try:
+      found = run(experiment, task, workdir)
+    except ValueError:
+      if not resumes:
+        workdir_lib.withdraw(workdir)
+      raise
     # As the file holds them: null where a number is not finite.
-    results = atomic.to_json(run(experiment, task, workdir))
+    results = atomic.to_json(found)
     atomic.write_json(path, results)
     if processes.is_main():
       # Imported only here, because drawing is slow to import.

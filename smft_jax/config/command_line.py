@@ -180,7 +180,8 @@ def _stray(argument: str, flags: Mapping[str, Flag]) -> schema.UserError:
       f'{argument!r} is no flag; did you mean --config={argument}?'
     )
   return schema.UserError(
-    f'{argument!r} is no flag; flags begin with two dashes, see --help'
+    f'{schema.brief(argument)} is no flag; flags begin with two dashes, see'
+    ' --help'
   )
 
 

@@ -98,11 +98,18 @@ class Chat:
     return prompt.strip()
 
 
-def make(tokenizer: tokenizers.Tokenizer) -> Chat:
+def make(
+  tokenizer: tokenizers.Tokenizer, vocab_size: int | None = None
+) -> Chat:
   """Renders the chat template of a tokenizer.
 
+  Args:
+    tokenizer: The tokenizer.
+    vocab_size: Tokens of the model, if the tokenizer may have more.
+
   Raises:
-    UserError: There is none, or it cannot be rendered.
+    UserError: There is none, it cannot be rendered, or it has special tokens
+      that the model does not know.
   """
   if tokenizer.chat_template is None:
     raise schema.UserError('the tokenizer has no default chat template')
@@ -115,13 +122,21 @@ def make(tokenizer: tokenizers.Tokenizer) -> Chat:
     )
   _, _, rest = _render(tokenizer, answered, False).partition(_ANSWER)
   text, *following = _split(tokenizer, rest)
-  ends = following and not text.strip()
-  return Chat(
+  end = following[0] if following and not text.strip() else tokenizer.eos
+  chat = Chat(
     tokenizer=tokenizer,
     before=_split(tokenizer, before),
     after=_split(tokenizer, after[0]),
-    end_id=tokenizer.special_id(following[0] if ends else tokenizer.eos),
+    end_id=tokenizer.special_id(end),
   )
+  for token in (*chat.before[1::2], *chat.after[1::2], end):
+    if vocab_size is not None and tokenizer.special_id(token) >= vocab_size:
+      raise schema.UserError(
+        f'the chat template has the token {token!r} with the id'
+        f' {tokenizer.special_id(token)}, but the model has vocab_size ='
+        f' {vocab_size}'
+      )
+  return chat
 
 
 def _split(tokenizer: tokenizers.Tokenizer, text: str) -> tuple[str, ...]:

@@ -10,7 +10,11 @@ from __future__ import annotations
 import collections
 from collections.abc import Sequence
 import dataclasses
+import functools
+import hashlib
 import itertools
+import json
+from typing import Any
 
 from smft_jax import schema
 from smft_jax.data import prepared as prepared_lib
@@ -111,7 +115,8 @@ def with_examples(
 
   An example is its prompt, a space and its first answer; blank lines separate
   examples and the question's own prompt. Each question gets the first examples
-  that do not ask for its own fact.
+  that do not ask for its own fact, nor in its own words: files and data sets
+  share questions, under other ids.
 
   Args:
     questions: Questions to extend.
@@ -139,12 +144,16 @@ def with_examples(
     raise schema.UserError(f'shots must be at least 0, not {shots}')
 
   def prompt_of(question: Question) -> str:
-    others = (e for e in examples if e.fact != question.fact)
+    others = (
+      e
+      for e in examples
+      if e.fact != question.fact and e.prompt != question.prompt
+    )
     shown = [e.full_text().text for e in itertools.islice(others, shots)]
     if len(shown) < shots:
       raise schema.UserError(
         f'shots = {shots} is more than the {len(shown)} examples that do not'
-        f' ask for {question.fact!r}'
+        f' ask the same as {question.prompt[-60:]!r}'
       )
     return '\n\n'.join([*shown, question.prompt])
 
@@ -259,6 +268,13 @@ class Task:
       if count > 1:
         raise ValueError(f'two documents have the id {name!r}')
 
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """A hex digest that changes with the data, not with where it was read."""
+    parts = [getattr(self, field.name) for field in dataclasses.fields(self)]
+    contents = json.dumps(parts, default=_compared)
+    return hashlib.sha256(contents.encode()).hexdigest()
+
   def vocabulary_texts(self) -> tuple[str, ...]:
     """Returns every text that a word-level tokenizer must be able to spell."""
     texts = [t.text for t in self.pretraining]
@@ -271,3 +287,9 @@ class Task:
     for choice in itertools.chain(*self.choices.values()):
       texts += [choice.prompt, *choice.endings]
     return tuple(texts)
+
+
+def _compared(part: Any) -> dict[str, Any]:
+  """Returns the fields of a dataclass that comparisons count."""
+  fields = dataclasses.fields(part)
+  return {f.name: getattr(part, f.name) for f in fields if f.compare}

@@ -102,6 +102,8 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     settings = json.loads(file.read_text(encoding='utf-8'))
   except FileNotFoundError:
     hint = ''.join(f'; did you mean {f}?' for f in [*folder.glob('*.gguf')][:1])
+    if (folder / 'adapter_config.json').exists():
+      hint = ', but an adapter of PEFT: merge it into its model and save that'
     raise schema.UserError(
       f'{file} is missing, so {folder} is no Hugging Face checkpoint{hint}'
     ) from None
@@ -216,7 +218,7 @@ def _check_supported(settings: Mapping[str, Any], file: str) -> _Family:
     if 'expert' in name and value:
       raise _unsupported(file, name, value, 'no experts')
   model_type = settings.get('model_type')
-  if model_type not in _FAMILIES:
+  if not isinstance(model_type, str) or model_type not in _FAMILIES:
     raise _unsupported(
       file, 'model_type', model_type, ' or '.join(map(repr, _FAMILIES))
     )
@@ -227,25 +229,33 @@ def _check_supported(settings: Mapping[str, Any], file: str) -> _Family:
     if value is not None and value != wanted:
       raise _unsupported(file, name, value, repr(wanted))
   kinds = settings.get('layer_types') or ()
+  kinds = schema.coerce(kinds, tuple[Any, ...], f'{file}: layer_types')
   for kind in kinds:
     if kind != 'full_attention':
       raise _unsupported(file, 'layer_types', kind, "'full_attention'")
-  if not kinds and _has_window(settings, model_type):
+  if not kinds and _has_window(settings, model_type, file):
     window = settings.get('sliding_window')
     raise _unsupported(file, 'sliding_window', window, 'none in use')
   return family
 
 
-def _has_window(settings: Mapping[str, Any], model_type: str) -> bool:
+def _has_window(
+  settings: Mapping[str, Any], model_type: str, file: str
+) -> bool:
   """Whether any layer attends to the last tokens only."""
+
+  def number(name: str, default: int) -> int:
+    value = settings.get(name)
+    value = default if value is None else value
+    return schema.coerce(value, int, f'{file}: {name}')
+
   if model_type == 'llama':
     return bool(settings.get('sliding_window'))
   # Qwen's files give a window even if no layer uses it.
   return (
-    settings.get('use_sliding_window', False)
+    bool(settings.get('use_sliding_window', False))
     and settings.get('sliding_window', True) is not None
-    and settings.get('max_window_layers', 28)
-    < settings.get('num_hidden_layers', 0)
+    and number('max_window_layers', 28) < number('num_hidden_layers', 0)
   )
 
 

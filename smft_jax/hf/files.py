@@ -151,9 +151,12 @@ def check(
       if path.is_dir():
         file = path / place.file
         file = file if file.exists() else path / INDEX
+      # A compiled or wrapped model is saved with a prefix.
+      longer = [n for n in found if n.endswith(f'.{name}')]
       raise schema.UserError(
         f'{file}: {name_of(name)} is missing; expected a tensor of shape'
         f' {place.stored_shape}'
+        + ''.join(f', but there is {n}' for n in longer[:1])
       )
     stored = found[name]
     if stored.shape != place.stored_shape:

@@ -39,9 +39,11 @@ def render(template: str, **context: Any) -> str:
     **context: The template's variables. One that is missing is an error.
 
   Returns:
-    The HTML.
+    The HTML, with escapes for what is no character, such as the bytes of a path
+    in another encoding.
   """
-  return _environment().get_template(template).render(context)
+  html = _environment().get_template(template).render(context)
+  return html.encode('utf-8', 'backslashreplace').decode()
 
 
 def color_style(selector: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import hashlib
+import os
 
 from flax import nnx
 import jax
@@ -117,13 +118,14 @@ def before_healing(
 def digest(path: str) -> str:
   """Returns a hash of the weights' files that a base is made from."""
   given = paths.expand(path)
-  files = [*given.glob('*.json'), *given.glob('*.safetensors')]
+  kinds = '*.json', '*.jinja', '*.safetensors'
+  files = [file for kind in kinds for file in given.glob(kind)]
   if given.is_file():  # a GGUF, by any name
     files = [given]
   found = hashlib.sha256()
   for file in sorted(files):
     name = '' if file == given else file.name
-    found.update(f'{name} {file.stat().st_size}\0'.encode())
+    found.update(os.fsencode(f'{name} {file.stat().st_size}\0'))
     with file.open('rb') as contents:
       found.update(hashlib.file_digest(contents, 'sha256').digest())
   return found.hexdigest()

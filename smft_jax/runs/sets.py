@@ -1,7 +1,6 @@
 """The evaluation sets of a run, as the model is asked them.
 
-`check` finds what cannot be asked before a model is made: it needs only the
-task and the tokenizer.
+`check` finds what cannot be asked before a model is made: it reads no weights.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import functools
 from flax import nnx
 import numpy as np
 
+from smft_jax import hf
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.config import sections
@@ -159,8 +159,16 @@ def evaluator(
   tokenizer: tokenizers.Tokenizer,
   graphdef: nnx.GraphDef,
   max_length: int,
+  vocab_size: int | None = None,
 ) -> evaluate.Evaluator:
   """Makes what measures a model's parameters.
+
+  Args:
+    settings: How to measure.
+    tokenizer: The model's tokenizer.
+    graphdef: The model.
+    max_length: Most tokens in a row.
+    vocab_size: Tokens of the model, if `check` did not see these settings.
 
   Raises:
     UserError: Questions are asked in a chat that the tokenizer does not have.
@@ -172,7 +180,7 @@ def evaluator(
     max_length=max_length,
     max_answer_tokens=settings.max_answer_tokens,
     answer_end=settings.answer_end,
-    chat=_chat(settings, tokenizer),
+    chat=_chat(settings, tokenizer, vocab_size),
   )
 
 
@@ -187,7 +195,9 @@ def check(
     UserError: One cannot; the line names the setting and where it was read.
   """
   settings, stream = experiment.evaluation, experiment.stream
-  chat = _chat(settings, tokenizer)
+  path = experiment.base.path
+  vocab_size = hf.load_config(path).vocab_size if path else None
+  chat = _chat(settings, tokenizer, vocab_size)
   max_length = experiment.base.max_length
   drawn = draw(
     task,
@@ -237,12 +247,14 @@ def _check(
 
 
 def _chat(
-  settings: sections.EvaluationConfig, tokenizer: tokenizers.Tokenizer
+  settings: sections.EvaluationConfig,
+  tokenizer: tokenizers.Tokenizer,
+  vocab_size: int | None,
 ) -> chat_lib.Chat | None:
   if settings.prompt_format != 'chat':
     return None
   try:
-    return chat_lib.make(tokenizer)
+    return chat_lib.make(tokenizer, vocab_size)
   except schema.UserError as error:
     raise schema.UserError(
       f"config.evaluation.prompt_format = 'chat', but {error}; take 'plain' or"

@@ -20,6 +20,7 @@ from smft_jax.runtime import claim
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.store import atomic
+from smft_jax.store import records as records_lib
 
 _PACKAGES = (
   'smft-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
@@ -31,6 +32,7 @@ def prepare(
   workdir: pathlib.Path,
   experiment: config_lib.Experiment,
   argv: Sequence[str] = (),
+  data: str = '',
 ) -> bool:
   """Makes the workdir and its config.json, or finds a run to resume in it.
 
@@ -38,24 +40,31 @@ def prepare(
     workdir: The folder.
     experiment: The config.
     argv: The command line, which config.json records.
+    data: `fingerprint` of the task.
 
   Returns:
     True if the workdir holds a run of the same config.
 
   Raises:
-    UserError: If the folder cannot be written or holds a run of another config,
-      or if processes do not share it or run different things.
+    UserError: If the folder cannot be written or holds a run of another config
+      or other data, or if processes do not share it or run different things.
   """
   resolved = config_lib.to_dict(experiment)
   agreement.check_same('version', versions())
   agreement.check_same('config', resolved)
-  found = processes.on_main('the workdir', holds_run, workdir, experiment)
+  agreement.check_same('data', {'fingerprint': data})
+  found = processes.on_main('the workdir', holds_run, workdir, experiment, data)
   processes.on_main('the workdir', check_writable, workdir)
   agreement.check_shared(workdir, 'the workdir')
   if not found:
     atomic.write_json(
       workdir / 'config.json',
-      {'config': resolved, 'argv': list(argv), 'versions': versions()},
+      {
+        'config': resolved,
+        'data': data,
+        'argv': list(argv),
+        'versions': versions(),
+      },
     )
   elif processes.is_main():
     _compare_versions(workdir)
@@ -130,17 +139,38 @@ def _take(mine: claim.Claim, flag: str) -> list[str | bool]:
     ) from None
 
 
-def holds_run(workdir: pathlib.Path, experiment: config_lib.Experiment) -> bool:
+def withdraw(workdir: pathlib.Path) -> None:
+  """Removes what `prepare` wrote for a run that recorded nothing.
+
+  A run that is refused before it began then leaves its workdir to the corrected
+  command.
+  """
+  if processes.is_main() and not records_lib.read_records(workdir):
+    for name in ('config.json', 'metrics.jsonl', 'base.json'):
+      (workdir / name).unlink(missing_ok=True)
+
+
+def holds_run(
+  workdir: pathlib.Path,
+  experiment: config_lib.Experiment,
+  data: str | None = None,
+) -> bool:
   """Returns whether the workdir holds a run of this config.
 
+  Args:
+    workdir: The folder.
+    experiment: The config.
+    data: `fingerprint` of the task; None if any data will do.
+
   Raises:
-    UserError: If it holds a run of another config.
+    UserError: If it holds a run of another config or other data.
   """
   path = workdir / 'config.json'
   if not path.exists():
     return False
   try:
-    theirs = json.loads(path.read_text())['config']
+    record = json.loads(path.read_text())
+    theirs, their_data = {**record['config']}, record['data']
   except (ValueError, KeyError, TypeError):
     raise schema.UserError(
       f'{path} is damaged; remove it, or choose another --workdir'
@@ -151,6 +181,11 @@ def holds_run(workdir: pathlib.Path, experiment: config_lib.Experiment) -> bool:
     raise schema.UserError(
       f'workdir {workdir} holds a run of another config, with'
       f' {"; ".join(differing[:4])}{more}: choose another --workdir'
+    )
+  if data not in (None, their_data):
+    raise schema.UserError(
+      f'workdir {workdir} holds a run of other data: what config.data names has'
+      ' changed since; choose another --workdir'
     )
   return True
 

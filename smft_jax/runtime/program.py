@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import contextlib
+import io
 import logging
 import os
 import pathlib
@@ -47,6 +48,7 @@ def run(
   if keep_traceback:
     arguments.remove('--traceback')
   _show_our_log_lines()
+  _accept_any_character()
   allocator.keep_freed_memory()
   is_alone = argv is None  # not called by another program, such as a test
   with preemption.handle_sigterm(), _watched(is_alone):
@@ -112,6 +114,18 @@ def _is_mistake(error: Exception) -> bool:
     return True
   frames = traceback.extract_tb(error.__traceback__)
   return bool(frames) and frames[-1].filename.startswith(_PACKAGE)
+
+
+def _accept_any_character() -> None:
+  """Prints what a terminal's encoding lacks as escapes; reads any bytes.
+
+  Without it an answer is lost to a terminal in ASCII. Bytes of another encoding
+  become surrogates, as Python makes them in arguments.
+  """
+  errors = {sys.stdin: 'surrogateescape', sys.stdout: 'backslashreplace'}
+  for stream, handling in errors.items():
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors=handling)
 
 
 def _show_our_log_lines() -> None:

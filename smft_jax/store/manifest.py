@@ -107,6 +107,7 @@ def _is_manifest(contents: Mapping[str, Any]) -> bool:
   """Whether all parts that are read later are there, in their form."""
   return (
     all(isinstance(contents.get(key), dict) for key in _OBJECTS)
+    and isinstance(contents['owner'].get('config', {}), dict)
     and all(isinstance(size, int) for size in contents['files'].values())
     and all(_is_array(fields) for fields in contents['arrays'].values())
   )

@@ -93,12 +93,12 @@ def run(
   # Bases come first, so that the estimate of time left is about points alone.
   # The first is made last, because the last one stays in memory.
   for group in reversed(groups):
-    _prepare(group[0], workdir, argv)
+    _prepare(group[0], tasks, workdir, argv)
     try:
       bases.find_or_make(group[0], workdir)
     except Exception as error:
       for point in group:
-        _prepare(point, workdir, argv)
+        _prepare(point, tasks, workdir, argv)
         _failed(point, workdir, error)
       points = [point for point in points if point not in group]
   with progress.Progress('sweep', len(points), 'point') as bar:
@@ -108,7 +108,7 @@ def run(
         _log(f'{point.name}: left out, as {holder} works on it')
         continue
       with claim.held(mine):
-        _prepare(point, workdir, argv)
+        _prepare(point, tasks, workdir, argv)
         try:
           results = _run_point(point, bases, workdir)
         except Exception as error:
@@ -163,9 +163,9 @@ def main(argv: list[str]) -> None:
       print(f'{point.index:>4}  {state:<6}  {point.name}')
     return
   # A mistake must be found before anything is written.
-  _check_workdir(workdir, chosen)
   to_do = [p for p in chosen if plan.state_of(workdir, p) != 'done']
   tasks = plan.make_tasks(to_do)
+  _check_workdir(workdir, chosen, tasks)
   for point in to_do:
     base_cache.check(point.experiment)
   workdir_lib.check_writable(workdir)
@@ -243,15 +243,19 @@ def _free_programs() -> None:
 
 
 def _prepare(
-  point: plan.Point, workdir: pathlib.Path, argv: Sequence[str]
+  point: plan.Point,
+  tasks: Mapping[Hashable, task_lib.Task],
+  workdir: pathlib.Path,
+  argv: Sequence[str],
 ) -> None:
   """Makes the folder of an unfinished point, and its config.json."""
   folder = plan.folder_of(workdir, point)
+  data = tasks[plan.task_key(point)].fingerprint
   try:
-    workdir_lib.holds_run(folder, point.experiment)
+    workdir_lib.holds_run(folder, point.experiment, data)
   except schema.UserError:
-    shutil.rmtree(folder)  # unfinished, with another config
-  workdir_lib.prepare(folder, point.experiment, argv)
+    shutil.rmtree(folder)  # unfinished, with another config or other data
+  workdir_lib.prepare(folder, point.experiment, argv, data)
   (folder / 'error.txt').unlink(missing_ok=True)
 
 
@@ -281,12 +285,21 @@ def _chosen(points: Sequence[plan.Point], flag: str) -> Sequence[plan.Point]:
   return [points[index]]
 
 
-def _check_workdir(workdir: pathlib.Path, points: Iterable[plan.Point]) -> None:
+def _check_workdir(
+  workdir: pathlib.Path,
+  points: Iterable[plan.Point],
+  tasks: Mapping[Hashable, task_lib.Task],
+) -> None:
   """Checks that the workdir belongs to this sweep.
+
+  Args:
+    workdir: The folder.
+    points: The chosen points.
+    tasks: The data of those that have not finished.
 
   Raises:
     UserError: If it holds a single run, or a point that finished with another
-      config.
+      config, or with other data than a point that is to be run.
   """
   if (workdir / 'config.json').exists():
     raise schema.UserError(
@@ -295,8 +308,11 @@ def _check_workdir(workdir: pathlib.Path, points: Iterable[plan.Point]) -> None:
     )
   for point in points:
     if plan.state_of(workdir, point) == 'done':
+      task = tasks.get(plan.task_key(point))
+      data = None if task is None else task.fingerprint
+      folder = plan.folder_of(workdir, point)
       try:
-        workdir_lib.holds_run(plan.folder_of(workdir, point), point.experiment)
+        workdir_lib.holds_run(folder, point.experiment, data)
       except schema.UserError as error:
         raise schema.UserError(f'point {point.name!r}: {error}') from None
 

@@ -38,6 +38,7 @@ def refusal(*argv, flags=None):
   with pytest.raises(schema.UserError) as error:
     config_lib.from_config_dict(command_line.parse(argv, flags).config)
   assert '\n' not in str(error.value)
+  assert len(str(error.value)) < 500
   return str(error.value)
 
 
@@ -135,6 +136,13 @@ def test_flags_of_a_program():
     (['config.seed=3'], ['did you mean --config.seed=3?']),
     (['workdir=x'], ['did you mean --workdir=x?']),
     (['hello'], ["'hello' is no flag"]),
+    (['x' * 999], ["'xxx", 'xxx... is no flag']),
+    ([f'--config.method.name={"x" * 999}'], ['xxx... is not known; it can be']),
+    ([f'--config.method.t=1{"0" * 400}'], ['a number that a float can hold']),
+    (
+      [f'--config.method.learning_rate=1{"0" * 400}'],
+      ['learning_rate must be a number that a float can hold, not 1000'],
+    ),
     (['--confg=configs/docqa.py'], ['did you mean --config?']),
     (['--wrkdir=x'], ['did you mean --workdir?']),
     (['--learning_rate=3'], ['did you mean --config.method.learning_rate?']),

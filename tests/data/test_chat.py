@@ -97,6 +97,20 @@ def test_what_is_no_template_is_refused(template, message, tokenizer):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  'template', [_TURNS, 'a{{ messages[0].content }}<turn>']
+)
+def test_tokens_that_the_model_does_not_know_are_refused(template, tokenizer):
+  turn = tokenizer.special_id('<turn>')
+  changed = dataclasses.replace(tokenizer, chat_template=template)
+  assert chat_lib.make(changed, turn + 1).encode('x') == (
+    chat_lib.make(changed).encode('x')
+  )
+  said = f"the token '<turn>' with the id {turn}, but .* vocab_size = {turn}"
+  with pytest.raises(schema.UserError, match=said):
+    chat_lib.make(changed, turn)
+
+
 def test_templates_are_found_in_every_place(tokenizer, tmp_path):
   tokenizer.write(tmp_path)
   assert tokenizers.read(tmp_path).chat_template == _TURNS

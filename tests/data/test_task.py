@@ -78,6 +78,18 @@ def test_a_task_without_choices_and_one_that_spells_its_choices():
   assert some.vocabulary_texts() == ('She sits and', 'reads.', 'a b.')
 
 
+def test_a_fingerprint_is_of_what_is_taught_and_asked_and_of_no_place():
+  def made(asked):
+    questions = {'some': (asked,)}
+    fields = _EMPTY | {'documents': (_DOCUMENT,), 'questions': questions}
+    return task.Task(**fields, counts={}).fingerprint
+
+  asked = make_question(7)
+  moved = dataclasses.replace(asked, place='b.jsonl:3')
+  other = dataclasses.replace(asked, answers=('8!',))
+  assert made(asked) == made(moved) != made(other)
+
+
 def test_the_first_examples_stand_before_every_question():
   asked = (make_question(7), make_question(8))
   assert task.with_examples(asked, [], shots=0) == asked
@@ -102,10 +114,16 @@ def test_a_question_is_no_example_for_itself():
   ]
 
 
+def test_a_question_that_is_listed_twice_is_no_example_for_itself():
+  shown = [make_question(1), make_question(1, 'again'), make_question(2)]
+  (found,) = task.with_examples([make_question(1, '')], shown, shots=1)
+  assert found.prompt == 'Q: 2? A: 2!\n\nQ: 1? A:'
+
+
 def test_too_few_examples_are_refused():
   shown = [make_question(n) for n in (1, 2)]
   task.with_examples([make_question(7)], shown, shots=2)
-  said = "shots = 2 is more than the 1 examples .* 'fact 1'"
+  said = "shots = 2 is more than the 1 examples .* the same as 'Q: 1[?] A:'"
   with pytest.raises(schema.UserError, match=said):
     task.with_examples(shown, shown, shots=2)
   with pytest.raises(schema.UserError, match='at least 0, not -1'):

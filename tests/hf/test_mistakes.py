@@ -145,6 +145,28 @@ def test_damaged_weights_are_named(folder, damage, match, monkeypatch):
   refused(folder, match, monkeypatch)
 
 
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'base_model.model.'])
+def test_names_with_a_prefix_are_told(folder, prefix, monkeypatch):
+  def rename(tensors):
+    for name in list(tensors):
+      tensors[prefix + name] = tensors.pop(name)
+
+  for file in (FIRST, SHARD):
+    change_tensors(folder, rename, file)
+  index = json.loads((folder / hf_files.INDEX).read_text())
+  index['weight_map'] = {
+    prefix + name: file for name, file in index['weight_map'].items()
+  }
+  (folder / hf_files.INDEX).write_text(json.dumps(index))
+  said = rf'proj.weight is missing; .*, but there is {prefix}model.layers'
+  refused(folder, said, monkeypatch)
+
+
+def test_an_adapter_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'adapter_config.json').write_text('{"peft_type": "LORA"}')
+  refused(tmp_path, r'no Hugging Face checkpoint, but an adapter', monkeypatch)
+
+
 def test_what_config_and_embeddings_tell_already_may_be_there(folder):
   expected = hf_folders.bits_of(hf.load_model(folder))
   index = json.loads((folder / hf_files.INDEX).read_text())
@@ -220,6 +242,9 @@ LLAMA_3 = {
         ),
       )
     ),
+    ({'model_type': []}, r'model_type = \[\] is not supported'),
+    ({'layer_types': True}, r'layer_types = True is not supported'),
+    ({'layer_types': {'a': 1}}, r'layer_types must be a list'),
     ({'hidden_size': None}, r'hidden_size is missing'),
     ({'hidden_size': 'big'}, r"hidden_size must be a whole number, not 'big'"),
     ({'num_attention_heads': 3}, r'num_kv_heads must divide num_heads = 3'),
@@ -246,6 +271,16 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path, unused):
   del settings['layer_types']
   (tmp_path / 'config.json').write_text(json.dumps(settings | unused))
   assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / 'qwen2')
+
+
+def test_a_window_in_words_is_refused(tmp_path):
+  settings = json.loads((hf_folders.FOLDER / 'qwen2/config.json').read_text())
+  settings |= {'layer_types': None, 'use_sliding_window': True}
+  settings |= {'sliding_window': 4, 'max_window_layers': 'all'}
+  (tmp_path / 'config.json').write_text(json.dumps(settings))
+  match = 'max_window_layers must be a whole number'
+  with pytest.raises(schema.UserError, match=match):
+    hf.load_config(tmp_path)
 
 
 def test_no_folder_no_config_no_json(folder, monkeypatch):

@@ -174,6 +174,7 @@ def wrong(root, tmp_path_factory):
       "--max_answer_tokens: invalid int value: 'two'",
     ),
     ('ask --workdir=ROOT/run --shots=2 x?', "give prompt_format = 'few_shot'"),
+    ('ask --workdir=ROOT/run O\udcf9?', r"question 'O\udcf9?' is not in UTF-8"),
     (
       'ask --workdir=ROOT/run --prompt_format=chat x?',
       'has no default chat template',

@@ -1,5 +1,7 @@
 """Templates escape text and leave out what is empty."""
 
+import os
+
 import jinja2
 import pytest
 
@@ -43,6 +45,14 @@ def test_table_marks_its_own_row_and_leaves_none_empty():
                  rows=[('LoRA', None), ('ours', '5%')])  # fmt: skip
   assert '<tr><td>LoRA</td><td></td></tr>' in shown
   assert '<tr class="own"><td>ours</td><td>5%</td></tr>' in shown
+
+
+def test_a_path_of_another_encoding_can_be_written(monkeypatch):
+  loader = jinja2.DictLoader({'a.html': 'Zo\xeb in {{ path }}'})
+  environment = jinja2.Environment(loader=loader, autoescape=True)
+  monkeypatch.setattr(page, '_environment', lambda: environment)
+  html = page.render('a.html', path=os.fsdecode(b'caf\xe9'))
+  assert html == 'Zo\xeb in caf\\udce9'
 
 
 def test_a_missing_variable_is_an_error():

@@ -1,5 +1,7 @@
 """From a folder of weights to a healed base, by the program."""
 
+import dataclasses
+
 from flax import nnx
 import jax
 import numpy as np
@@ -149,7 +151,11 @@ def test_other_weights_make_another_base(root, tmp_path, tokenizer):
   finally:
     moved.rename(root / 'weights')
   save_weights(moved, tokenizer.vocab_size, tokenizer)
-  assert base_cache.folder(experiment_of(root, *there), task) != folder
+  other = base_cache.folder(experiment_of(root, *there), task)
+  assert other != folder
+  # The tokenizer, too, is copied into a base, with the template of its chats.
+  (moved / 'chat_template.jinja').write_text('{{ messages[0].content }}')
+  assert base_cache.folder(experiment_of(root, *there), task) != other
 
 
 MISTAKES = {
@@ -184,6 +190,24 @@ def test_a_tokenizer_of_more_tokens_than_the_weights_is_refused(
   save_weights(small, tokenizer.vocab_size - 1, tokenizer)
   said = train_runs.refused(capsys, root, 'new', f'--config.base.path={small}')
   assert 'is the tokenizer of another vocabulary' in said
+
+
+def test_a_chat_with_a_token_that_the_weights_lack_is_refused(
+  root, tmp_path, tokenizer, capsys
+):
+  added = tokenizers.read(root / 'weights')
+  added.inner.add_special_tokens(['<turn>'])
+  template = '<turn>{{ messages[0].content }}<turn>'
+  added = dataclasses.replace(added, chat_template=template)
+  save_weights(tmp_path, tokenizer.vocab_size, added)
+  added.write(tmp_path)
+  more = [f'--config.base.path={tmp_path}']
+  more.append('--config.evaluation.prompt_format=chat')
+  assert train_runs.run(root, 'chat', *more) == 2
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert "the token '<turn>' with the id" in said
+  assert "take 'plain' or 'few_shot'" in said
+  assert not (root / 'chat').exists()
 
 
 def test_weights_with_memory_cannot_be_healed(

@@ -159,6 +159,7 @@ def test_a_run_is_refused_before_its_model_is_made(
   monkeypatch.setattr('smft_jax.models.build.shapes', make)
   assert train_runs.run(tmp_path, 'run', *flags) == 2
   assert message in capsys.readouterr().err.splitlines()[-1]
+  assert not (tmp_path / 'run').exists()
 
 
 def test_texts_fill_a_number_of_rows_and_no_more():

@@ -1,5 +1,6 @@
 """The program from its command line, in a world small enough for seconds."""
 
+import dataclasses
 import json
 import runpy
 
@@ -236,6 +237,31 @@ def test_a_workdir_that_cannot_be_used_is_left_alone(root, capsys):
   assert 'config.method.t = 7, not 5' in said
   said = train_runs.refused(capsys, root, 'tiny.py/here')
   assert 'cannot be written' in said
+
+
+def test_a_mistake_found_by_the_tokenizer_leaves_nothing(root, capsys):
+  """Or the corrected command would find a run of another config."""
+  shots = '--config.evaluation.prompt_format=few_shot'
+  shots = shots, '--config.evaluation.shots=3'
+  said = train_runs.refused(capsys, root, 'shots', *shots)
+  assert 'config.base.max_length = 29 must be at least' in said
+
+
+def test_data_that_changed_since_a_run_is_not_taken_for_its_own(
+  root, monkeypatch, capsys
+):
+  original = base_lib.make_task
+
+  def changed(experiment):
+    task = original(experiment)
+    (known, *rest) = task.questions['known']
+    known = dataclasses.replace(known, answers=('Paris',))
+    questions = task.questions | {'known': (known, *rest)}
+    return dataclasses.replace(task, questions=questions)
+
+  monkeypatch.setattr(base_lib, 'make_task', changed)
+  said = train_runs.refused(capsys, root, 'whole')
+  assert 'holds a run of other data' in said
 
 
 @pytest.mark.parametrize('name', ['pretrain', 'fit', 'heal', 'docqa', 'facts'])

@@ -9,6 +9,7 @@ import pytest
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.runs import workdir as workdir_lib
+from smft_jax.store import records as records_lib
 from tests.support import configs
 
 
@@ -43,6 +44,26 @@ def test_workdir_of_another_config_is_refused_and_left_alone(tmp_path):
   assert (tmp_path / 'run' / 'config.json').read_text() == before
 
 
+def test_workdir_of_other_data_is_refused(tmp_path):
+  workdir_lib.prepare(tmp_path, experiment(), data='a')
+  assert workdir_lib.prepare(tmp_path, experiment(), data='a')
+  assert workdir_lib.holds_run(tmp_path, experiment())  # whatever its data
+  with pytest.raises(schema.UserError, match='holds a run of other data'):
+    workdir_lib.prepare(tmp_path, experiment(), data='b')
+
+
+def test_a_run_that_recorded_nothing_can_be_withdrawn(tmp_path):
+  workdir_lib.prepare(tmp_path, experiment())
+  with records_lib.MetricsWriter(tmp_path) as writer:
+    workdir_lib.withdraw(tmp_path)
+    assert not list(tmp_path.iterdir())
+    workdir_lib.prepare(tmp_path, experiment(seed=4))
+  with records_lib.MetricsWriter(tmp_path) as writer:
+    writer.write('pretrain', step=1)
+    workdir_lib.withdraw(tmp_path)
+    assert workdir_lib.holds_run(tmp_path, experiment(seed=4))
+
+
 def test_workdir_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(schema.UserError, match='cannot be written') as error:
@@ -61,8 +82,9 @@ def test_workdir_that_can_no_longer_be_written(tmp_path, monkeypatch):
     workdir_lib.prepare(tmp_path, experiment())
 
 
-def test_workdir_with_a_damaged_record(tmp_path):
-  (tmp_path / 'config.json').write_text('{"config": ')
+@pytest.mark.parametrize('record', ['{"config": ', '{"config": null}'])
+def test_workdir_with_a_damaged_record(tmp_path, record):
+  (tmp_path / 'config.json').write_text(record)
   with pytest.raises(schema.UserError, match='is damaged'):
     workdir_lib.prepare(tmp_path, experiment())
 

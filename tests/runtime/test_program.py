@@ -1,6 +1,7 @@
 """Exit codes and error lines of `program.run`."""
 
 import errno
+import io
 
 import pytest
 
@@ -35,6 +36,24 @@ def test_a_mistake_or_a_full_disk_is_one_line(error, code, words, capsys):
   assert err.startswith('error: ')
   assert err.count('\n') == 1
   assert all(word in err for word in words)
+
+
+def test_a_message_that_repeats_a_file_is_cut_in_its_middle(capsys):
+  long = schema.UserError(f'{"x" * 9000} is wrong; did you mean y?')
+  assert program.run(raising(long), []) == 2
+  err = capsys.readouterr().err
+  assert len(err) < 1020
+  assert err.startswith('error: xxx')
+  assert err.endswith(' is wrong; did you mean y?\n')
+
+
+def test_any_character_can_be_printed_and_any_byte_read(monkeypatch):
+  shown = io.BytesIO()
+  typed = io.TextIOWrapper(io.BytesIO(b'O\xf9?\n'), 'utf-8')
+  monkeypatch.setattr('sys.stdin', typed)
+  monkeypatch.setattr('sys.stdout', io.TextIOWrapper(shown, 'ascii'))
+  assert program.run(lambda argv: print('Zo\xeb', input(), flush=True), []) == 0
+  assert shown.getvalue() == b'Zo\\xeb O\\udcf9?\n'
 
 
 def test_a_value_error_of_this_package_is_one_line(capsys):

@@ -1,6 +1,7 @@
 """Checkpoints are exact, two are kept, and misfits and damage are refused."""
 
 import errno
+import json
 import pathlib
 import re
 import resource
@@ -189,6 +190,16 @@ def test_only_damaged_steps_are_an_error(tmp_path):
   assert said.startswith(f'no checkpoint in {tmp_path} is whole: ')
   assert said.count('\n') == 0
   assert names_in(tmp_path) == ['6', '7']
+
+
+def test_an_owner_without_settings_is_damage(tmp_path):
+  checkpoint.save(tmp_path, 6, make_tree())
+  file = tmp_path / '6' / 'manifest.json'
+  contents = manifest_lib.read(file.parent) | {'owner': {'config': None}}
+  signed = {'digest': manifest_lib.digest(contents), **contents}
+  file.write_text(json.dumps(signed))
+  with pytest.raises(schema.UserError, match='is no manifest'):
+    checkpoint.restore_newest(tmp_path, like(), {'config': {'seed': 0}})
 
 
 def test_another_owner_is_refused_by_name(tmp_path):

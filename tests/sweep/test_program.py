@@ -1,6 +1,7 @@
 """A whole sweep in a tiny world: it runs, resumes, and survives failures."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -158,6 +159,21 @@ def test_a_failed_point_is_retried_with_a_new_config(root, names_of_runs):
   assert read(folder / 'results.json')['method'] == 'sparse_memory'
   assert not (folder / 'error.txt').exists()
   assert read(root / 'run' / 'pareto.json')['failed'] == []
+
+
+def test_points_of_other_data_are_not_put_into_one_table(
+  root, monkeypatch, capsys
+):
+  original = base.make_task
+
+  def changed(experiment):
+    task = original(experiment)
+    return dataclasses.replace(task, documents=task.documents[::-1])
+
+  monkeypatch.setattr(base, 'make_task', changed)
+  said = sweep_runs.error_of(root, capsys)
+  assert "point 'rate=1'" in said
+  assert 'holds a run of other data' in said
 
 
 def test_a_sweep_that_is_done_does_nothing_but_gather(root, monkeypatch):

@@ -46,6 +46,16 @@ def split(name: str) -> tuple[str, str]:
   return str(path.with_suffix('')), path.suffix.lower()
 
 
+def readable(name: str) -> str:
+  r"""Returns a path as text, with escapes for bytes that are not UTF-8.
+
+  Example:
+    >>> readable(os.fsdecode(b'caf\xe9.txt'))
+    'caf\\xe9.txt'
+  """
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
 def kind_of(name: str) -> Kind | None:
   """Returns what a file holds by its ending; None if that is not known.
 

@@ -11,7 +11,8 @@ from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
 
-_SPACE = ' \t\r\n'
+# A byte order mark begins each of several files that were joined.
+_SPACE = ' \t\r\n\ufeff'
 
 
 def read(
@@ -139,7 +140,7 @@ def _records(value: Any) -> Iterator[Any]:
         'title': record.get('title'),
         'context': paragraph.get('context'),
       }
-      asked = paragraph.get('qas')
       # A paragraph without a question is still a document.
-      for question in asked or [{'is_impossible': True}]:
+      asked = paragraph.get('qas') or {'is_impossible': True}
+      for question in asked if isinstance(asked, list) else [asked]:
         yield context | question if isinstance(question, dict) else question

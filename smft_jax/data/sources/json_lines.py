@@ -116,8 +116,8 @@ def fault(error: Exception) -> problems_lib.Fault:
   """Says in one line why a line could not be parsed."""
   kind: problems_lib.Kind = 'not_json'
   if isinstance(error, UnicodeDecodeError):
-    kind, what = 'bad_utf8', f'not UTF-8 at byte {error.start + 1}'
-  elif isinstance(error, UnicodeEncodeError):
+    return problems_lib.not_utf8(error)
+  if isinstance(error, UnicodeEncodeError):
     kind, what = 'bad_utf8', 'a text has half a character (a surrogate)'
   elif isinstance(error, json.JSONDecodeError):
     what = f'not JSON at character {error.pos + 1}: {error.msg}'

@@ -7,6 +7,7 @@ always a `schema.UserError`. One bad row among good ones is a `Fault`, which
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 import pathlib
 from typing import Literal
@@ -40,6 +41,23 @@ class Fault(Exception):
   def __init__(self, kind: Kind, what: str):
     super().__init__(what)
     self.kind: Kind = kind
+
+
+def not_utf8(error: UnicodeDecodeError) -> Fault:
+  """Says where in a line bytes are not UTF-8, and if they seem to be UTF-16.
+
+  Example:
+    >>> try:
+    ...   'fog'.encode('utf-16').decode()
+    ... except UnicodeDecodeError as error:
+    ...   print(not_utf8(error))
+    not UTF-8 at byte 1, but UTF-16 as it seems: save it as UTF-8
+  """
+  line = error.object.rfind(b'\n', 0, error.start) + 1
+  what = f'not UTF-8 at byte {error.start - line + 1}'
+  if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    what += ', but UTF-16 as it seems: save it as UTF-8'
+  return Fault('bad_utf8', what)
 
 
 class Problems:

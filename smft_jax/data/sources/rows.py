@@ -41,7 +41,7 @@ class Row:
     Raises:
       Fault: The field is neither text nor a whole number.
     """
-    value = self.fields.get('id')
+    value = get(self.fields, 'id')
     if value is None:
       return self.default_id
     if isinstance(value, int) and not isinstance(value, bool):
@@ -51,29 +51,33 @@ class Row:
     return value
 
 
-def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
-  """Returns name and value of the first of these fields that exists.
+def get(fields: Mapping[str, Any], name: str) -> Any:
+  """Returns a field's value; None if there is no such field.
 
-  A field that is null or NaN does not: exports write these for those that a row
-  lacks.
+  A field that is null or NaN does not exist: exports write these for those that
+  a row lacks.
+  """
+  value = fields.get(name)
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def find(fields: Mapping[str, Any], *names: str) -> tuple[str, Any]:
+  """Returns name and value of the first of these fields that exists, as `get`.
 
   Raises:
     Fault: None exists; the message lists those that do.
   """
   for name in names:
-    if not _is_null(fields.get(name)):
-      return name, fields[name]
+    value = get(fields, name)
+    if value is not None:
+      return name, value
   wanted = ' or '.join(map(repr, names))
   # All of them: the right field is rarely a similar spelling.
-  named = (name for name, value in fields.items() if not _is_null(value))
+  named = (name for name in fields if get(fields, name) is not None)
   existing = ', '.join(named) or 'nothing'
   raise problems.Fault(
     'wrong_form', f'{wanted} is missing; there is {existing}'
   )
-
-
-def _is_null(value: Any) -> bool:
-  return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text(fields: Mapping[str, Any], *names: str) -> str:
@@ -96,7 +100,7 @@ def title(fields: Mapping[str, Any]) -> str:
   Raises:
     Fault: It is not text.
   """
-  value = fields.get('title')
+  value = get(fields, 'title')
   if not isinstance(value, str | None):
     raise _wrong('title', 'text', value)
   return value or ''
@@ -142,7 +146,7 @@ def _flat_answers(value: Any) -> list[str] | None:
   if isinstance(value, str):
     return [value]
   if isinstance(value, float):
-    if _is_null(value):
+    if math.isnan(value):
       return []
     # Exports write whole numbers like this where some are missing.
     value = int(value) if value.is_integer() else value
@@ -150,7 +154,7 @@ def _flat_answers(value: Any) -> list[str] | None:
   if isinstance(value, int) and not isinstance(value, bool):
     return [str(value)]
   if isinstance(value, Mapping):
-    value = [find(value, 'value', 'text')[1], *(value.get('aliases') or ())]
+    value = [find(value, 'value', 'text')[1], *(get(value, 'aliases') or ())]
   if not isinstance(value, list):
     return None
   found = []
@@ -182,7 +186,7 @@ def choice(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...], int]:
     ('Tea: Boil water. Wait. Then', ('pour.', 'fly.'), 0)
   """
   activity = text(fields, 'activity_label')
-  if isinstance(fields.get('ctx_b'), str) and 'ctx_a' in fields:
+  if isinstance(fields.get('ctx_b'), str) and get(fields, 'ctx_a') is not None:
     context = f'{text(fields, "ctx_a")} {fields["ctx_b"].capitalize()}'
   else:
     context = text(fields, 'context', 'ctx')

@@ -139,7 +139,7 @@ class Reader:
     """
 
     def make(row: rows.Row) -> SourceDocument | _SquadRow:
-      if 'text' not in row.fields and 'context' in row.fields:
+      if rows.get(row.fields, 'text') is None and 'context' in row.fields:
         return _squad_row(row, self.problems)
       return _document(row, self.problems)
 
@@ -211,7 +211,7 @@ class Reader:
       return self._folder(name, path)
     kind = files.kind_of(name)
     if kind:
-      stem = pathlib.PurePath(files.split(name)[0]).name
+      stem = pathlib.PurePath(files.split(files.readable(name))[0]).name
       return _READERS[kind](name, self.problems, stem)
     # No data set's name ends like this.
     if path.is_file() or (path.suffix[1:2].isalpha() and ':' not in name):
@@ -237,7 +237,9 @@ class Reader:
         'left out %d files of other kinds in %s, such as %s',
         *(len(others), name, ', '.join(others[:3])),
       )
-    inner = [path.relative_to(folder).as_posix() for path in found]
+    inner = [
+      files.readable(path.relative_to(folder).as_posix()) for path in found
+    ]
     stems = [files.split(name)[0] for name in inner]
     for path, whole, stem in zip(found, inner, stems, strict=True):
       kind = files.kind_of(path.name)
@@ -291,7 +293,7 @@ def _question(
 
 def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
   text = rows.text(row.fields, 'text').strip()
-  asked = row.fields.get('questions')
+  asked = rows.get(row.fields, 'questions')
   if asked is None:
     asked = []
   if not isinstance(asked, list) or not all(
@@ -336,7 +338,8 @@ def _is_unanswerable(fields: Mapping[str, Any]) -> bool:
 def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
   title = rows.text(row.fields, 'title')
   text = rows.text(row.fields, 'context').strip()
-  row_id = row.id() if 'id' in row.fields else ''
+  has_id = rows.get(row.fields, 'id') is not None
+  row_id = row.id() if has_id else ''
   question = None
   try:
     if not _is_unanswerable(row.fields):

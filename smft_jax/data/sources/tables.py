@@ -91,10 +91,7 @@ def _records(
       return
     except UnicodeDecodeError as error:
       bad = start + reader.line_num + 1
-      problems.report(
-        problems_lib.Fault('bad_utf8', problems_lib.shortened(error)),
-        f'{path}:{bad}',
-      )
+      problems.report(problems_lib.not_utf8(error), f'{path}:{bad}')
       start = bad
     except csv.Error as error:
       what = schema.one_line(error)
@@ -133,10 +130,7 @@ def _parquet(
           try:
             (fields,) = batch.slice(index, 1).to_pylist()
           except UnicodeDecodeError as error:
-            fault = problems_lib.Fault(
-              'bad_utf8', problems_lib.shortened(error)
-            )
-            problems.report(fault, place)
+            problems.report(problems_lib.not_utf8(error), place)
             continue
           except ValueError as error:
             raise schema.UserError(
@@ -145,7 +139,8 @@ def _parquet(
           yield rows.Row(
             place=place, default_id=f'{name}:{number}', fields=fields
           )
-  except (pyarrow.ArrowException, OSError) as error:
+  # Names of columns are decoded, too.
+  except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
     raise schema.UserError(
       f'{path} is cut short or damaged: {problems_lib.shortened(error)}'
     ) from None

@@ -31,8 +31,7 @@ def read(
     content = data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     line = data.count(b'\n', 0, error.start) + 1
-    fault = problems_lib.Fault('bad_utf8', problems_lib.shortened(error))
-    problems.report(fault, f'{path}:{line}')
+    problems.report(problems_lib.not_utf8(error), f'{path}:{line}')
     return
   if not content.strip():
     problems.report(

@@ -89,8 +89,7 @@ def read_examples(
       try:
         fields = _plain(example)
       except UnicodeDecodeError as error:
-        fault = problems_lib.Fault('bad_utf8', problems_lib.shortened(error))
-        problems.report(fault, place)
+        problems.report(problems_lib.not_utf8(error), place)
         continue
       yield rows.Row(
         place=place, default_id=f'{name}:{split}:{index}', fields=fields

@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import math
+import os
 
 import pytest
 
@@ -129,6 +130,22 @@ def test_articles_as_squad_publishes_them(tmp_path, indent):
   assert [(q.id, q.question) for q in alone] == [('1', 'Is it?')]
 
 
+def test_files_with_marks_that_were_joined(tmp_path):
+  file = tmp_path / 'mine.json'
+  one = '\ufeff' + json.dumps({'text': 'Fog.'}, indent=1)
+  for end in ('\n', ''):
+    file.write_text(f'{one}{end}{one}{end}', encoding='utf-8')
+    assert [t.id for t in reader().texts(str(file))] == ['mine:1', 'mine:2']
+
+
+@pytest.mark.parametrize('name', ['a.jsonl', 'a.json', 'a.txt', 'a.csv'])
+def test_utf_16_is_named(tmp_path, name):
+  file = tmp_path / name
+  file.write_text(as_lines(ROWS), encoding='utf-16')
+  said = ':1: not UTF-8 at byte 1, but UTF-16 as it seems: save it as UTF-8'
+  assert refused(file).endswith(said)
+
+
 def test_a_long_first_line_is_not_taken_for_a_document(tmp_path):
   file = tmp_path / 'all.json'
   rows = [{'text': 'Fog. ' * 9_000} for _ in range(100)]
@@ -146,6 +163,7 @@ def test_a_long_first_line_is_not_taken_for_a_document(tmp_path):
     ('[{"text": "a"}\n{"text": "b"}]', ':1: not JSON .* Expecting , or ]'),
     ('[{"text": "a"},\n3]', ':2, record 2: a line is one JSON object'),
     ('{"data": [{"text": "a"}, 3]}', ':1, record 2: a line is one JSON obj'),
+    ('{"data": [{"paragraphs": [{"qas": true}]}]}', ':1, record 1: a line is'),
     ('[]', 'holds no text that can be read'),
     ('', 'holds no text that can be read'),
     ('[{"text": "a"}, {"text": "\\ud800"}]', ':1: a text has half a character'),
@@ -180,6 +198,18 @@ def test_exports_with_null_beside_the_field_that_counts(tmp_path):
     ('1843',),
     ('so', 'thus'),
   ]
+
+
+def test_exports_of_rows_of_two_kinds(tmp_path):
+  file = tmp_path / 'mine.jsonl'
+  lacking = {'questions': math.nan, 'title': math.nan, 'id': math.nan}
+  squad = {'context': 'Fog is wet.', 'title': 'Fog', 'text': None, 'id': None}
+  asked = [{'question': f'{n}?', 'answers': 'wet'} for n in range(12)]
+  rows = [{'text': 'Rain.'} | lacking, *(squad | one for one in asked)]
+  file.write_text(as_lines(rows))
+  rain, fog = reader().documents(str(file))
+  assert (rain.id, rain.title, rain.text) == ('mine:1', '', 'Rain.')
+  assert [q.question for q in fog.questions] == [q['question'] for q in asked]
 
 
 def test_an_export_of_squad_2_with_questions_that_have_no_answer(tmp_path):
@@ -219,6 +249,13 @@ def test_folders_are_read_with_all_that_is_in_them(tmp_path, caplog):
   ]
   assert 'left out 1 files of other kinds' in caplog.text
   assert 'c.pdf' in caplog.text
+
+
+def test_names_of_another_encoding_become_ids(tmp_path):
+  path = tmp_path / os.fsdecode(b'caf\xe9.txt')
+  path.write_text('Fog.')
+  for source in (f'{tmp_path}/', str(path)):
+    assert [t.id for t in reader().texts(source)] == ['caf\\xe9']
 
 
 def test_a_folder_with_a_bad_file(tmp_path):

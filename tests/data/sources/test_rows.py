@@ -1,5 +1,6 @@
 """What a row says, whatever its fields are called."""
 
+import math
 import re
 
 import pytest
@@ -16,6 +17,7 @@ def test_ids():
   assert _row(id='x').id() == 'x'
   assert _row(id=17).id() == '17'
   assert _row(id=None).id() == _row().id() == 'a:3'
+  assert _row(id=math.nan).id() == 'a:3'
 
 
 @pytest.mark.parametrize('value', [True, 1.5, ' ', [1]])
@@ -44,6 +46,7 @@ def test_texts_that_are_not_there(fields, kind, said):
 def test_titles():
   assert rows.title({'title': 'T'}) == 'T'
   assert rows.title({}) == rows.title({'title': None}) == ''
+  assert rows.title({'title': math.nan}) == ''
   with pytest.raises(problems_lib.Fault, match="'title' must be text, not 3"):
     rows.title({'title': 3})
 
@@ -57,6 +60,7 @@ def test_titles():
     ({'answers': {'text': ['b', 'b', 'c'], 'answer_start': [1]}}, ('b', 'c')),
     ({'answer': {'value': 'v', 'aliases': ['b', 'v', 'a']}}, ('v', 'b', 'a')),
     ({'answer': {'value': 'v', 'aliases': None, 'type': 'x'}}, ('v',)),
+    ({'answer': {'value': 'v', 'aliases': math.nan}}, ('v',)),
   ],
 )
 def test_answers(fields, expected):

@@ -103,3 +103,5 @@ def test_parquet_with_text_that_is_not_utf8(tmp_path):
   parquet.write_table(pa.table({'text': texts}), file)
   assert 'a.parquet, row 2: ' in refused(file)
   assert len(reader('skip').texts(str(file))) == 2
+  file.write_bytes(file.read_bytes().replace(b'text', b'te\xf8t'))
+  assert 'a.parquet is cut short or damaged: ' in refused(file)
