@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from smft_jax import optim
+from smft_jax.data import edits
 from smft_jax.data.sources import problems
 from smft_jax.data.sources import sources
 from tests.support import repository
@@ -53,7 +54,7 @@ def test_example(name, capsys):
 
 def test_every_example_is_run_here():
   there = {path.stem for path in _EXAMPLES.glob('*.py')}
-  others = {'tunix_peft', 'levanter_trainer', 'claim', 'handbook'}
+  others = {'tunix_peft', 'levanter_trainer', 'claim', 'handbook', 'edits'}
   assert there == {*HERE, *others}
 
 
@@ -68,6 +69,19 @@ def test_the_handbook_is_read_and_answers_its_questions(tmp_path, capsys):
     assert len(document.questions) == 2
     for question in document.questions:
       assert question.answers[0] in document.text
+
+
+def test_the_edits_are_read_and_none_changes_what_another_keeps(
+  tmp_path, capsys
+):
+  _load('edits').main()
+  file = tmp_path / 'edits.jsonl'
+  file.write_text(capsys.readouterr().out)
+  made = edits.make_task(edits.EditsConfig(edits_file=str(file)))
+  assert len(made.documents) == 200
+  for edit in made.documents:
+    assert len(edit.questions) == 2
+    assert len(edit.kept) == 1
 
 
 def test_example_notices_that_other_rows_change(monkeypatch):

@@ -291,5 +291,7 @@ class Task:
 
 def _compared(part: Any) -> dict[str, Any]:
   """Returns the fields of a dataclass that comparisons count."""
+  if isinstance(part, prepared_lib.Prepared):
+    return {'prepared': part.fingerprint()}
   fields = dataclasses.fields(part)
   return {f.name: getattr(part, f.name) for f in fields if f.compare}

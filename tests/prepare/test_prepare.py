@@ -252,7 +252,7 @@ MISTAKES = {
   'a file': (['texts.jsonl', '--out={}/texts.jsonl'], 'is a file: choose'),
   'other things': (
     ['texts.jsonl', '--out={}/tokenizer'],
-    'holds something else, such as tokenizer.json: choose another --out',
+    'holds something else, such as generation_config.json: choose another',
   ),
 }
 

@@ -282,6 +282,8 @@ def test_shipped_configs_are_valid_in_all_variants(name):
       config.data.data_dir = 'somewhere'
     if kind in ('jsonl', 'simpleqa'):
       config.data.documents_file = 'some.jsonl'
+    if kind == 'edits':
+      config.data.edits_file = 'some.jsonl'
     if kind == 'text':
       config.data.running_text = 'some.txt'
       config.data.held_out_text = 'other.txt'
