@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks import plot
 from smft_jax.store import paths
@@ -128,6 +129,19 @@ def stepper(step: Callable[[Any], tuple[Any, Any]], state: Any):
     jax.block_until_ready((held[0], others))
 
   return run
+
+
+def random_words(
+  random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Makes 5000 words, and how likely each is in a text."""
+  letters = np.array(list('abcdefghijklmnopqrstuvwxyz'))
+  words = np.array(
+    [''.join(random.choice(letters, n)) for n in random.integers(1, 10, 5000)]
+  )
+  # As in language, a few words make up much of a text.
+  chances = 1 / np.arange(1, len(words) + 1)
+  return words, chances / chances.sum()
 
 
 def parse(description: str, argv: Sequence[str] | None = None, **more: Any):

@@ -107,13 +107,7 @@ def synthetic_task(seed: int = 0) -> task_lib.Task:
     (1100, 20)
   """
   random = np.random.default_rng(seed)
-  letters = np.array(list('abcdefghijklmnopqrstuvwxyz'))
-  words = np.array(
-    [''.join(random.choice(letters, n)) for n in random.integers(1, 10, 5000)]
-  )
-  # As in language, a few words make up much of a text.
-  chances = 1 / np.arange(1, len(words) + 1)
-  chances /= chances.sum()
+  words, chances = harness.random_words(random)
 
   def texts(count: int, shortest: int, longest: int) -> Iterator[task_lib.Text]:
     for length in random.integers(shortest, longest, count):

@@ -67,13 +67,7 @@ def write_corpus(path: pathlib.Path, size: int, seed: int = 0) -> None:
     seed: Seed of the words.
   """
   random = np.random.default_rng(seed)
-  letters = np.array(list('abcdefghijklmnopqrstuvwxyz'))
-  words = np.array(
-    [''.join(random.choice(letters, n)) for n in random.integers(1, 10, 5000)]
-  )
-  # As in language, a few words make up much of a text.
-  chances = 1 / np.arange(1, len(words) + 1)
-  chances /= chances.sum()
+  words, chances = harness.random_words(random)
   partial = path.with_suffix('.partial')
   written = 0
   with partial.open('w') as file:

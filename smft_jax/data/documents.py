@@ -19,6 +19,7 @@ from smft_jax.data import task
 from smft_jax.data.retelling import chunks
 from smft_jax.data.retelling import rewrites
 from smft_jax.data.sources import files
+from smft_jax.data.sources import items
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 
@@ -156,8 +157,8 @@ def _with_questions(documents, config, reader):
 
 
 def _cut(
-  document: sources.SourceDocument, chunk_chars: int
-) -> Iterable[sources.SourceDocument]:
+  document: items.SourceDocument, chunk_chars: int
+) -> Iterable[items.SourceDocument]:
   """Cuts a document into chunks, each with the questions that it answers."""
   spans = chunks.chunks(document.text, chunk_chars)
   if len(spans) == 1:
@@ -167,7 +168,7 @@ def _cut(
     chunks.chunk_of(spans, document.text, q.answers) for q in document.questions
   ]
   for index, (start, end) in enumerate(spans):
-    yield sources.SourceDocument(
+    yield items.SourceDocument(
       id=f'{document.id}/{index}',
       title=document.title,
       text=document.text[start:end],
@@ -180,7 +181,7 @@ def _cut(
 
 
 def _document(
-  document: sources.SourceDocument, written, config: DocumentsConfig
+  document: items.SourceDocument, written, config: DocumentsConfig
 ) -> task.Document:
   if written is not None:
     texts = dict.fromkeys([document.text, *(a.text for a in written)])
@@ -211,8 +212,8 @@ def _questions(documents) -> tuple[task.Question, ...]:
 
 
 def _spread(
-  documents: Sequence[sources.SourceDocument], count: int
-) -> list[sources.SourceDocument]:
+  documents: Sequence[items.SourceDocument], count: int
+) -> list[items.SourceDocument]:
   """Takes the first paragraphs of each article, `count` in all, in order.
 
   Articles give equally many, but for a remainder; a short article gives all.

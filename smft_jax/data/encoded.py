@@ -180,35 +180,16 @@ class Joined:
     """Returns the rows with these indices in this order; they may repeat."""
     rows = np.asarray(rows, np.int64)
     is_first = rows < len(self.first)
-    found = _end_to_end(
-      self.first.take(rows[is_first]),
-      self.second.take(rows[~is_first] - len(self.first)),
+    found = concatenate(
+      [
+        self.first.take(rows[is_first]),
+        self.second.take(rows[~is_first] - len(self.first)),
+      ]
     )
     # The first ones are in front now.
     places = np.empty(len(rows), np.int64)
     places[np.argsort(~is_first, kind='stable')] = np.arange(len(rows))
     return found.take(places)
-
-
-def _end_to_end(a: Encoded, b: Encoded) -> Encoded:
-  """Puts the rows of b after those of a."""
-  segments = None
-  if a.segments is not None or b.segments is not None:
-    segments = np.concatenate(
-      [
-        np.ones(len(part.tokens), np.int32)
-        if part.segments is None
-        else part.segments
-        for part in (a, b)
-      ]
-    )
-  return Encoded(
-    tokens=np.concatenate([a.tokens, b.tokens]),
-    loss_weights=np.concatenate([a.loss_weights, b.loss_weights]),
-    starts=np.concatenate([a.starts, b.starts[1:] + a.starts[-1]]),
-    sources=np.concatenate([a.sources, b.sources]),
-    segments=segments,
-  )
 
 
 def join(
@@ -233,11 +214,26 @@ def join(
 
 
 def concatenate(parts: Sequence[Encoded]) -> Encoded:
-  """Puts the rows of several, which have no segments, one after another."""
+  """Puts the rows of several one after another."""
+
+  def joined(name: str, dtype: type) -> np.ndarray | None:
+    found = [getattr(part, name) for part in parts]
+    if all(values is None for values in found):
+      return None
+    # Rows without are one segment, and ranked whole.
+    return np.concatenate(
+      [
+        np.ones(len(part.tokens), dtype) if values is None else values
+        for part, values in zip(parts, found, strict=True)
+      ]
+    )
+
   lengths = np.concatenate([part.lengths for part in parts])
   return Encoded(
     tokens=np.concatenate([part.tokens for part in parts]),
     loss_weights=np.concatenate([part.loss_weights for part in parts]),
     starts=np.cumsum([0, *lengths], dtype=np.int64),
     sources=np.concatenate([part.sources for part in parts]),
+    segments=joined('segments', np.int32),
+    ranked=joined('ranked', bool),
   )

@@ -16,6 +16,7 @@ from smft_jax.data import background
 from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.retelling import statements
+from smft_jax.data.sources import items
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 
@@ -87,7 +88,7 @@ def make_task(config: FactsConfig) -> task.Task:
   )
 
 
-def _document(fact: sources.QuestionAnswer, written, config) -> task.Document:
+def _document(fact: items.QuestionAnswer, written, config) -> task.Document:
   wordings = statements.fact_statements(
     fact.question,
     fact.answers[0],

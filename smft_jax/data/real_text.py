@@ -23,6 +23,7 @@ from smft_jax.data import prepared
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.data.sources import files
+from smft_jax.data.sources import items
 from smft_jax.data.sources import sources
 from smft_jax.store import paths
 
@@ -195,7 +196,7 @@ def held_out_questions(
   return questions
 
 
-def question(found: sources.QuestionAnswer, *, seen: bool) -> task.Question:
+def question(found: items.QuestionAnswer, *, seen: bool) -> task.Question:
   """Formats a question as a prompt.
 
   The canonical answer of GSM8K is the whole solution.

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
 
 from absl import logging
 import numpy as np
@@ -16,20 +15,11 @@ from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
 from smft_jax.runtime import disk
+from smft_jax.store import archive
 from smft_jax.store import atomic
 
 # The fields of `Encoded` that are stored.
 _ARRAYS = ('tokens', 'loss_weights', 'starts', 'sources')
-
-# Errors of reading a damaged archive.
-_DAMAGE = (
-  OSError,
-  KeyError,
-  ValueError,
-  EOFError,
-  RuntimeError,
-  zipfile.BadZipFile,
-)
 
 
 def tokenized(
@@ -72,7 +62,7 @@ def _load_rows(path: pathlib.Path) -> encoding.Encoded | None:
   try:
     with open(path, 'rb') as file, np.load(file) as arrays:
       return encoding.Encoded(**{name: arrays[name] for name in _ARRAYS})
-  except _DAMAGE as error:
+  except archive.DAMAGE as error:
     logging.warning('%s is damaged, and made again: %s', path, error)
     return None
 

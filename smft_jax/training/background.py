@@ -12,7 +12,6 @@ import io
 import json
 import os
 from typing import Any
-import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,7 @@ import numpy as np
 from smft_jax import ranking
 from smft_jax.sharded import layout as layout_lib
 from smft_jax.sharded import ranking as sharded_ranking
+from smft_jax.store import archive
 from smft_jax.store import atomic
 from smft_jax.store import paths
 from smft_jax.training import method as method_lib
@@ -28,16 +28,6 @@ from smft_jax.training import method as method_lib
 DOCUMENTS = ('sequence', 'batch')
 
 Provenance = Mapping[str, str | int]
-
-# Errors of reading a damaged archive.
-_DAMAGE = (
-  OSError,
-  KeyError,
-  ValueError,
-  EOFError,
-  RuntimeError,
-  zipfile.BadZipFile,
-)
 
 
 def empty(num_slots: int) -> method_lib.Background:
@@ -176,7 +166,7 @@ def read(
         arrays['num_documents'],
         arrays['accesses'],
       ), provenance
-  except _DAMAGE as error:
+  except archive.DAMAGE as error:
     raise ValueError(
       f'{path} is not a readable background file; delete it and it is '
       'counted again.'

@@ -11,11 +11,10 @@ lines read alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 import dataclasses
 import pathlib
-from typing import Any, NamedTuple, TypeVar
-import urllib.parse
+from typing import TypeVar
 
 from absl import logging
 
@@ -23,6 +22,7 @@ from smft_jax import schema
 from smft_jax.data import task
 from smft_jax.data.sources import edits as edits_lib
 from smft_jax.data.sources import files
+from smft_jax.data.sources import items
 from smft_jax.data.sources import json_files
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
@@ -33,41 +33,8 @@ from smft_jax.store import paths
 
 _Item = TypeVar('_Item')
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class QuestionAnswer:
-  """A question and its accepted answers.
-
-  Attributes:
-    id: Unique name within the source.
-    question: The question.
-    answers: Accepted answers, at least one, the canonical one first.
-    working: The worked solution, as in GSM8K; '' if there is none.
-    place: Its place, for messages.
-  """
-
-  id: str
-  question: str
-  answers: tuple[str, ...]
-  working: str = ''
-  place: str = dataclasses.field(default='', compare=False)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceDocument:
-  """A text and the questions about it.
-
-  Attributes:
-    id: Unique name within the source.
-    title: Its title; '' if unknown.
-    text: The text, not blank.
-    questions: Questions about it, perhaps none.
-  """
-
-  id: str
-  title: str
-  text: str
-  questions: tuple[QuestionAnswer, ...] = ()
+# No data set's name begins like this.
+_PATHS = ('/', './', '../', '~', '$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,36 +62,36 @@ class Reader:
   problems: problems_lib.Problems
   data_dir: str = ''
 
-  def texts(self, name: str) -> list[SourceDocument]:
+  def texts(self, name: str) -> list[items.SourceDocument]:
     """Reads running text, unchanged: rows with `text`, or files of text.
 
     Blank texts are left out, since some data sets have a row for each line.
     """
-    return self._items(name, _running_text, 'text')
+    return self._items(name, items.running_text, 'text')
 
-  def each_text(self, name: str) -> Iterator[SourceDocument]:
+  def each_text(self, name: str) -> Iterator[items.SourceDocument]:
     """Yields what `texts` returns, one by one, for sources of any size.
 
     Of JSON lines, Parquet and data sets only a part is in memory. Ids are not
     compared: those of all texts would be, too.
     """
-    return self._each(name, _running_text, 'text')
+    return self._each(name, items.running_text, 'text')
 
-  def questions(self, name: str) -> list[QuestionAnswer]:
+  def questions(self, name: str) -> list[items.QuestionAnswer]:
     """Reads questions without a document, such as those of GSM8K.
 
     Rows have `question` or `problem`, and answers as `rows.answers` reads them.
     Questions that SQuAD calls impossible are left out.
     """
 
-    def make(row: rows.Row) -> QuestionAnswer | None:
-      if _is_unanswerable(row.fields):
+    def make(row: rows.Row) -> items.QuestionAnswer | None:
+      if items.is_unanswerable(row.fields):
         return None
-      return _question(row.fields, row.id(), row.place)
+      return items.question(row.fields, row.id(), row.place)
 
     return self._items(name, make, 'question')
 
-  def documents(self, name: str) -> list[SourceDocument]:
+  def documents(self, name: str) -> list[items.SourceDocument]:
     """Reads documents with their questions; texts are stripped.
 
     Rows are documents, with only `text` required:
@@ -138,15 +105,17 @@ class Reader:
     bad and skipped.
     """
 
-    def make(row: rows.Row) -> SourceDocument | _SquadRow:
+    def make(row: rows.Row) -> items.SourceDocument | items.SquadRow:
       if rows.get(row.fields, 'text') is None and 'context' in row.fields:
-        return _squad_row(row, self.problems)
-      return _document(row, self.problems)
+        return items.squad_row(row, self.problems)
+      return items.document(row, self.problems)
 
     found = self._items(name, make, 'document')
-    documents = [item for item in found if isinstance(item, SourceDocument)]
-    asked = [item for item in found if isinstance(item, _SquadRow)]
-    return documents + _paragraphs(asked)
+    documents = [
+      item for item in found if isinstance(item, items.SourceDocument)
+    ]
+    asked = [item for item in found if isinstance(item, items.SquadRow)]
+    return documents + items.paragraphs(asked)
 
   def edits(
     self, name: str, fields: edits_lib.Fields
@@ -219,6 +188,8 @@ class Reader:
         f'{name} is a file of an unknown kind; files that can be read end in'
         f' {files.ENDINGS}'
       )
+    if name.startswith(_PATHS):
+      files.existing(name)  # raises
     data_set, _, split = name.partition(':')
     return tfds_files.read_examples(
       data_set, split, self.data_dir, self.problems
@@ -264,115 +235,3 @@ def is_data_set(name: str) -> bool:
     (True, False)
   """
   return not files.kind_of(name) and (':' in name or '/' not in name)
-
-
-def _running_text(row: rows.Row) -> SourceDocument | None:
-  text = row.fields.get('text')
-  if isinstance(text, str) and not text.strip():
-    return None
-  return SourceDocument(
-    id=row.id(),
-    title=rows.title(row.fields),
-    text=rows.text(row.fields, 'text'),
-  )
-
-
-def _question(
-  fields: Mapping[str, Any], question_id: str, place: str
-) -> QuestionAnswer:
-  question = rows.text(fields, 'question', 'problem')
-  answers, working = rows.answers(fields)
-  return QuestionAnswer(
-    id=question_id,
-    question=question.strip(),
-    answers=answers,
-    working=working,
-    place=place,
-  )
-
-
-def _document(row: rows.Row, problems: problems_lib.Problems) -> SourceDocument:
-  text = rows.text(row.fields, 'text').strip()
-  asked = rows.get(row.fields, 'questions')
-  if asked is None:
-    asked = []
-  if not isinstance(asked, list) or not all(
-    isinstance(question, Mapping) for question in asked
-  ):
-    raise problems_lib.Fault(
-      'wrong_form',
-      '\'questions\' must be a list of {"question": ..., "answers": [...]}',
-    )
-  questions = []
-  for index, fields in enumerate(asked):
-    place = f'{row.place}, question {index}'
-    try:
-      questions.append(_question(fields, f'{row.id()}/{index}', place))
-    except problems_lib.Fault as fault:
-      problems.report(fault, place)
-  return SourceDocument(
-    id=row.id(),
-    title=rows.title(row.fields),
-    text=text,
-    questions=tuple(questions),
-  )
-
-
-class _SquadRow(NamedTuple):
-  """A row of SQuAD: a paragraph and one question; None if it has no answer."""
-
-  title: str
-  id: str
-  text: str
-  question: QuestionAnswer | None
-
-
-def _is_unanswerable(fields: Mapping[str, Any]) -> bool:
-  """Whether a question is one of SQuAD 2 that its paragraph does not answer."""
-  answers = fields.get('answers')
-  if isinstance(answers, Mapping) and 'context' in fields:
-    return answers.get('text') == []
-  return fields.get('is_impossible') is True
-
-
-def _squad_row(row: rows.Row, problems: problems_lib.Problems) -> _SquadRow:
-  title = rows.text(row.fields, 'title')
-  text = rows.text(row.fields, 'context').strip()
-  has_id = rows.get(row.fields, 'id') is not None
-  row_id = row.id() if has_id else ''
-  question = None
-  try:
-    if not _is_unanswerable(row.fields):
-      question = _question(row.fields, row.id(), row.place)
-  except problems_lib.Fault as fault:
-    problems.report(fault, row.place)
-  return _SquadRow(title, row_id, text, question)
-
-
-def _paragraphs(asked: Iterable[_SquadRow]) -> list[SourceDocument]:
-  """Gathers the paragraphs of SQuAD, articles by title, each in its order.
-
-  TFDS shuffles the questions and drops their places in the article. Their ids
-  begin with the time of writing, and annotators went page by page, so a
-  paragraph's least id restores its place closely enough, whatever the order of
-  the files. Rows without ids keep their order.
-  """
-  found: dict[tuple[str, str], list[QuestionAnswer]] = {}
-  for row in sorted(asked, key=lambda row: (row.title, row.id)):
-    questions = found.setdefault((row.title, row.text), [])
-    if row.question is not None:
-      questions.append(row.question)
-  documents = []
-  places: dict[str, int] = {}
-  for (title, text), questions in found.items():
-    place = places.get(title, 0)
-    places[title] = place + 1
-    documents.append(
-      SourceDocument(
-        id=f'{title}/{place}',
-        title=urllib.parse.unquote(title).replace('_', ' '),
-        text=text,
-        questions=tuple(questions),
-      )
-    )
-  return documents

@@ -6,6 +6,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.data import task
+from smft_jax.data.sources import items
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 from tests.support import small_tfds
@@ -122,14 +123,14 @@ def test_documents_of_ones_own(write):
     },
     {'text': 'One sentence only', 'questions': None, 'context': 'other'},
   )
-  asked = sources.QuestionAnswer(
+  asked = items.QuestionAnswer(
     id='a/0', question='What?', answers=('a port', 'port')
   )
   assert _reader().documents(path) == [
-    sources.SourceDocument(
+    items.SourceDocument(
       id='a', title='Lisbon', text='A port.', questions=(asked,)
     ),
-    sources.SourceDocument(id='mine:2', title='', text='One sentence only'),
+    items.SourceDocument(id='mine:2', title='', text='One sentence only'),
   ]
 
 
@@ -245,6 +246,11 @@ def test_nothing_to_skip(folder, tmp_path, write, policy):
     ('missing.mdx', 'is a file of an unknown kind'),
     (f'{empty}.jsonl', "did you mean 'mine.jsonl'?"),
     (f'{tmp_path}/none', 'holds no file that ends in .jsonl'),
+    (
+      f'{tmp_path}/non',
+      f"there is no file {tmp_path}/non; did you mean 'none'?",
+    ),
+    ('./non', 'there is no file ./non;'),
     ('squad/v2.0', "did you mean 'squad/v1.1'?"),
     ('squad/v1.1:train', "has no split 'train'"),
     ('wikitext2', 'has the splits train, test'),
