@@ -8,7 +8,8 @@
 of `config.background`: of `--part=I/N` the I-th of N parts, from 0. Counts are
 integers, so merged ones are those of one job to the last bit, and
 `--config.background.counts=FILE.npz` gives them to a run. A file says what it
-was counted with; files of another model, corpus or batch are refused.
+was counted with; files of another model, corpus or batch are refused. Batches
+0-4 are those from 0 up to 3.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def count(argv: Sequence[str]) -> None:
     seed=experiment.seed,
   )
   if processes.is_main():
-    print(f'batches {batches.start} to {batches.stop - 1} counted in {out}')
+    print(f'batches {batches.start}-{batches.stop} are in {out}')
 
 
 def merge(argv: Sequence[str]) -> None:
