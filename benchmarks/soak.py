@@ -4,9 +4,10 @@
 
 A small run on a stream of documents is first made undisturbed. The same run is
 then started over and over, and each time one thing goes wrong: a signal, a full
-disk, a cache that cannot be written, a flipped byte in the newest checkpoint, a
+disk, a cache that cannot be written, a flipped bit in the newest checkpoint, a
 clock that jumps, a second run in the same workdir. It must resume each time and
-end with the same arrays. Prints how often each happened, and what it cost.
+end with the same arrays. Then comes the next run, with another seed, until the
+minutes are over. Prints how often each thing happened, and what it cost.
 """
 
 from __future__ import annotations
@@ -39,18 +40,20 @@ FAULTS = (
   'SIGKILL',
   'full disk',
   'cache not writable',
-  'flipped byte',
+  'flipped bit',
   'clock jumps',
   'second run',
 )
-# Documents a minute, of two seconds each: most of the time goes to starting.
-_DOCUMENTS = 5
+_DOCUMENTS = 20
+# A start is ended after such a share of the time that an undisturbed run takes.
+# The shortest end it before its first document.
+_LIFE = (0.1, 0.8)
 _CONFIG = """
 from ml_collections import config_dict
 
 def get_config():
   return config_dict.ConfigDict(dict(
-    seed=1,
+    seed={seed},
     data=dict(
       kind='world', num_known=20, num_new={documents}, num_never_seen=5,
       general_sentences=50, general_test_sentences=10,
@@ -92,11 +95,11 @@ class Life:
 class Run:
   """A run in a folder, started as often as it takes."""
 
-  def __init__(self, folder: pathlib.Path, name: str):
+  def __init__(self, folder: pathlib.Path, name: str, config: pathlib.Path):
     self.workdir = folder / name
     self.cache = folder / f'cache of {name}'
     self._flags = [
-      f'--config={folder}/soak.py',
+      f'--config={config}',
       f'--workdir={self.workdir}',
       f'--config.base.cache_dir={self.cache}',
     ]
@@ -149,14 +152,20 @@ class Run:
     return json.loads((newest / 'manifest.json').read_text())['arrays']
 
 
-def disturb(run: Run, fault: str, rng: random.Random) -> Life:
+def disturb(run: Run, fault: str, rng: random.Random, whole_s: float) -> Life:
   """Starts a run and lets something go wrong.
+
+  Args:
+    run: The run.
+    fault: One of FAULTS.
+    rng: Chooses when, and how bad it is.
+    whole_s: Seconds that the run takes if nothing goes wrong.
 
   Raises:
     AssertionError: If it ended in another way than it should.
   """
   before, began = run.documents, time.monotonic()
-  if fault == 'flipped byte':
+  if fault == 'flipped bit':
     _flip(run.newest(), rng)
   full = rng.randrange(2_000, 200_000) if fault == 'full disk' else None
   process = run.start(
@@ -166,17 +175,20 @@ def disturb(run: Run, fault: str, rng: random.Random) -> Life:
   )
   said = ''
   with contextlib.suppress(subprocess.TimeoutExpired):
-    said = process.communicate(timeout=rng.uniform(5, 25))[1]
+    said = process.communicate(timeout=whole_s * rng.uniform(*_LIFE))[1]
   expected = {0}
   if fault == 'second run' and process.poll() is None:
     second = run.start()
-    refused = second.communicate(timeout=60)[1]
+    refused = second.communicate(timeout=600)[1]
     assert second.returncode == 2 or process.poll() is not None, refused
   if process.poll() is None:
-    kills = fault in ('SIGKILL', 'flipped byte', 'second run')
+    kills = fault in ('SIGKILL', 'flipped bit', 'second run')
     process.send_signal(signal.SIGKILL if kills else signal.SIGTERM)
-    expected = {0, -signal.SIGKILL if kills else 0}
-    said += process.communicate(timeout=120)[1] or ''
+    said += process.communicate(timeout=600)[1] or ''
+    if kills:
+      expected = {0, -signal.SIGKILL}
+    elif not said:  # Python still imports, and nothing takes signals yet
+      expected = {0, -signal.SIGTERM}
   if fault == 'full disk':
     expected |= {1}
   if fault == 'cache not writable':
@@ -197,24 +209,31 @@ def _flip(step: pathlib.Path | None, rng: random.Random) -> None:
   file.write_bytes(data)
 
 
-def soak(folder: pathlib.Path, minutes: float, seed: int) -> list[Life]:
-  """Makes both runs, and compares them.
+def soak(folder: pathlib.Path, seed: int) -> list[Life]:
+  """Makes a run undisturbed and disturbed, and compares them.
+
+  Args:
+    folder: An empty folder.
+    seed: Of the run and of what disturbs it.
 
   Returns:
     All starts of the disturbed one.
   """
-  documents = max(3, round(_DOCUMENTS * minutes))
-  (folder / 'soak.py').write_text(_CONFIG.format(documents=documents))
-  calm, run = Run(folder, 'calm'), Run(folder, 'disturbed')
+  config = folder / 'soak.py'
+  config.write_text(_CONFIG.format(documents=_DOCUMENTS, seed=seed))
+  calm, run = (Run(folder, name, config) for name in ('calm', 'disturbed'))
   began = time.monotonic()
   _, said = calm.start().communicate()
   assert calm.is_done, said
-  print(f'{documents} documents undisturbed: {time.monotonic() - began:.0f} s')
-  rng, lives, schedule = random.Random(seed), [], []
+  whole_s = time.monotonic() - began
+  print(f'{_DOCUMENTS} documents undisturbed: {whole_s:.0f} s', flush=True)
+  rng = random.Random(seed)
+  lives: list[Life] = []
+  schedule: list[str] = []
   while not run.is_done:
     if not schedule:  # each thing in every round, in another order
       schedule = rng.sample(FAULTS, len(FAULTS))
-    lives.append(disturb(run, schedule.pop(), rng))
+    lives.append(disturb(run, schedule.pop(), rng, whole_s))
     print(f'  {lives[-1]}', flush=True)
   assert run.arrays() == calm.arrays()
   print(f'{len(lives)} starts: the same arrays, bit for bit')
@@ -243,16 +262,25 @@ def main(argv: list[str]) -> None:
     description='A run that is disturbed again and again.',
   )
   parser.add_argument(
-    '--minutes', type=float, default=10.0, help='about how long'
+    '--minutes',
+    type=float,
+    default=10.0,
+    help='after which no other run begins',
   )
-  parser.add_argument('--seed', type=int, default=0, help='of the schedule')
+  parser.add_argument('--seed', type=int, default=0, help='of the first run')
   parser.add_argument('--out', type=paths.expand, help='write FILE.json')
   options = parser.parse(argv)
   if not options.minutes > 0:
     raise schema.UserError(f'--minutes = {options.minutes} must be above 0')
+  if options.seed < 0:
+    raise schema.UserError(f'--seed = {options.seed} must be at least 0')
   began = time.monotonic()
-  with tempfile.TemporaryDirectory() as folder:
-    lives = soak(pathlib.Path(folder), options.minutes, options.seed)
+  lives: list[Life] = []
+  runs = 0
+  while time.monotonic() - began < 60 * options.minutes:
+    with tempfile.TemporaryDirectory() as folder:
+      lives += soak(pathlib.Path(folder), options.seed + runs)
+    runs += 1
   rows = []
   for fault in FAULTS:
     found = [life for life in lives if life.fault == fault]
@@ -262,7 +290,8 @@ def main(argv: list[str]) -> None:
         f'{fault}: {len(found)} times, {rows[-1]["seconds"]:.0f} s a start,'
         f' {rows[-1]["documents"]:.1f} documents'
       )
-  print(f'{(time.monotonic() - began) / 60:.0f} minutes')
+  minutes = (time.monotonic() - began) / 60
+  print(f'{runs} runs, {len(lives)} starts, {minutes:.0f} minutes')
   if options.out:
     atomic.write_json(options.out, rows)
 
