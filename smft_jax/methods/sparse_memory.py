@@ -44,7 +44,8 @@ class Config(method_lib.MethodConfig):
       paper's), or once per 'document', by all of its texts; each document then
       starts with a new optimizer state. For update 'rows'.
     grows_background: Whether the texts of a document are background for later
-      ones, which then leave its slots alone. For select 'document'.
+      ones, which then leave the slots alone that a quorum's lesson has taught.
+      For select 'document'.
     optimizer: 'sgd' (the paper's), 'momentum', 'adam' or 'adamw'.
     learning_rate: Rate, or the first one; the loss is a mean over loss weights.
     schedule: 'constant', or 'wsd' (warmup, stable, decay; without warmup) for a

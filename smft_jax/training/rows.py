@@ -58,6 +58,9 @@ def ranking_of(
 ) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], jax.Array]:
   """Returns (counts, document frequency) -> scores, and the frequency [N].
 
+  With a method that `grows_background`, all background documents read the slots
+  that a lesson taught. Their idf is 0, so that no other lesson takes them.
+
   Raises:
     ValueError: If the method ranks no slots.
   """
@@ -71,7 +74,11 @@ def ranking_of(
   def score(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
     return rank(counts, method_lib.Background(document_frequency, documents))
 
-  return score, background.document_frequency
+  frequency = background.document_frequency
+  lessons = state_lib.slot_lessons(state.params)
+  if method.grows_background and lessons is not None:
+    frequency = jnp.where(lessons > 0, documents, frequency)
+  return score, frequency
 
 
 def update(

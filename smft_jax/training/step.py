@@ -138,7 +138,7 @@ def begin_document(
   params, background = state.params, state.background
   if state.method.grows_background:
     # What its texts read is then read often elsewhere, so that later documents,
-    # with a name in common perhaps, select other slots.
+    # with a name in common perhaps, rank it lower.
     background = background_lib.add(
       background,
       jnp.concatenate(accesses.slot_ids, axis=-1),

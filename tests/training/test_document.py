@@ -97,11 +97,16 @@ def test_a_document_joins_the_background_of_later_ones():
     len(wanted),
     other.mask,
   )
+  taught = np.asarray(state_lib.slot_lessons(state.params)) > 0
+  assert np.any(taught & (np.asarray(counts) > 0))
+  wanted[taught] = 11  # documents, all of them: idf 0
   slots = ranking.top_slots(
     ranking.tf_idf(counts, jnp.asarray(wanted), 11.0), steps.T
   )
   state = step_lib.begin_document(state, other, None, 2)
   np.testing.assert_array_equal(state.opt_state.slots, slots)
+  slots = np.asarray(slots)
+  assert not np.any(taught[slots[slots < len(taught)]])
   fixed = step_lib.begin_document(make_state(), other, None, 2)
   assert not np.array_equal(fixed.opt_state.slots, slots)
 
