@@ -110,6 +110,14 @@ def test_a_file_that_is_not_there_is_no_data_set_to_do_without(tmp_path):
   assert sources.is_data_set('wikitext2')
 
 
+def test_a_folder_without_its_slash_is_not_passed_over(tmp_path, monkeypatch):
+  (tmp_path / 'notes').mkdir()
+  monkeypatch.chdir(tmp_path)
+  for setting in ('running_text', 'held_out_text'):
+    with pytest.raises(schema.UserError, match=r'is meant, write \./notes'):
+      base_task(**{setting: 'notes'})
+
+
 @pytest.mark.parametrize('suffix', ['.txt', '.md'])
 def test_a_plain_file_is_learned_without_any_other_data(tmp_path, suffix):
   file = tmp_path / f'mill{suffix}'
