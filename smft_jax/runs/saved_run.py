@@ -27,14 +27,21 @@ def load_experiment(workdir: pathlib.Path) -> config_lib.Experiment:
   """
   path = workdir / 'config.json'
   try:
-    config = json.loads(path.read_text())['config']
+    record = json.loads(path.read_text())
   except FileNotFoundError:
     raise schema.UserError(
       f'{workdir} holds no run{_other_runs(workdir)}'
     ) from None
-  except (ValueError, KeyError, TypeError):
-    raise schema.UserError(f'{path} is damaged') from None
-  experiment = config_lib.from_config_dict(config)
+  except ValueError:
+    record = None
+  if not isinstance(record, dict):
+    raise schema.UserError(f'{path} is damaged')
+  if 'config' not in record:  # of a model
+    raise schema.UserError(
+      f'{workdir} holds no run: its config.json is of something else'
+      f'{_other_runs(workdir)}'
+    )
+  experiment = config_lib.from_config_dict(record['config'])
   return dataclasses.replace(experiment, mesh=None)
 
 
