@@ -71,11 +71,12 @@ def opened(path: str) -> Iterator[io.BufferedReader]:
   """Opens a file to read bytes, which may be compressed by gzip.
 
   Raises:
-    UserError: The file is missing, or cannot be read.
+    UserError: The file is missing, a pointer of Git LFS, or cannot be read.
   """
   file = existing(path)
   with file.open('rb') as raw:
     try:
+      paths.check_fetched(file)
       is_compressed = raw.peek(2)[:2] == _GZIP_MAGIC
       if not is_compressed:
         yield raw

@@ -12,6 +12,7 @@ from smft_jax.data.sources import files
 from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.store import paths
 
 
 def read(
@@ -128,6 +129,7 @@ def _parquet(
     ) from None
   number = 0
   try:
+    paths.check_fetched(file)
     with parquet.ParquetFile(file) as table:
       _check_names(path, table.schema_arrow.names)
       leaves = [
