@@ -93,10 +93,12 @@ def existing(path: str) -> pathlib.Path:
   """Returns the path of a file.
 
   Raises:
-    UserError: The file is missing.
+    UserError: The file is missing, or a folder.
   """
   file = paths.expand(path)
   if not file.is_file():
+    if file.is_dir():
+      raise schema.UserError(f'{path} is a folder, not a file')
     names = problems_lib.entries(file.parent)
     raise schema.UserError(
       f'there is no file {path}; {problems_lib.or_else(file.name, names)}'

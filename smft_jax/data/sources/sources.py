@@ -179,9 +179,9 @@ class Reader:
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
     path = paths.expand(name)
-    if '/' in name and path.is_dir():
-      return self._folder(name, path)
     kind = files.kind_of(name)
+    if path.is_dir() and (kind or '/' in name):
+      return self._folder(name, path)
     if kind:
       stem = pathlib.PurePath(files.split(files.readable(name))[0]).name
       return _READERS[kind](name, self.problems, stem)
