@@ -105,10 +105,19 @@ def _recorded(workdir: pathlib.Path) -> str:
 
 def _other_runs(workdir: pathlib.Path) -> str:
   """Names the runs next to a workdir, for the end of an error message."""
-  runs = sorted(path.parent for path in workdir.parent.glob('*/config.json'))
+  files = workdir.parent.glob('*/config.json')
+  runs = sorted(file.parent for file in files if _is_of_run(file))
   if not runs:
     return ''
   close = schema.nearest(workdir.name, [run.name for run in runs])
   if close:
     return f'; did you mean {workdir.parent / close}?'
   return f'; {workdir.parent} has {", ".join(run.name for run in runs[:4])}'
+
+
+def _is_of_run(file: pathlib.Path) -> bool:
+  """Returns whether a config.json is that of a run; models have one, too."""
+  try:
+    return 'config' in json.loads(file.read_text())
+  except (OSError, ValueError, TypeError):
+    return False

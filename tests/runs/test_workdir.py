@@ -99,6 +99,9 @@ def test_a_folder_of_weights_is_no_workdir(tmp_path):
   said = f'{model} holds no run: its config.json is of something else'
   with pytest.raises(schema.UserError, match=said):
     saved_run.load_experiment(model)
+  workdir_lib.prepare(tmp_path / 'run', experiment())
+  with pytest.raises(schema.UserError, match=f'no run; {tmp_path} has run$'):
+    saved_run.load_experiment(tmp_path / 'other')
 
 
 def test_a_run_resumed_with_other_versions_is_told_so(tmp_path, caplog):
