@@ -59,7 +59,8 @@ class SourcesConfig:
     bad_input: Whether to refuse a bad row of a source, or to skip and count it.
 
   Raises:
-    UserError: A value is out of range.
+    UserError: A value is out of range, or the results would call two held-out
+      sets by one name.
   """
 
   seed: int = 0
