@@ -198,7 +198,7 @@ def check(settings: sections.BackgroundConfig | None) -> None:
     return
   path, _, stored = _given(settings.counts)
   wanted = _batches_key(settings, range(settings.num_batches))
-  _check(path, {key: stored.get(key) for key in wanted}, wanted)
+  _check(path, {key: stored.get(key, '') for key in wanted}, wanted)
 
 
 def _given(
