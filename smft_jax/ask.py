@@ -91,12 +91,17 @@ class Model:
   def ask(self, prompt: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Returns each version's answer to a prompt, and the slots behind it.
 
-    The slots [S] are in order of their shares [S] of the weight of all reads.
+    The slots [S] are in order of their shares [S] of the weight of all reads;
+    a model without memory has none.
     """
     tokenizer = self.evaluator.tokenizer
     questions = [_question(prompt)] * len(self.names)
     answers = self.evaluator.answers(self.params, questions, self.overlay)
     texts = [text.strip() for text in answers]
+    graphdef = self.evaluator.graphdef
+    config = nnx.merge(graphdef, self.params).config
+    if not config.memory_layers:
+      return [(text, _NO_SLOTS, np.zeros(0)) for text in texts]
     tokenize = functools.partial(
       encoding.tokenize_prompts, tokenizer=tokenizer, chat=self.evaluator.chat
     )
@@ -104,12 +109,11 @@ class Model:
     (asked,) = tokenize([prompt]).lengths
     length = batches.bucket_length(rows.longest)
     batch = batches.pad(rows, length, tokenizer.pad_id)
-    graphdef = self.evaluator.graphdef
     slot_ids, weights = jax.device_get(
       _accesses(graphdef, self.params, batch.tokens, batch.mask, self.overlay)
     )
     reading = batch.mask
-    if not nnx.merge(graphdef, self.params).config.memory.quorum:
+    if not config.memory.quorum:
       # Every token reads; with a quorum it is the names in the question.
       reading = reading & (np.arange(length) >= asked - 1)
     return [
@@ -127,9 +131,11 @@ def with_lessons(
   """Returns the base and the base with each lesson, over one table.
 
   Raises:
-    UserError: If a lesson is of another base.
+    UserError: If a lesson is of another base, or this one has no memory.
   """
-  _, fingerprint = lesson_models.identify(base.params)
+  _, fingerprint = lesson_models.named(
+    ', '.join(names), lesson_models.identify, base.params
+  )
   table = state_lib.value_table(base.params)
   for lesson, name in zip(lessons, names, strict=True):
     lesson_models.named(name, lesson_lib.check_base, lesson, fingerprint)

@@ -77,6 +77,8 @@ def merge(argv: Sequence[str]) -> None:
   parser.add_argument('--out', required=True, help='file to write, .npz')
   arguments = parser.parse(argv)
   out = _out(arguments.out)
+  if out.exists():
+    raise schema.UserError(f'{out} exists; remove it, or choose another --out')
   statistics, provenance = add(arguments.files)
   background_lib.save(out, statistics, provenance)
   print(f'batches {provenance["batches"]} are in {out}')

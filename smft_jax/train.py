@@ -21,6 +21,7 @@ from smft_jax.config import experiment as config_lib
 from smft_jax.data import task as task_lib
 from smft_jax.evaluation import health
 from smft_jax.report import summary
+from smft_jax.runs import background_cache
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import base_cache
 from smft_jax.runs import finetune
@@ -103,6 +104,7 @@ def main(argv: list[str]) -> None:
   workdir = invocation.workdir
   # Checked before anything is written: a mistake leaves no files.
   task = base_lib.make_task(experiment)
+  background_cache.check(experiment.background)
   with workdir_lib.claimed(workdir):
     base_cache.check(experiment)
     results = _run_or_resume(experiment, task, workdir, argv)

@@ -63,13 +63,15 @@ def make_task(config: EditsConfig) -> task.Task:
   """Makes a task with a document for each edit.
 
   Raises:
-    UserError: The file or data of `data_dir` is missing or broken, or an edit
-      contradicts what another one keeps.
+    UserError: The file or data of `data_dir` is missing or broken, no edit has
+      a field that the config names, or an edit contradicts what another one
+      keeps.
   """
   problems = problems_lib.Problems(config.bad_input)
   reader = sources.Reader(problems, config.data_dir)
   # The edits first: the user's own file is the likeliest to be wrong.
   found = reader.edits(config.edits_file, config.fields)[: config.num_edits]
+  _check_named(found, config.fields)
   _check_kept(found, config.fields)
   base, _ = background.base_task(config, reader)
   contexts = _contexts()
@@ -86,6 +88,24 @@ def make_task(config: EditsConfig) -> task.Task:
       **problems.record(),
     },
   )
+
+
+def _check_named(
+  found: Sequence[edits_lib.SourceEdit], fields: edits_lib.Fields
+) -> None:
+  """Raises UserError if no edit has a field that a config names."""
+  for name, attribute in (
+    ('subject', 'subject'),
+    ('rephrase', 'rephrasings'),
+    ('locality', 'locality'),
+  ):
+    value = getattr(fields, name)
+    is_named = value != getattr(edits_lib.Fields, name)
+    if is_named and not any(getattr(edit, attribute) for edit in found):
+      raise schema.UserError(
+        f'config.data.fields.{name} = {value!r}, but none of the'
+        f' {len(found)} edits has such a field'
+      )
 
 
 def _check_kept(

@@ -29,6 +29,18 @@ from smft_jax.store import paths
 
 _Item = TypeVar('_Item')
 
+# Names of sets that are measured, or corpora, besides those of sources.
+_SETS = (
+  'known',
+  'never_seen',
+  'never_seen_paragraphs',
+  'general_questions',
+  'general_prose',
+  'general_text',
+  'pretraining',
+  'stream',
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourcesConfig:
@@ -47,7 +59,8 @@ class SourcesConfig:
     bad_input: Whether to refuse a bad row of a source, or to skip and count it.
 
   Raises:
-    UserError: A value is out of range.
+    UserError: A value is out of range, or the results would call two held-out
+      sets by one name.
   """
 
   seed: int = 0
@@ -61,6 +74,8 @@ class SourcesConfig:
 
   def __post_init__(self) -> None:
     schema.at_least(0, self, 'seed')
+    questions, choices = self.held_out_questions, self.held_out_choices
+    _check_set_names([self.held_out_text, *questions, *choices])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,6 +256,28 @@ def evenly(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:
   """Takes at most `count` of the items, evenly spaced."""
   count = min(count, len(items))
   return tuple(items[i * len(items) // count] for i in range(count))
+
+
+def _check_set_names(held_out: Sequence[str]) -> None:
+  """Checks that the results have a name for each held-out source.
+
+  Raises:
+    UserError: Two have the same name, or one has that of another set.
+  """
+  found: dict[str, str] = {}
+  for source in filter(None, held_out):
+    name = set_name(source)
+    if name in found:
+      raise schema.UserError(
+        f'{found[name]} and {source} are both {name!r} in the results: rename'
+        ' one of them'
+      )
+    if name in _SETS or name.startswith('target'):
+      raise schema.UserError(
+        f'{source} is {name!r} in the results, which is the name of another'
+        ' set: rename it'
+      )
+    found[name] = source
 
 
 def set_name(source: str) -> str:

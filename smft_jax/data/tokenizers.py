@@ -22,6 +22,7 @@ import tokenizers
 from smft_jax import schema
 from smft_jax.data import special_tokens
 from smft_jax.store import atomic
+from smft_jax.store import paths
 
 PAD = '<|pad|>'
 BOS = '<|bos|>'
@@ -194,6 +195,7 @@ def read(path: pathlib.Path) -> Tokenizer:
   """
   path = path / _FILE if path.is_dir() else path
   try:
+    paths.check_fetched(path)
     contents = path.read_text('utf-8')
     configs = special_tokens.read_configs(path.parent)
   except (OSError, UnicodeDecodeError) as error:

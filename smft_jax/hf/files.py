@@ -16,6 +16,7 @@ import safetensors
 
 from smft_jax import schema
 from smft_jax.hf import tensors as hf_tensors
+from smft_jax.store import paths
 
 INDEX = f'{hf_tensors.MODEL}.index.json'
 
@@ -49,6 +50,7 @@ def opened(file: pathlib.Path) -> Iterator[Any]:
     UserError: If it is missing, damaged or of another format.
   """
   try:
+    paths.check_fetched(file)
     handle = safetensors.safe_open(file, framework='np')
   except FileNotFoundError:
     raise schema.UserError(f'{file} is missing') from None

@@ -17,6 +17,7 @@ import numpy as np
 
 from smft_jax import schema
 from smft_jax.models import rotary
+from smft_jax.store import paths
 
 _ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
 # Settings of config.json by key of the metadata, without the architecture.
@@ -91,6 +92,7 @@ def opened(path: pathlib.Path) -> File:
 @functools.lru_cache(maxsize=1)
 def _opened(path: pathlib.Path, size: int, mtime: int) -> File:
   """Opens a file; its size and time tell when it is another one."""
+  paths.check_fetched(path)
   with path.open('rb') as file:
     magic = file.read(4)
   if magic != b'GGUF':

@@ -24,17 +24,18 @@ def load_tokenizer(folder: str | os.PathLike) -> tokenizers.Tokenizer:
   is not used: the end token takes its place, and padding is masked anyway.
 
   Args:
-    folder: As for `load_model`.
+    folder: As for `load_model`, or the tokenizer.json in the folder.
 
   Raises:
     UserError: If there is none, or it cannot be used.
   """
   path = paths.expand(folder)
-  if not hf_gguf.is_gguf(path):
+  if path.suffix == '.json' or not hf_gguf.is_gguf(path):
     found = tokenizers.read(path)
-    if not (path / 'config.json').exists():
+    folder = path.parent if path.is_file() else path
+    if not (folder / 'config.json').exists():
       return found
-    rows = hf_config.read_settings(path).get('vocab_size')
+    rows = hf_config.read_settings(folder).get('vocab_size')
     if isinstance(rows, int) and found.pad_id >= rows:
       found = dataclasses.replace(found, pad=found.eos)
     return found

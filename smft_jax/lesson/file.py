@@ -59,7 +59,8 @@ def read(path: str | os.PathLike[str]) -> lesson_lib.Lesson:
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is damaged or not a lesson: {error}') from None
-  if metadata.get('format', FORMAT) != FORMAT:
+  # Weights have a format, too: a name such as 'pt'.
+  if metadata.get('format', FORMAT) != FORMAT and metadata['format'].isdigit():
     raise ValueError(
       f'lesson {path} has format {metadata["format"]}, but this version of'
       f' smft_jax reads format {FORMAT}: update smft_jax'

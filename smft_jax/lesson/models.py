@@ -72,8 +72,15 @@ def from_run(workdir: pathlib.Path) -> tuple[lesson_lib.Lesson, pathlib.Path]:
 
 
 def identify(params: nnx.State) -> tuple[str, str]:
-  """Returns the name of a model's value table and its `lesson.fingerprint`."""
-  (table,) = checkpoint.flatten(nnx.filter_state(params, memory.MemoryValue))
+  """Returns the name of a model's value table and its `lesson.fingerprint`.
+
+  Raises:
+    UserError: If the model has no memory.
+  """
+  tables = checkpoint.flatten(nnx.filter_state(params, memory.MemoryValue))
+  if not tables:
+    raise schema.UserError('the model has no memory, which lessons are of')
+  (table,) = tables
   return table, lesson_lib.fingerprint(checkpoint.flatten(params), table)
 
 

@@ -65,7 +65,7 @@ class Plan:
   def reader(self) -> sources_lib.Reader:
     """Returns what reads the sources."""
     return sources_lib.Reader(
-      problems_lib.Problems(self.bad_input), self.data_dir
+      problems_lib.Problems(self.bad_input), self.data_dir, '--data_dir'
     )
 
   def identity(self) -> dict[str, Any]:
@@ -91,6 +91,12 @@ def check(plan: Plan) -> list[dict[str, Any]]:
       something else.
   """
   for name in plan.sources:
+    source = paths.expand(name).resolve()
+    if source.is_dir() and plan.out.resolve().is_relative_to(source):
+      raise schema.UserError(
+        f'--out={plan.out} is in the source {name}, which would then hold it,'
+        ' too: choose a folder outside'
+      )
     next(plan.reader().each_text(name))
   file = plan.out / prepared.MANIFEST
   if not file.exists():

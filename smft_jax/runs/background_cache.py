@@ -67,14 +67,14 @@ def find_or_count(
   every = range(settings.num_batches)
   provenance = _provenance(settings, base, max_length, every)
   if settings.counts:
-    return _given(settings.counts, provenance)
+    path, statistics, stored = _given(settings.counts)
+    _check(path, stored, provenance)
+    return background_lib.to_floats(statistics)
   digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
   path = base.folder / (
     f'background-{settings.document}-{settings.num_batches}x'
     f'{settings.batch_size}-{digest.hexdigest()[:8]}.npz'
   )
-  if processes.on_main('the background', path.exists):
-    return background_lib.load(path, provenance)
   return count_batches(
     settings, base, every, path, max_length=max_length, seed=seed
   )
@@ -103,7 +103,14 @@ def count_batches(
 
   Returns:
     The statistics.
+
+  Raises:
+    ValueError: If the file has other batches, or those of another model.
   """
+  if processes.on_main('the background', path.exists):
+    return background_lib.load(
+      path, _provenance(settings, base, max_length, batches)
+    )
   statistics, partial = None, None
   start = processes.on_main('the background', _counted, path, batches)
   if start > batches.start:
@@ -181,19 +188,32 @@ def _summed(
         recent, num_recent = None, 0
 
 
+def check(settings: sections.BackgroundConfig | None) -> None:
+  """Checks counts that a config names as far as it can be done without a base.
+
+  Raises:
+    UserError: If there is no such file, or it is of other batches.
+  """
+  if settings is None or not settings.counts:
+    return
+  path, _, stored = _given(settings.counts)
+  wanted = _batches_key(settings, range(settings.num_batches))
+  _check(path, {key: stored.get(key, '') for key in wanted}, wanted)
+
+
 def _given(
-  name: str, provenance: background_lib.Provenance
-) -> method_lib.Background:
+  name: str,
+) -> tuple[pathlib.Path, method_lib.Background, background_lib.Provenance]:
   """Reads the counts that a config names."""
   path = paths.expand(name)
+  if not path.is_file():
+    raise schema.UserError(f'config.background.counts: there is no file {path}')
   try:
-    statistics, stored = background_lib.read(path)
+    return path, *background_lib.read(path)
   except ValueError:
     raise schema.UserError(
       f'config.background.counts: {path} is no file of counts'
     ) from None
-  _check(path, stored, provenance)
-  return background_lib.to_floats(statistics)
 
 
 def _check(
@@ -222,12 +242,21 @@ def _provenance(
   return {
     'model': base.fingerprint,
     'corpus': _corpus_key(settings.corpus, base),
-    'document': settings.document,
-    'num_batches': settings.num_batches,
-    'batch_size': settings.batch_size,
     'max_length': max_length,
     'heads': config.num_heads,
     'k': config.k,
+    **_batches_key(settings, batches),
+  }
+
+
+def _batches_key(
+  settings: sections.BackgroundConfig, batches: range
+) -> dict[str, str | int]:
+  """Returns what the settings alone say of the counts of some batches."""
+  return {
+    'document': settings.document,
+    'num_batches': settings.num_batches,
+    'batch_size': settings.batch_size,
     'batches': f'{batches.start}-{batches.stop}',
   }
 

@@ -27,14 +27,21 @@ def load_experiment(workdir: pathlib.Path) -> config_lib.Experiment:
   """
   path = workdir / 'config.json'
   try:
-    config = json.loads(path.read_text())['config']
+    record = json.loads(path.read_text())
   except FileNotFoundError:
     raise schema.UserError(
       f'{workdir} holds no run{_other_runs(workdir)}'
     ) from None
-  except (ValueError, KeyError, TypeError):
-    raise schema.UserError(f'{path} is damaged') from None
-  experiment = config_lib.from_config_dict(config)
+  except ValueError:
+    record = None
+  if not isinstance(record, dict):
+    raise schema.UserError(f'{path} is damaged')
+  if 'config' not in record:  # of a model
+    raise schema.UserError(
+      f'{workdir} holds no run: its config.json is of something else'
+      f'{_other_runs(workdir)}'
+    )
+  experiment = config_lib.from_config_dict(record['config'])
   return dataclasses.replace(experiment, mesh=None)
 
 
@@ -98,10 +105,19 @@ def _recorded(workdir: pathlib.Path) -> str:
 
 def _other_runs(workdir: pathlib.Path) -> str:
   """Names the runs next to a workdir, for the end of an error message."""
-  runs = sorted(path.parent for path in workdir.parent.glob('*/config.json'))
+  files = workdir.parent.glob('*/config.json')
+  runs = sorted(file.parent for file in files if _is_of_run(file))
   if not runs:
     return ''
   close = schema.nearest(workdir.name, [run.name for run in runs])
   if close:
     return f'; did you mean {workdir.parent / close}?'
   return f'; {workdir.parent} has {", ".join(run.name for run in runs[:4])}'
+
+
+def _is_of_run(file: pathlib.Path) -> bool:
+  """Returns whether a config.json is that of a run; models have one, too."""
+  try:
+    return 'config' in json.loads(file.read_text())
+  except (OSError, ValueError, TypeError):
+    return False

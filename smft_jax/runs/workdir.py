@@ -171,10 +171,11 @@ def holds_run(
   try:
     record = json.loads(path.read_text())
     theirs, their_data = {**record['config']}, record['data']
-  except (ValueError, KeyError, TypeError):
-    raise schema.UserError(
-      f'{path} is damaged; remove it, or choose another --workdir'
-    ) from None
+  except (ValueError, KeyError, TypeError) as error:
+    what = 'is damaged; remove it, or'
+    if isinstance(error, KeyError) and 'config' in error.args:
+      what = 'is of something else than a run:'  # such as a model
+    raise schema.UserError(f'{path} {what} choose another --workdir') from None
   differing = config_lib.differences(theirs, config_lib.to_dict(experiment))
   if differing:
     more = f' and {len(differing) - 4} more' if len(differing) > 4 else ''

@@ -36,6 +36,7 @@ from smft_jax import schema
 from smft_jax.config import command_line
 from smft_jax.config import file as config_file
 from smft_jax.data import task as task_lib
+from smft_jax.runs import background_cache
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import base_cache
 from smft_jax.runs import finetune
@@ -167,6 +168,7 @@ def main(argv: list[str]) -> None:
   tasks = plan.make_tasks(to_do)
   _check_workdir(workdir, chosen, tasks)
   for point in to_do:
+    background_cache.check(point.experiment.background)
     base_cache.check(point.experiment)
   workdir_lib.check_writable(workdir)
   atomic.write_json(

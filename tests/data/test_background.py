@@ -110,6 +110,37 @@ def test_a_file_that_is_not_there_is_no_data_set_to_do_without(tmp_path):
   assert sources.is_data_set('wikitext2')
 
 
+def test_a_folder_without_its_slash_is_not_passed_over(tmp_path, monkeypatch):
+  (tmp_path / 'notes').mkdir()
+  monkeypatch.chdir(tmp_path)
+  for setting in ('running_text', 'held_out_text'):
+    with pytest.raises(schema.UserError, match=r'is meant, write \./notes'):
+      base_task(**{setting: 'notes'})
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    (
+      {'held_out_questions': ('./a/test.jsonl', './b/test.jsonl')},
+      "./a/test.jsonl and ./b/test.jsonl are both 'test' in the results",
+    ),
+    (
+      {'held_out_text': 'my.txt', 'held_out_choices': ('my.csv',)},
+      "my.txt and my.csv are both 'my' in the results",
+    ),
+    (
+      {'held_out_questions': ('general_questions.jsonl',)},
+      "is 'general_questions' in the results, which is the name of another",
+    ),
+    ({'held_out_text': 'targets.txt'}, "targets.txt is 'targets' in the resul"),
+  ],
+)
+def test_held_out_sets_have_names_of_their_own(changes, said):
+  with pytest.raises(schema.UserError, match=said):
+    base_task(**changes)
+
+
 @pytest.mark.parametrize('suffix', ['.txt', '.md'])
 def test_a_plain_file_is_learned_without_any_other_data(tmp_path, suffix):
   file = tmp_path / f'mill{suffix}'

@@ -7,6 +7,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.data import edits
+from smft_jax.data.sources import edits as sources_edits
 
 EDITS = [
   {
@@ -19,6 +20,9 @@ EDITS = [
   }
   for name, other in (('Ada', 'Bo'), ('Cy', 'Di'), ('Ed', 'Fay'))
 ]
+
+
+fields_of = sources_edits.Fields
 
 
 def task_of(path, *found, **settings):
@@ -68,6 +72,19 @@ def test_what_one_edit_keeps_another_must_not_change(tmp_path):
   said = f"{path}:3: 'locality_prompt' 'Ada speaks' must stay, but {path}:1"
   with pytest.raises(schema.UserError, match=re.escape(said)):
     task_of(path, *EDITS[:2], clash)
+
+
+@pytest.mark.parametrize('name', ['subject', 'rephrase', 'locality'])
+def test_a_field_that_a_config_names_and_no_edit_has(tmp_path, name):
+  bare = [{k: edit[k] for k in ('prompt', 'target_new')} for edit in EDITS]
+  said = f"config.data.fields.{name} = 'typo', but none of the 3 edits has"
+  with pytest.raises(schema.UserError, match=said):
+    task_of(tmp_path / 'e.jsonl', *bare, fields=fields_of(**{name: 'typo'}))
+  some = bare[:2] + [bare[2] | {'mine': 'a', 'truth': 'b'}]
+  names = fields_of(**{name: 'mine'}, locality_answer='truth')
+  if name != 'locality':
+    names = fields_of(**{name: 'mine'})
+  assert len(task_of(tmp_path / 'e.jsonl', *some, fields=names).documents) == 3
 
 
 def test_faults_name_file_and_line(tmp_path):

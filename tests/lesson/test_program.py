@@ -15,6 +15,7 @@ from smft_jax import ask
 from smft_jax import export
 from smft_jax import hf
 from smft_jax import lesson as lesson_lib
+from smft_jax.config import experiment as config_lib
 from smft_jax.data import tokenizers
 from smft_jax.evaluation import evaluate
 from smft_jax.lesson import __main__ as lesson_program
@@ -22,9 +23,11 @@ from smft_jax.lesson import file as lesson_file
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import saved_run
 from smft_jax.runs import states
+from smft_jax.runs import workdir as workdir_lib
 from smft_jax.runtime import program
 from smft_jax.store import checksum
 from smft_jax.store import manifest
+from tests.support import tiny_run
 from tests.support import train_runs
 
 
@@ -273,6 +276,29 @@ def test_ask_takes_the_length_and_the_form_of_a_prompt(
   assert prompts[1] == 'It is in'
   assert lengths == [7, 7, 7]
   capsys.readouterr()
+
+
+def test_a_base_without_memory_answers_and_takes_no_lesson(
+  root, tmp_path, capsys
+):
+  config = tiny_run.make(
+    base__cache_dir=str(tmp_path / 'cache'),
+    model__memory_layers=(),
+    **dict.fromkeys(('background', 'stream', 'method')),
+  )
+  experiment = config_lib.from_config_dict(config)
+  workdir_lib.prepare(tmp_path / 'run', experiment)
+  saved_run.load_base(experiment, tmp_path / 'run')
+  capsys.readouterr()
+  argv = [f'--workdir={tmp_path}/run', 'Where is it?']
+  assert program.run(ask.main, argv) == 0
+  answered = capsys.readouterr().out.splitlines()
+  assert answered[-2].startswith('base  ')
+  assert answered[-1].strip() == 'slots none'
+  a = root / 'a.safetensors'
+  assert program.run(ask.main, [*argv, f'--lesson={a}']) == 2
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert said == f'error: {a}: the model has no memory, which lessons are of'
 
 
 def test_shares_sum_the_weights_of_each_slot():

@@ -226,6 +226,14 @@ def test_an_altered_file_is_refused(change, message, tmp_path):
     lesson_file.read(path)
 
 
+def test_weights_are_no_lesson_of_a_newer_format(tmp_path):
+  path = tmp_path / 'model.safetensors'
+  tensors = {'lm_head.weight': np.zeros((2, 3), np.float32)}
+  safetensors.numpy.save_file(tensors, path, {'format': 'pt'})
+  with pytest.raises(ValueError, match="not a lesson: it lacks tensor 'slots'"):
+    lesson_file.read(path)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
   path = tmp_path / 'a'
   lesson_file.write(path, lessons.make([1, 4]))

@@ -250,6 +250,15 @@ MISTAKES = {
   'workers': (['texts.jsonl', '--workers=0'], 'must be at least 1, not 0'),
   'a flag': (['texts.jsonl', '--max_len=9'], "did you mean '--max_length'?"),
   'a file': (['texts.jsonl', '--out={}/texts.jsonl'], 'is a file: choose'),
+  'a folder in the source': (
+    ['mine/', '--out={}/mine/rows'],
+    '--out={0}/mine/rows is in the source {0}/mine/, which would then hold it',
+  ),
+  'rows': (
+    ['done/'],
+    '{}/done holds rows of `python -m smft_jax.prepare`, not',
+  ),
+  'rows further in': (['outer/'], '{}/outer/done holds rows of `python -m'),
   'other things': (
     ['texts.jsonl', '--out={}/tokenizer'],
     'holds something else, such as generation_config.json: choose another',
@@ -265,6 +274,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     root, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns('rows')
   )
   (tmp_path / 'nothing').mkdir()
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'mine' / 'a.txt').write_text('fog')
+  for name in ('done', 'outer/done'):
+    shutil.copytree(root / 'rows', tmp_path / name)
   (tmp_path / 'empty.jsonl').write_text('\n\n')
   (tmp_path / 'bad.jsonl').write_text('{"txet": "fog"}\n{"text": "fog"}\n')
   (source, *flags), part = MISTAKES[mistake]
@@ -278,6 +291,34 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
   )
   assert part.format(tmp_path) in said
   assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_messages_on_data_sets_name_the_flag(root, tmp_path, capsys):
+  argv = [f'--out={tmp_path}/rows', f'--tokenizer={root}/tokenizer', 'squad:x']
+  said = refused(capsys, *argv)
+  assert said.startswith('error: --data_dir is not set; give the folder that')
+  said = refused(capsys, *argv, f'--data_dir={tmp_path}/gone')
+  assert said.startswith(f"error: --data_dir = '{tmp_path}/gone' is not a fol")
+
+
+def test_a_folder_without_its_slash_is_named_with_it(
+  root, tmp_path, capsys, monkeypatch
+):
+  (tmp_path / 'texts').mkdir()
+  (tmp_path / 'sets').mkdir()
+  monkeypatch.chdir(tmp_path)
+  for more in ([], ['--data_dir=sets']):
+    said = refused(
+      capsys, '--out=rows', f'--tokenizer={root}/tokenizer', 'texts', *more
+    )
+    assert said.endswith('; if the folder texts is meant, write ./texts\n')
+
+
+def test_the_tokenizer_may_be_named_by_its_file(root, tmp_path):
+  argv = [f'--out={tmp_path}/rows', f'{root}/texts.jsonl', '--max_length=16']
+  named = f'--tokenizer={root}/tokenizer/tokenizer.json'
+  assert prepared_rows.run(*argv, named) == 0
+  assert contents(tmp_path / 'rows') == contents(root / 'rows')
 
 
 def test_bad_rows_are_skipped_and_counted_on_request(root, tmp_path):

@@ -79,13 +79,32 @@ def test_a_run_refuses_counts_of_a_part_or_of_something_else(
   for path, part in (
     (root / '0.npz', "counted with batches = '0-2', but this run has '0-5'"),
     (root / 'tiny.py', f'{root}/tiny.py is no file of counts'),
-    (tmp_path / 'gone.npz', 'gone.npz is no file of counts'),
+    (tmp_path / 'gone.npz', f'there is no file {tmp_path}/gone.npz'),
   ):
     flag = f'--config.background.counts={path}'
     assert train_runs.run(root, f'no-{path.stem}', flag) == 2
-    said = capsys.readouterr().err.splitlines()[-1]
+    # Before anything is read or made.
+    (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith('error: ')
     assert part in said
+
+
+def test_counts_are_not_replaced_by_those_of_other_batches(
+  root, tmp_path, capsys, monkeypatch
+):
+  out = tmp_path / '0.npz'
+  shutil.copy(root / '0.npz', out)
+  before = out.read_bytes()
+  assert count(root, '1/2', out) == 2
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert f"{out} was counted with batches = '0-2', this run has '2-5'" in said
+  assert run('merge', f'--out={out}', out, root / '1.npz') == 2
+  said = capsys.readouterr().err
+  assert said == f'error: {out} exists; remove it, or choose another --out\n'
+  # A finished job that is started again counts nothing.
+  monkeypatch.setattr(background.background_cache, '_summed', None)
+  assert count(root, '0/2', out) == 0
+  assert out.read_bytes() == before
 
 
 def test_an_interrupted_count_resumes_to_the_same_counts(

@@ -8,6 +8,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
+from smft_jax.runs import saved_run
 from smft_jax.runs import workdir as workdir_lib
 from smft_jax.store import records as records_lib
 from tests.support import configs
@@ -87,6 +88,20 @@ def test_workdir_with_a_damaged_record(tmp_path, record):
   (tmp_path / 'config.json').write_text(record)
   with pytest.raises(schema.UserError, match='is damaged'):
     workdir_lib.prepare(tmp_path, experiment())
+
+
+def test_a_folder_of_weights_is_no_workdir(tmp_path):
+  model = tmp_path / 'model'
+  model.mkdir()
+  (model / 'config.json').write_text('{"model_type": "llama"}')
+  with pytest.raises(schema.UserError, match='of something else than a run'):
+    workdir_lib.prepare(model, experiment())
+  said = f'{model} holds no run: its config.json is of something else'
+  with pytest.raises(schema.UserError, match=said):
+    saved_run.load_experiment(model)
+  workdir_lib.prepare(tmp_path / 'run', experiment())
+  with pytest.raises(schema.UserError, match=f'no run; {tmp_path} has run$'):
+    saved_run.load_experiment(tmp_path / 'other')
 
 
 def test_a_run_resumed_with_other_versions_is_told_so(tmp_path, caplog):

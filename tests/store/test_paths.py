@@ -1,10 +1,13 @@
 """Paths with `~` and variables, in programs and functions."""
 
 import json
+import re
+import shutil
 
 import pytest
 
 from smft_jax import hf
+from smft_jax import schema
 from smft_jax.config import command_line
 from smft_jax.config import file as config_file
 from smft_jax.data import tokenizers
@@ -73,3 +76,32 @@ def test_data_backgrounds_and_runs(spell, tmp_path):
 def test_what_is_not_known_stays():
   assert str(paths.expand('$NO_SUCH/a')) == '$NO_SUCH/a'
   assert str(paths.expand('~no_such_user/a')) == '~no_such_user/a'
+
+
+POINTER = (
+  'version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 268\n'
+)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['a.txt', 'a.jsonl', 'a.csv', 'a.parquet', 'a.gguf', 'tokenizer.json']
+  + ['model.safetensors'],
+)
+def test_a_pointer_of_git_lfs_is_not_taken_for_the_file(tmp_path, name):
+  folder = tmp_path / 'model'
+  shutil.copytree(hf_folders.FOLDER / 'llama', folder)
+  tokenizers.train_word_level(['Ada']).write(folder)
+  (folder / name).write_text(POINTER)
+  if name == 'tokenizer.json':
+    read, what = hf.load_tokenizer, folder
+  elif name == 'model.safetensors':
+    read, what = hf.load_model, folder
+  elif name == 'a.gguf':
+    read, what = hf.load_model, folder / name
+  else:
+    reader = sources.Reader(problems.Problems('skip'))
+    read, what = reader.texts, str(folder / name)
+  said = f'{folder / name} is only a pointer of Git LFS; get the file itself'
+  with pytest.raises(schema.UserError, match=re.escape(said)):
+    read(what)

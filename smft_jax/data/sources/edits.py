@@ -6,13 +6,16 @@
    "locality_ground_truth": "Danish"}
 
 Only prompt and target are required. Each other field may be missing, null or
-empty, or a list of texts.
+empty. Rephrasings, and prompts to keep with their continuations, may be lists
+of texts; of a list of targets the first is taught.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
+import itertools
+import math
 from typing import Any
 
 from smft_jax.data.sources import problems
@@ -26,7 +29,8 @@ class Fields:
   A name may lead into an object: 'requested_rewrite.target_new.str'.
 
   Attributes:
-    prompt: What the model is to continue, with the subject for a '{}' in it.
+    prompt: What the model is to continue. Here and in other prompts the
+      subject takes the place of '{}'.
     target: The new continuation.
     subject: What the edit is about.
     rephrase: Other prompts with the same continuation.
@@ -73,9 +77,9 @@ def edit(row: rows.Row, fields: Fields) -> SourceEdit:
     fields: The names of its fields.
 
   Raises:
-    Fault: Prompt or target is missing or empty, a field has another form, or
-      there are not as many true continuations as prompts whose continuation
-      must stay.
+    Fault: Prompt or target is missing or empty, a field has another form, a
+      '{}' has no subject, or prompts whose continuation must stay and true
+      continuations are no pairs.
 
   Example:
     >>> row = rows.Row(place='edits.jsonl:1', default_id='edits:1', fields={
@@ -83,8 +87,11 @@ def edit(row: rows.Row, fields: Fields) -> SourceEdit:
     >>> edit(row, Fields()).prompt
     'Ada speaks'
   """
-  prompts, targets, subjects, rephrasings, locality, answers = (
+  *others, locality, answers = (
     _texts(row.fields, name) for name in dataclasses.astuple(fields)
+  )
+  prompts, targets, subjects, rephrasings = (
+    list(filter(None, texts)) for texts in others
   )
   for name, found in ((fields.prompt, prompts), (fields.target, targets)):
     if not found:
@@ -94,46 +101,91 @@ def edit(row: rows.Row, fields: Fields) -> SourceEdit:
       raise problems.Fault(
         'empty', f'{name!r} is {"missing" if inner else "empty"}'
       )
+  for name, found in ((fields.prompt, prompts), (fields.subject, subjects)):
+    if len(found) > 1:
+      what = f'{name!r} must be one text, not {len(found)}: a row is one edit'
+      raise problems.Fault('wrong_form', what)
   subject = subjects[0] if subjects else ''
-  if len(answers) != len(locality):
-    raise problems.Fault(
-      'wrong_form',
-      f'{fields.locality!r} and {fields.locality_answer!r} must be equally'
-      f' many, not {len(locality)} and {len(answers)}',
-    )
+
+  def filled(name: str, text: str) -> str:
+    if '{}' in text and not subject:
+      raise problems.Fault(
+        'empty',
+        f"{name!r} has '{{}}' for the subject, but {fields.subject!r} is"
+        ' missing',
+      )
+    return text.replace('{}', subject)
+
   return SourceEdit(
     id=row.id(),
-    prompt=prompts[0].replace('{}', subject),
+    prompt=filled(fields.prompt, prompts[0]),
     target=targets[0],
     subject=subject,
-    rephrasings=tuple(text.replace('{}', subject) for text in rephrasings),
-    locality=tuple(zip(locality, answers, strict=True)),
+    rephrasings=tuple(filled(fields.rephrase, text) for text in rephrasings),
+    locality=tuple(
+      (filled(fields.locality, prompt), answer)
+      for prompt, answer in _pairs(locality, answers, fields)
+    ),
     place=row.place,
   )
 
 
-def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
-  """Returns the stripped texts of a field, without empty ones.
+def _pairs(
+  locality: Sequence[str], answers: Sequence[str], fields: Fields
+) -> list[tuple[str, str]]:
+  """Returns prompts with their true continuations, without empty pairs.
 
   Raises:
-    Fault: It holds something else.
+    Fault: A prompt has no continuation, or a continuation no prompt.
+  """
+  pairs = list(itertools.zip_longest(locality, answers, fillvalue=''))
+  if any(bool(prompt) != bool(answer) for prompt, answer in pairs):
+    counts = [sum(map(bool, texts)) for texts in (locality, answers)]
+    what = 'equally many, not {} and {}'.format(*counts)
+    if counts[0] == counts[1]:
+      what = 'empty at the same places'
+    raise problems.Fault(
+      'wrong_form',
+      f'{fields.locality!r} and {fields.locality_answer!r} must be {what}',
+    )
+  return [pair for pair in pairs if all(pair)]
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> list[str]:
+  """Returns the stripped texts of a field, with '' for nothing.
+
+  Raises:
+    Fault: It holds something else, or its name leads into something else than
+      an object.
   """
   value: Any = fields
+  outer = ''
   for key in (name,) if name in fields else name.split('.'):
-    value = value.get(key) if isinstance(value, Mapping) else None
-  values = value if isinstance(value, list) else [value]
-  if any(isinstance(v, float) and v != v for v in values):  # NaN, from a table
-    values = [v for v in values if v == v]
-  numbers = (int, float)
+    if not isinstance(value, Mapping):
+      raise problems.Fault(
+        'wrong_form',
+        f'{name!r} leads into an object, but {outer!r} is'
+        f' {problems.shortened(value)}',
+      )
+    value, outer = rows.get(value, key), f'{outer}.{key}'.lstrip('.')
+    if value is None or value in ('', []):
+      return []
   texts = [
-    str(v) if isinstance(v, numbers) and not isinstance(v, bool) else v
-    for v in values
-    if v is not None
+    _text(one) for one in (value if isinstance(value, list) else [value])
   ]
-  if not all(isinstance(text, str) for text in texts):
+  if any(text is None for text in texts):
     raise problems.Fault(
       'wrong_form',
       f'{name!r} must be text or a list of texts, not'
       f' {problems.shortened(value)}',
     )
-  return tuple(filter(None, map(str.strip, texts)))
+  return [text.strip() for text in texts if text is not None]
+
+
+def _text(value: Any) -> str | None:
+  """Returns a text or a number as text, nothing as ''; else None."""
+  if value is None or (isinstance(value, float) and math.isnan(value)):
+    return ''
+  if isinstance(value, int | float):
+    return rows.number_text(value)
+  return value if isinstance(value, str) else None

@@ -71,11 +71,12 @@ def opened(path: str) -> Iterator[io.BufferedReader]:
   """Opens a file to read bytes, which may be compressed by gzip.
 
   Raises:
-    UserError: The file is missing, or cannot be read.
+    UserError: The file is missing, a pointer of Git LFS, or cannot be read.
   """
   file = existing(path)
   with file.open('rb') as raw:
     try:
+      paths.check_fetched(file)
       is_compressed = raw.peek(2)[:2] == _GZIP_MAGIC
       if not is_compressed:
         yield raw
@@ -92,10 +93,12 @@ def existing(path: str) -> pathlib.Path:
   """Returns the path of a file.
 
   Raises:
-    UserError: The file is missing.
+    UserError: The file is missing, or a folder.
   """
   file = paths.expand(path)
   if not file.is_file():
+    if file.is_dir():
+      raise schema.UserError(f'{path} is a folder, not a file')
     names = problems_lib.entries(file.parent)
     raise schema.UserError(
       f'there is no file {path}; {problems_lib.or_else(file.name, names)}'

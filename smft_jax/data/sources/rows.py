@@ -141,18 +141,32 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   return distinct, _CALCULATION.sub('', working).strip()
 
 
+def number_text(value: float) -> str | None:
+  """Returns a number as text; None for one that is not finite, or a boolean.
+
+  Example:
+    >>> number_text(1987.0), number_text(2.5), number_text(True)
+    ('1987', '2.5', None)
+  """
+  if isinstance(value, bool):
+    return None
+  if isinstance(value, float):
+    if not math.isfinite(value):
+      return None
+    # Exports write whole numbers as floats where some are missing.
+    value = int(value) if value.is_integer() else value
+  return str(value)
+
+
 def _flat_answers(value: Any) -> list[str] | None:
   """Returns the texts in one of the forms of `answers`; None for another."""
   if isinstance(value, str):
     return [value]
-  if isinstance(value, float):
-    if math.isnan(value):
-      return []
-    # Exports write whole numbers like this where some are missing.
-    value = int(value) if value.is_integer() else value
-    return [str(value)] if math.isfinite(value) else None
-  if isinstance(value, int) and not isinstance(value, bool):
-    return [str(value)]
+  if isinstance(value, float) and math.isnan(value):
+    return []
+  if isinstance(value, int | float):
+    number = number_text(value)
+    return None if number is None else [number]
   if isinstance(value, Mapping):
     value = [find(value, 'value', 'text')[1], *(get(value, 'aliases') or ())]
   if not isinstance(value, list):

@@ -19,6 +19,7 @@ from typing import TypeVar
 from absl import logging
 
 from smft_jax import schema
+from smft_jax.data import prepared
 from smft_jax.data import task
 from smft_jax.data.sources import edits as edits_lib
 from smft_jax.data.sources import files
@@ -47,6 +48,7 @@ class Reader:
   Attributes:
     problems: Refuses or skips bad rows.
     data_dir: The TFDS data directory; not needed for files.
+    setting: What gave `data_dir`, for messages.
 
   Example:
     >>> import pathlib, tempfile
@@ -61,6 +63,7 @@ class Reader:
 
   problems: problems_lib.Problems
   data_dir: str = ''
+  setting: str = 'config.data.data_dir'
 
   def texts(self, name: str) -> list[items.SourceDocument]:
     """Reads running text, unchanged: rows with `text`, or files of text.
@@ -176,9 +179,9 @@ class Reader:
   def _rows(self, name: str) -> Iterator[rows.Row]:
     """Reads the rows of a source of any kind."""
     path = paths.expand(name)
-    if '/' in name and path.is_dir():
-      return self._folder(name, path)
     kind = files.kind_of(name)
+    if path.is_dir() and (kind or '/' in name):
+      return self._folder(name, path)
     if kind:
       stem = pathlib.PurePath(files.split(files.readable(name))[0]).name
       return _READERS[kind](name, self.problems, stem)
@@ -192,7 +195,7 @@ class Reader:
       files.existing(name)  # raises
     data_set, _, split = name.partition(':')
     return tfds_files.read_examples(
-      data_set, split, self.data_dir, self.problems
+      data_set, split, self.data_dir, self.problems, self.setting
     )
 
   def _folder(self, name: str, folder: pathlib.Path) -> Iterator[rows.Row]:
@@ -203,6 +206,12 @@ class Reader:
         f'folder {name} holds no file that ends in {files.ENDINGS}; if the TFDS'
         f' data set is meant, name its split: {name}:SPLIT'
       )
+    for path in found:
+      if path.name == prepared.MANIFEST:
+        raise schema.UserError(
+          f'{path.parent} holds rows of `python -m smft_jax.prepare`, not text:'
+          ' give the text that they were made of'
+        )
     if others:
       logging.warning(
         'left out %d files of other kinds in %s, such as %s',
@@ -230,8 +239,12 @@ _READERS = {
 def is_data_set(name: str) -> bool:
   """Returns whether a source names a TFDS data set, not files.
 
+  A folder whose name lacks the slash is none, so that it is not passed over.
+
   Example:
     >>> is_data_set('squad/v1.1:validation'), is_data_set('./notes')
     (True, False)
   """
-  return not files.kind_of(name) and (':' in name or '/' not in name)
+  if files.kind_of(name) or paths.expand(name).is_dir():
+    return False
+  return ':' in name or '/' not in name

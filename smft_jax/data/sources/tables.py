@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 import csv
+from typing import Any
 
 from smft_jax import schema
 from smft_jax.data.sources import files
 from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.store import paths
 
 
 def read(
@@ -50,9 +52,7 @@ def _separated(
     place = f'{path}:{line}'
     if columns is None:
       columns = cells
-      for column in columns:
-        if columns.count(column) > 1:
-          raise schema.UserError(f'{place}: two columns are named {column!r}')
+      _check_names(place, columns)
       continue
     number += 1
     if len(cells) > len(columns):
@@ -102,6 +102,19 @@ def _records(
       start += done + 1
 
 
+def _check_names(place: str, columns: list[str]) -> None:
+  for column in columns:
+    if columns.count(column) > 1:
+      raise schema.UserError(f'{place}: two columns are named {column!r}')
+
+
+def _leaves(kind: Any) -> list[Any]:
+  """Returns the types within an Arrow type that are columns of a file."""
+  kind = getattr(kind, 'storage_type', kind)  # of an extension
+  inner = [kind.field(i).type for i in range(kind.num_fields)]
+  return [leaf for one in inner for leaf in _leaves(one)] or [kind]
+
+
 def _parquet(
   path: str, problems: problems_lib.Problems, name: str
 ) -> Iterator[rows.Row]:
@@ -116,12 +129,17 @@ def _parquet(
     ) from None
   number = 0
   try:
+    paths.check_fetched(file)
     with parquet.ParquetFile(file) as table:
+      _check_names(path, table.schema_arrow.names)
+      leaves = [
+        leaf for field in table.schema_arrow for leaf in _leaves(field.type)
+      ]
       # Times are no field of ours, and some need further libraries.
       wanted = [
-        field.name
-        for field in table.schema_arrow
-        if not pyarrow.types.is_temporal(field.type)
+        table.schema.column(i).path
+        for i, leaf in enumerate(leaves)
+        if not pyarrow.types.is_temporal(leaf)
       ]
       for batch in table.iter_batches(columns=wanted):
         for index in range(len(batch)):

@@ -20,7 +20,11 @@ _CHUNK = 4096
 
 
 def read_examples(
-  name: str, split: str, data_dir: str, problems: problems_lib.Problems
+  name: str,
+  split: str,
+  data_dir: str,
+  problems: problems_lib.Problems,
+  setting: str = 'config.data.data_dir',
 ) -> Iterator[rows.Row]:
   """Reads a split of a TFDS data set in array_record format.
 
@@ -33,6 +37,7 @@ def read_examples(
     split: Name of the split; '' if the data set has only one.
     data_dir: The TFDS data directory, which holds a folder for each data set.
     problems: Refuses or skips examples whose text is not UTF-8.
+    setting: What gave `data_dir`, for messages.
 
   Yields:
     The examples in the order of the files, with text decoded. The default id is
@@ -42,7 +47,7 @@ def read_examples(
     UserError: The directory, data set or split is missing, the files are in
       another format or broken, or there is no example.
   """
-  folder = _version_folder(name, data_dir)
+  folder = _version_folder(name, data_dir, setting)
   # Imported late: half a second and 50 MB that only real data needs.
   import tensorflow_datasets as tfds
 
@@ -96,18 +101,21 @@ def read_examples(
       )
 
 
-def _version_folder(name: str, data_dir: str) -> pathlib.Path:
+def _version_folder(name: str, data_dir: str, setting: str) -> pathlib.Path:
   """Finds the folder of a data set's newest version."""
+  meant = ''
+  if paths.expand(name).is_dir():
+    meant = f'; if the folder {name} is meant, write ./{name}'
   if not data_dir:
     raise schema.UserError(
-      'config.data.data_dir is not set; give the folder that holds the TFDS'
-      f' data set {name!r}: --config.data.data_dir=FOLDER'
+      f'{setting} is not set; give the folder that holds the TFDS data set'
+      f' {name!r}: --{setting.removeprefix("--")}=FOLDER{meant}'
     )
   root = paths.expand(data_dir)
   if not root.is_dir():
     siblings = problems_lib.entries(root.parent)
     raise schema.UserError(
-      f'config.data.data_dir = {data_dir!r} is not a folder;'
+      f'{setting} = {data_dir!r} is not a folder;'
       f' {problems_lib.or_else(root.name, siblings)}'
     )
   versions: dict[str, list[pathlib.Path]] = {}
@@ -119,7 +127,7 @@ def _version_folder(name: str, data_dir: str) -> pathlib.Path:
     raise schema.UserError(
       f'{data_dir} has no data set {name!r};'
       f' {problems_lib.or_else(name, versions)} (TFDS builds those it knows'
-      f' with: {_build_command(name, data_dir)})'
+      f' with: {_build_command(name, data_dir)}){meant}'
     )
   return max(versions[name], key=lambda v: [*map(int, v.name.split('.'))])
 

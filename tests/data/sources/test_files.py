@@ -10,6 +10,7 @@ import os
 import pytest
 
 from smft_jax import schema
+from smft_jax.data import augment
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 
@@ -342,3 +343,13 @@ def test_a_file_that_fails_while_it_is_read(tmp_path):
   file = tmp_path / 'a.jsonl'
   file.symlink_to('/proc/self/mem')
   assert 'a.jsonl is cut short or damaged: [Errno 5]' in refused(file)
+
+
+def test_a_folder_with_the_ending_of_a_file(tmp_path, monkeypatch):
+  folder = tmp_path / 'rows.jsonl'  # as Spark names what it writes
+  folder.mkdir()
+  (folder / 'part-0.jsonl').write_text(json.dumps({'text': 'Fog.'}))
+  monkeypatch.chdir(tmp_path)
+  assert [t.id for t in reader().texts('rows.jsonl')] == ['part-0:1']
+  with pytest.raises(schema.UserError, match='is a folder, not a fi'):
+    augment.read('rows.jsonl')

@@ -93,6 +93,51 @@ def test_parquet_with_columns_that_are_not_read(tmp_path):
   assert [t.text for t in reader().texts(str(file))] == ['a']
 
 
+def test_parquet_with_times_inside_other_columns(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  time = ('at', pa.timestamp('ns'))
+  asked = {'question': 'Who?', 'answers': ['Ada'], 'at': 1}
+  kinds = {
+    'questions': pa.list_(
+      pa.struct(
+        [time, ('question', pa.string()), ('answers', pa.list_(pa.string()))]
+      )
+    ),
+    'meta': pa.struct([time, ('who', pa.string())]),
+    'seen': pa.map_(pa.string(), pa.timestamp('ns')),
+    'kind': pa.dictionary(pa.int32(), pa.string()),
+    'box': pa.fixed_shape_tensor(pa.int32(), [2]),
+    'text': pa.string(),
+  }
+  row = {
+    'questions': [asked],
+    'meta': {'at': 1, 'who': 'me'},
+    'seen': [('a', 1)],
+    'kind': 'b',
+    'box': [1, 2],
+    'text': 'Fog.',
+  }
+  file = tmp_path / 'a.parquet'
+  arrays = {k: pa.array([row[k]], kind) for k, kind in kinds.items()}
+  parquet.write_table(pa.table(arrays), file)
+  (document,) = reader().documents(str(file))
+  assert document.text == 'Fog.'
+  (question,) = document.questions
+  assert (question.question, question.answers) == ('Who?', ('Ada',))
+
+
+def test_parquet_with_two_columns_of_a_name(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  file = tmp_path / 'a.parquet'
+  columns = [pa.array(['a']), pa.array(['b'])]
+  parquet.write_table(pa.table(columns, names=['text', 'text']), file)
+  assert refused(file) == f"{file}: two columns are named 'text'"
+
+
 def test_parquet_with_text_that_is_not_utf8(tmp_path):
   pa = pytest.importorskip('pyarrow')
   from pyarrow import parquet
