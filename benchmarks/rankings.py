@@ -4,13 +4,16 @@
       [--seeds S ...] [--ts T ...] [--quorum Q] [--out FILE.json]
 
 Selects slots for each invented person as configs/docqa.py:world,hf does, but
-takes no step, with a background that is fixed or grows by each lesson. Then it
-looks for tokens that reach the quorum. A text without such a token leaves the
-model, bit for bit, as it was before any lesson, whatever training would write.
+takes no step, with a background that is fixed or grows by each lesson; then no
+slot is taught twice. Looks for tokens that reach the quorum. A text without such
+a token leaves the model, bit for bit, as it was before any lesson, whatever
+training would write.
 Printed are shares, averages over seeds:
 
   learned   unseen phrasings about the people in which a token reads
   right     of those, the ones in which no token reads another person's lesson
+  stays     of those, the ones whose tokens read what they did, with the same
+            weights, when the lessons after their person's were not yet there
   kept      questions about other things in which no token reads
   text      tokens of other text that read
 """
@@ -196,31 +199,45 @@ def shares(data: Data, name: str, t: int, grows: bool) -> dict[str, float]:
     sparse_memory.Config(ranking=name, t=t, select='document')
   ).score
   assert score is not None
-  for number, taught in enumerate(data.lessons, 1):
-    counts = ranking.count_accesses(taught.slot_ids, num_slots)
-    scores = score(jax.random.key(number), counts, background)
-    slots = ranking.top_slots(scores, t)
-    lessons = lessons.at[slots].set(number, mode='drop')
-    if grows:
-      background = _grown(background, taught)
 
-  def lesson_of(reads: Reads) -> np.ndarray:
-    """Returns the lesson that each token reads, 0 for none."""
+  def reading(reads: Reads) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the lesson that each token reads, 0 for none, and its weights."""
     found = lessons[reads.slot_ids]
     weights = quorum.read_one_lesson(found, reads.weights, data.threshold)
-    return np.asarray(jnp.max(jnp.where(weights > 0, found, 0), axis=-1))
+    lesson = jnp.max(jnp.where(weights > 0, found, 0), axis=-1)
+    return np.asarray(lesson), np.asarray(weights)
+
+  def lesson_of(reads: Reads) -> np.ndarray:
+    return reading(reads)[0]
 
   def rows_with(reads: Reads, hits: np.ndarray) -> np.ndarray:
     return np.bincount(reads.row, hits) > 0
 
-  lesson = lesson_of(data.unseen)
-  wrong = (lesson > 0) & (lesson != data.about[data.unseen.row])
+  person = data.about[data.unseen.row]
+  first_weights = np.zeros(data.unseen.weights.shape, np.float32)
+  for number, taught in enumerate(data.lessons, 1):
+    counts = ranking.count_accesses(taught.slot_ids, num_slots)
+    known = background
+    if grows:
+      known = background_lib.without_taught(background, lessons)
+      background = _grown(background, taught)
+    scores = score(jax.random.key(number), counts, known)
+    slots = ranking.top_slots(scores, t)
+    lessons = lessons.at[slots].set(number, mode='drop')
+    own = Reads(*(np.asarray(part)[person == number] for part in data.unseen))
+    first_weights[person == number] = reading(own)[1]
+
+  lesson, weights = reading(data.unseen)
+  changed = np.any(weights != first_weights, axis=-1)
+  wrong = (lesson > 0) & (lesson != person)
   learned = rows_with(data.unseen, lesson > 0)
   right = learned & ~rows_with(data.unseen, wrong)
+  stays = learned & ~rows_with(data.unseen, changed)
   asked = rows_with(data.questions, lesson_of(data.questions) > 0)
   return {
     'learned': float(learned.mean()),
     'right': float(right.sum() / max(learned.sum(), 1)),
+    'stays': float(stays.sum() / max(learned.sum(), 1)),
     'kept': float(1 - asked.mean()),
     'text': float((lesson_of(data.text) > 0).mean()),
   }
@@ -276,13 +293,14 @@ def main() -> None:
     ('tf_idf_cubed', t, g) for t in options.ts if t != _T for g in (False, True)
   ]
   rows = table(options, points)
-  print('| ranking | t | background | learned | right | kept | text |')
-  print('|---|---:|---|---:|---:|---:|---:|')
+  print('| ranking | t | background | learned | right | stays | kept | text |')
+  print('|---|---:|---|---:|---:|---:|---:|---:|')
   for row in rows:
     print(
       f'| {row["ranking"]} | {row["t"]} |'
       f' {"grows" if row["grows"] else "fixed"} | {row["learned"]:.1%} |'
-      f' {row["right"]:.1%} | {row["kept"]:.1%} | {row["text"]:.2%} |'
+      f' {row["right"]:.1%} | {row["stays"]:.1%} | {row["kept"]:.1%} |'
+      f' {row["text"]:.2%} |'
     )
   if options.out:
     paths.expand(options.out).write_text(json.dumps(rows, indent=2) + '\n')

@@ -100,6 +100,31 @@ def add(
   )
 
 
+def without_taught(
+  background: method_lib.Background, lessons: jax.Array
+) -> method_lib.Background:
+  """Ranks slots that a lesson has taught as if every document read them.
+
+  Their idf is 0, so that no ranking by it selects them for another lesson.
+
+  Args:
+    background: The statistics.
+    lessons: Integers [N], the lesson that taught each slot; 0 if none did.
+
+  Example:
+    >>> from smft_jax import ranking
+    >>> from smft_jax.training import background
+    >>> found = background.empty(3)._replace(num_documents=jnp.float32(7))
+    >>> found = background.without_taught(found, jnp.array([0, 2, 0]))
+    >>> ranking.tf_idf(jnp.array([1, 9, 0]), *found[:2]).round(3).tolist()
+    [0.208, 0.0, 0.0]
+  """
+  frequency = jnp.where(
+    lessons > 0, background.num_documents, background.document_frequency
+  )
+  return background._replace(document_frequency=frequency)
+
+
 def total(*parts: method_lib.Background) -> method_lib.Background:
   """Adds statistics, exactly, however many tokens they are of.
 

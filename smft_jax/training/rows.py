@@ -21,6 +21,7 @@ from smft_jax import optim
 from smft_jax import selection
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
+from smft_jax.training import background as background_lib
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 
@@ -58,8 +59,7 @@ def ranking_of(
 ) -> tuple[Callable[[jax.Array, jax.Array], jax.Array], jax.Array]:
   """Returns (counts, document frequency) -> scores, and the frequency [N].
 
-  With a method that `grows_background`, all background documents read the slots
-  that a lesson taught. Their idf is 0, so that no other lesson takes them.
+  A method that `grows_background` leaves alone what a lesson has taught.
 
   Raises:
     ValueError: If the method ranks no slots.
@@ -69,16 +69,15 @@ def ranking_of(
     raise ValueError(f'method {method.name!r} cannot rank slots.')
   key = jax.random.fold_in(jax.random.key(0), state.step)
   rank = functools.partial(method.score, key)
+  lessons = state_lib.slot_lessons(state.params)
+  if method.grows_background and lessons is not None:
+    background = background_lib.without_taught(background, lessons)
   documents = background.num_documents
 
   def score(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
     return rank(counts, method_lib.Background(document_frequency, documents))
 
-  frequency = background.document_frequency
-  lessons = state_lib.slot_lessons(state.params)
-  if method.grows_background and lessons is not None:
-    frequency = jnp.where(lessons > 0, documents, frequency)
-  return score, frequency
+  return score, background.document_frequency
 
 
 def update(
