@@ -5,9 +5,9 @@
 
 Selects slots for each invented person as configs/docqa.py:world,hf does, but
 takes no step, with a background that is fixed or grows by each lesson; then no
-slot is taught twice. Looks for tokens that reach the quorum. A text without such
-a token leaves the model, bit for bit, as it was before any lesson, whatever
-training would write.
+slot is taught twice. Looks for tokens that reach the quorum. A text without
+such a token leaves the model, bit for bit, as it was before any lesson,
+whatever training would write.
 Printed are shares, averages over seeds:
 
   learned   unseen phrasings about the people in which a token reads
