@@ -4,12 +4,13 @@
       --config.mesh.data=8 --config.mesh.memory=32
 
 It prints what a step needs of each device: bytes by kind, bytes sent, and the
-least time (`estimate`). It exits with code 1 if the step does not fit. The step
-is that of `smft_jax.train` on the stream, or of pretraining for a config
-without a stream. It is compiled from shapes: no weights are made, and only the
-embedded world is read; rows of other data have the longest length that the
-config allows. Without `--topology` it compiles for the devices of this machine.
-For a TPU it needs libtpu (`pip install -e ".[tpu]"`), but no TPU.
+least time; and of a run its tokens and chip hours (`estimate`). It exits with
+code 1 if the step does not fit. The step is that of `smft_jax.train` on the
+stream, or of pretraining for a config without a stream. It is compiled from
+shapes: no weights are made, and only the embedded world is read; rows of other
+data have the longest length that the config allows. Without `--topology` it
+compiles for the devices of this machine. For a TPU it needs libtpu
+(`pip install -e ".[tpu]"`), but no TPU.
 """
 
 from __future__ import annotations

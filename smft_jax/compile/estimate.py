@@ -3,7 +3,8 @@
 The least time of a step is the largest of three, each at the peak rate of the
 device (`compiled.DEVICES`): the operations of its matrix products, the bytes
 that it reads and writes in its memory, and the bytes that it sends over all its
-links. The last two are read off the compiled program (`traffic`).
+links. The last two are read off the compiled program (`traffic`). Chip hours of
+a run are those of its steps at an assumed share of the peak (`UTILISATION`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import functools
+import math
 
 from flax import nnx
 import jax
@@ -28,6 +30,12 @@ from smft_jax.sharded import layout as layout_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 
+# Share of the peak rate of what bounds a step. Assumed, not measured: published
+# runs of large decoders reach 0.35 to 0.6.
+UTILISATION = 0.4
+# Learned in a run, where the config does not limit them.
+_DOCUMENTS = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -35,6 +43,9 @@ class Estimate:
 
   Attributes:
     step: A line on the step: method, batch and slots.
+    run: What the steps of a run do, such as 'pretraining'.
+    num_steps: Steps of that run.
+    tokens: In the batch of a step, if no row has padding.
     device: Kind of device.
     mesh: Sizes of the mesh by axis.
     memory: Bytes by kind; their sum is the peak.
@@ -47,6 +58,9 @@ class Estimate:
   """
 
   step: str
+  run: str
+  num_steps: int
+  tokens: int
   device: str
   mesh: dict[str, int]
   memory: dict[str, float]
@@ -88,6 +102,15 @@ class Estimate:
       name: amount / rate for name, (amount, rate) in self.rates().items()
     }
 
+  def device_hours(self) -> float | None:
+    """Returns the hours of a run's steps, of all devices; None if unknown."""
+    seconds = self.seconds()
+    if not seconds:
+      return None
+    num_devices = math.prod(self.mesh.values())
+    step_s = max(seconds.values()) / UTILISATION
+    return self.num_steps * step_s * num_devices / 3600
+
 
 def estimate(
   experiment: config_lib.Experiment, devices: Sequence[jax.Device]
@@ -109,21 +132,27 @@ def estimate(
   static = {'micro_batch_size': stream.micro_batch_size if stream else None}
   program = compiled.compile_for(step_lib.train_step, state, batch, **static)
   arguments: dict[str, float] = dict(bytes_by_kind(state, batch))
+  # A program that was refused has no text.
   parsed, others = hlo.parse(program.text), dict(program.memory)
   # Arrays are padded to tiles, and unused ones left out.
   padding = others.pop('arguments') - sum(arguments.values())
   peak = compiled.DEVICES.get(devices[0].device_kind)
   size, length = batch.tokens.shape
+  run, num_steps = _run(experiment)
+  num_devices = mesh.data * mesh.fsdp * mesh.memory
   return Estimate(
     step=(
       f'{state.method.name}: {size} rows of {length} tokens,'
       f' {experiment.memory.num_slots} slots'
     ),
+    run=run,
+    num_steps=num_steps,
+    tokens=size * length,
     device=devices[0].device_kind,
     mesh={axis: getattr(mesh, axis) for axis in layout_lib.AXES},
     memory=arguments | {'padding of these': padding} | others,
     capacity=peak.memory if peak else compiled.free_memory(devices[0]),
-    sent=traffic.collectives(parsed, mesh.data * mesh.fsdp * mesh.memory),
+    sent=traffic.collectives(parsed, num_devices) if program.text else [],
     # Devices along `memory` repeat the products of the same tokens.
     flops=flops.matmul_flops_of_device(
       mesh.data * mesh.fsdp,
@@ -131,10 +160,21 @@ def estimate(
       state,
       batch,
     ),
-    accessed=traffic.accessed_bytes(parsed),
+    accessed=traffic.accessed_bytes(parsed) if program.text else 0.0,
     peak=peak,
     refusal=program.refusal,
   )
+
+
+def _run(experiment: config_lib.Experiment) -> tuple[str, int]:
+  """Returns what the steps of a run do, and their number."""
+  stream = experiment.stream
+  if stream is None:
+    assert isinstance(experiment.base, sections.BaseConfig)
+    return experiment.base.doing, experiment.base.steps
+  documents = stream.max_documents or _DOCUMENTS
+  steps = documents * stream.steps_per_document
+  return f'learning {documents} documents', steps
 
 
 def bytes_by_kind(
@@ -198,6 +238,15 @@ def lines(estimated: Estimate) -> list[str]:
     text.append(
       f'  estimated {seconds[bound] * 1e3:.3g} ms at least, bound by {bound}'
     )
+  text += [
+    '',
+    f'{estimated.run}, {estimated.num_steps} steps, without measuring',
+    _row('tokens', estimated.num_steps * estimated.tokens / 1e6, 'M'),
+  ]
+  hours = estimated.device_hours()
+  if hours is not None:
+    label = f'chip hours, at {UTILISATION:.0%} of the peak'
+    text.append(_row(label, hours, 'h, an estimate'))
   verdict = 'it fits' if estimated.fits else 'it does not fit'
   share = estimated.total / estimated.capacity
   return [*text, '', f'{verdict}: {share:.0%} of the memory']

@@ -175,6 +175,9 @@ class EvaluationConfig:
     batch_size: Rows in a batch.
     max_entries: Entries used of each evaluation set; of texts, rows of at most
       `config.base.max_length` tokens. None uses all.
+    max_documents: Documents of the stream that are measured, drawn at random
+      from all that it will have, the same at each evaluation; of them
+      `max_entries` questions. None draws from the questions on all documents.
     max_answer_tokens: Tokens to decode for an answer.
     answer_end: Where an answer ends: at the end of its first 'line', or at the
       'end' token only. The end token ends every answer.
@@ -191,6 +194,7 @@ class EvaluationConfig:
   every_documents: int
   batch_size: int
   max_entries: int | None = None
+  max_documents: int | None = None
   max_answer_tokens: int = 16
   answer_end: Literal['line', 'end'] = 'line'
   prompt_format: Literal['plain', 'few_shot', 'chat'] = 'plain'
@@ -200,7 +204,8 @@ class EvaluationConfig:
 
   def __post_init__(self) -> None:
     schema.at_least(1, self, 'every_documents', 'batch_size')
-    schema.at_least(1, self, 'max_entries', 'max_answer_tokens')
+    schema.at_least(1, self, 'max_entries', 'max_documents')
+    schema.at_least(1, self, 'max_answer_tokens')
     schema.at_least(0, self, 'shots')
     if self.prompt_format == 'few_shot' and not self.shots:
       raise schema.UserError(

@@ -21,8 +21,8 @@ Groups without questions are skipped; the mean of nothing is None.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
-import itertools
 import statistics
 from typing import Any
 
@@ -31,29 +31,35 @@ Row = Sequence[Any]
 
 
 def accuracy_matrix(
-  measured: Iterable[tuple[int, Sequence[float | None]]],
+  measured: Iterable[tuple[int, Iterable[tuple[int, float]]]],
 ) -> list[list[float | None]]:
-  """Computes R from the recall of every document at every measurement.
+  """Computes R from the recall of the same documents at every measurement.
 
   Args:
-    measured: (documents learned so far, recall by document), the first one
-      before the stream. The recall of a document without questions is None.
+    measured: (documents learned so far, (index, recall) of documents), the
+      first one before the stream. Documents without questions, or that are not
+      asked about, are left out.
 
   Returns:
     [G + 1, G]: a row for each measurement, a column for each group. None for
     groups without questions.
 
   Example:
-    >>> accuracy_matrix([(0, [0.0, 0.2, 0.0]), (1, [1.0, 0.2, 0.0]),
-    ...                  (3, [0.5, 1.0, 0.5])])
+    >>> accuracy_matrix([(0, [(0, 0.0), (1, 0.2), (2, 0.0)]),
+    ...                  (1, [(0, 1.0), (1, 0.2), (2, 0.0)]),
+    ...                  (3, [(0, 0.5), (1, 1.0), (2, 0.5)])])
     [[0.0, 0.1], [1.0, 0.1], [0.5, 0.75]]
   """
   measured = list(measured)
-  groups = list(itertools.pairwise(done for done, _ in measured))
-  return [
-    [_mean(recall[start:end]) for start, end in groups]
-    for _, recall in measured
-  ]
+  starts = [done for done, _ in measured]
+  matrix = []
+  for _, by_document in measured:
+    by_group: list[list[float]] = [[] for _ in starts]
+    for index, recall in by_document:
+      by_group[bisect.bisect_right(starts, index) - 1].append(recall)
+    # What comes after the last measurement is no group.
+    matrix.append([_mean(recalls) for recalls in by_group[:-1]])
+  return matrix
 
 
 def measures(matrix: Sequence[Row]) -> dict[str, float | None]:
@@ -107,6 +113,6 @@ def locality(before: Sequence[str], after: Sequence[str]) -> float:
   return statistics.fmean(a == b for a, b in zip(before, after, strict=True))
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-  known = [value for value in values if value is not None]
+def _mean(values: Iterable[float]) -> float | None:
+  known = [*values]
   return statistics.fmean(known) if known else None

@@ -148,7 +148,7 @@ def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     )
   found: list[dict[str, Any]] = []
   if shares:
-    measures = [target or {}, *held_out.values()]
+    measures = [target or {}, unseen or {}, *held_out.values()]
     named = next(m for m in measures if m and not summary.is_loss(m))
     found.append(
       {

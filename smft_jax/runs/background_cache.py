@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import hashlib
 import json
 import pathlib
+import re
 import time
 
 from absl import logging
@@ -33,7 +34,8 @@ from smft_jax.training import state as state_lib
 
 # Sums of floats are exact below this.
 _EXACT = 2**24
-# Seconds of counting that a kill may cost.
+# A kill costs the last batches, and what was counted in the last seconds.
+_SUMMED = 16
 _SAVE_EVERY_S = 60
 
 
@@ -107,19 +109,18 @@ def count_batches(
   Raises:
     ValueError: If the file has other batches, or those of another model.
   """
-  if processes.on_main('the background', path.exists):
-    return background_lib.load(
-      path, _provenance(settings, base, max_length, batches)
-    )
-  statistics, partial = None, None
+  statistics = None
   start = processes.on_main('the background', _counted, path, batches)
   if start > batches.start:
-    partial = _partial_path(path, start)
-    statistics, stored = background_lib.read(partial)
+    file = path if start == batches.stop else _partial_path(path, start)
+    logging.info('%s has batches %d-%d', file, batches.start, start)
+    statistics, stored = background_lib.read(file)
     provenance = _provenance(
       settings, base, max_length, range(batches.start, start)
     )
-    _check(partial, stored, provenance)
+    _check(file, stored, provenance)
+    if start == batches.stop:
+      return background_lib.to_floats(statistics)
   saved_at = time.monotonic()
   for step, recent in _summed(
     settings, base, range(start, batches.stop), max_length, seed
@@ -130,12 +131,9 @@ def count_batches(
     stops = preemption.requested() and not is_last
     if is_last or stops or time.monotonic() - saved_at > _SAVE_EVERY_S:
       done = range(batches.start, step + 1)
-      into = path if is_last else _partial_path(path, step + 1)
-      _save(into, statistics, _provenance(settings, base, max_length, done))
-      if partial is not None and processes.is_main():
-        # Another run may have counted the same.
-        partial.unlink(missing_ok=True)
-      partial, saved_at = into, time.monotonic()
+      provenance = _provenance(settings, base, max_length, done)
+      _save(path, batches, step + 1, statistics, provenance)
+      saved_at = time.monotonic()
     if stops:
       preemption.check()
   assert statistics is not None
@@ -166,7 +164,8 @@ def _summed(
   assert config is not None
   layers = len(base.config.memory_layers)
   accesses = corpus.rows.longest * config.num_heads * config.k * layers
-  most = max(1, _EXACT // max(1, settings.batch_size * accesses))
+  exact = max(1, _EXACT // max(1, settings.batch_size * accesses))
+  most = min(exact, _SUMMED)
   recent, num_recent = None, 0
   with progress.Progress(
     'background', settings.num_batches, 'batch', start=steps.start
@@ -274,28 +273,41 @@ def _corpus_key(name: str, base: base_lib.Base) -> str:
 
 def _save(
   path: pathlib.Path,
+  batches: range,
+  counted: int,
   statistics: method_lib.Background,
   provenance: background_lib.Provenance,
 ) -> None:
-  """Writes the statistics in process 0."""
+  """Writes what was counted so far, in process 0."""
+  if not processes.is_main():
+    return
+  into = path if counted == batches.stop else _partial_path(path, counted)
   try:
-    background_lib.save(path, statistics, provenance)
+    background_lib.save(into, statistics, provenance)
+    # A kill just here leaves two. Another run may have counted the same.
+    for file in _partial(path).values():
+      if file != into:
+        file.unlink(missing_ok=True)
   except OSError as error:
     if error.errno in disk.FULL:
       raise
-    logging.warning('%s is not kept: %s', path, error.strerror)
+    logging.warning('%s is not kept: %s', into, error.strerror)
 
 
 def _counted(path: pathlib.Path, batches: range) -> int:
   """Returns the first batch that the stored counts lack."""
-  parts = path.parent.glob(f'{path.stem}.*.npz')
-  numbers = (part.suffixes[-2][1:] for part in parts)
-  stored = (int(number) for number in numbers if number.isdecimal())
-  return max(
-    (number for number in stored if number in batches), default=batches.start
-  )
+  if path.exists():
+    return batches.stop
+  return max((n for n in _partial(path) if n in batches), default=batches.start)
 
 
 def _partial_path(path: pathlib.Path, counted: int) -> pathlib.Path:
-  """Returns the file of an interrupted count."""
-  return path.with_suffix(f'.{counted}.npz')
+  """Returns the file of an interrupted count, up to a batch."""
+  return path.with_name(f'.{path.name}.to-{counted}')
+
+
+def _partial(path: pathlib.Path) -> dict[int, pathlib.Path]:
+  """Returns the files of interrupted counts, by the first batch they lack."""
+  named = re.compile(re.escape(_partial_path(path, 0).name[:-1]) + r'(\d+)')
+  found = {named.fullmatch(file.name): file for file in path.parent.iterdir()}
+  return {int(match[1]): file for match, file in found.items() if match}

@@ -274,7 +274,7 @@ class _Stream:
       'evaluation',
       documents=done,
       metrics=measured.metrics,
-      document_recall=measured.document_recall,
+      document_recall=[*measured.document_recall.items()],
       **self._measure_edits(self._edits_to_measure(done)),
     )
 

@@ -51,13 +51,13 @@ class Measured:
   Attributes:
     metrics: {set: {metric: value}}.
     answers: The model's answers, by question set.
-    document_recall: Recall of each streamed document's questions, in unseen
-      phrasings if there are any; None for a document without questions.
+    document_recall: Recall of the questions on each streamed document that is
+      asked about, by its index; in unseen phrasings if there are any.
   """
 
   metrics: dict[str, dict[str, float]]
   answers: dict[str, list[str]]
-  document_recall: list[float | None]
+  document_recall: dict[int, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,16 +113,18 @@ class Measurements:
     evaluator = dataclasses.replace(self.evaluator, graphdef=graphdef)
     return dataclasses.replace(self, evaluator=evaluator)
 
-  def _document_recall(self, answers) -> list[float | None]:
-    right: list[list[float]] = [[] for _ in self.documents]
+  def _document_recall(self, answers) -> dict[int, float]:
+    right: dict[int, list[float]] = {}
     name = next((n for n in reversed(_TARGETS) if n in self.questions), None)
     if name is not None:
       pairs = zip(answers[name], self.questions[name], strict=True)
       for index, (answer, question) in zip(
         self.about[name], pairs, strict=True
       ):
-        right[index].append(scores.exact_match(answer, question.answers))
-    return [float(np.mean(one)) if one else None for one in right]
+        right.setdefault(int(index), []).append(
+          scores.exact_match(answer, question.answers)
+        )
+    return {index: float(np.mean(one)) for index, one in right.items()}
 
   def measure_in_context(self, params, before: Measured) -> Measured:
     """Measures with each document in the prompt of the questions on it.

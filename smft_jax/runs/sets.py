@@ -61,7 +61,10 @@ def draw(
     UserError: There are too few questions for few-shot prompts.
   """
   documents = task.documents[:max_documents]
-  asked = [(q, i) for i, d in enumerate(documents) for q in d.questions]
+  measured = _take(
+    [*enumerate(documents)], size=settings.max_documents, seed=seed
+  )
+  asked = [(q, i) for i, d in measured for q in d.questions]
   targets = {
     'target': [(q, i) for q, i in asked if q.seen],
     'target_unseen_phrasing': [(q, i) for q, i in asked if not q.seen],
@@ -71,7 +74,7 @@ def draw(
   questions = {name: tuple(take(qs)) for name, qs in task.questions.items()}
   texts = {name: tuple(take(entries)) for name, entries in task.texts.items()}
   if documents and 'target' not in targets:
-    texts['target'] = tuple(take([t for d in documents for t in d.texts]))
+    texts['target'] = tuple(take([t for _, d in measured for t in d.texts]))
   return Sets(
     questions={
       **{

@@ -21,7 +21,10 @@ from smft_jax.runtime import program
 from smft_jax.training import state as state_lib
 
 CONFIG = 'configs/paper_1b.py'
-DATA = ('--config.data.data_dir=x', '--config.data.documents_file=y')
+DATA = tuple(
+  f'--config.data.{name}=x'
+  for name in ('running_text', 'held_out_text', 'documents_file')
+)
 
 
 def parse(config=CONFIG, *more):

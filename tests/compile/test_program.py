@@ -203,7 +203,7 @@ def test_a_config_compiles_without_the_data_it_would_read(
   invocation = command_line.parse(
     [f'--config=configs/paper_1b.py:{variant}', *overrides]
   )
-  with pytest.raises(schema.UserError, match=r'--config\.data\.data_dir='):
+  with pytest.raises(schema.UserError, match=r'\.data\.documents_file='):
     config_lib.from_config_dict(config_file.load('configs/paper_1b.py'))
   experiment = shapes.parse_experiment(invocation.config)
   assert shapes.vocab_size_and_length(experiment) == (32768, length)
@@ -244,6 +244,48 @@ def test_a_chip_that_is_known_bounds_the_step(found):
   said = '\n'.join(estimate_lib.lines(known))
   assert 'bound by memory' in said
   assert 'compute, at 1000 T/s' in said
+
+
+def test_a_step_that_the_compiler_refuses_does_not_fit(
+  tmp_path, capsys, monkeypatch
+):
+  refused = compiled.Program(
+    memory={'arguments': 1e5, 'temporaries': 1e9}, refusal='out of memory'
+  )
+  monkeypatch.setattr(compiled, 'compile_for', lambda *_, **__: refused)
+  config = many_processes.write_config(tmp_path, mesh=MESH)
+  assert program.run(compile_lib.main, [f'--config={config}']) == 1
+  said = capsys.readouterr().out
+  assert said.endswith('it does not fit: out of memory\n')
+
+
+def test_a_run_is_as_long_as_its_config_says():
+  assert estimate_lib._run(make()) == ('learning 1000 documents', 2000)
+  few = make(stream__steps_per_document=3, stream__max_documents=7)
+  assert estimate_lib._run(few) == ('learning 7 documents', 21)
+  base_only = make(stream=None, method=None)
+  assert estimate_lib._run(base_only) == ('pretraining', 5)
+
+
+def test_tokens_and_chip_hours_are_those_of_all_steps_and_devices(found):
+  found, _ = found
+  _, length = shapes.vocab_size_and_length(make())
+  said = '\n'.join(estimate_lib.lines(found))
+  assert found.num_steps == 2000
+  assert f'tokens {2000 * 8 * length / 1e6:37.3f} M' in said
+  assert 'chip hours' not in said  # the peak rates of a CPU are unknown
+  known = dataclasses.replace(
+    found,
+    flops=3e12,
+    peak=compiled.Device(
+      memory=1e9, bandwidth=1e15, flops=1e12, links=1e15, source=''
+    ),
+  )
+  # 3 s a step at the peak, on eight devices.
+  hours = 2000 * 3 / 0.4 * 8 / 3600
+  assert known.device_hours() == pytest.approx(hours)
+  said = '\n'.join(estimate_lib.lines(known))
+  assert f'chip hours, at 40% of the peak {hours:13.3f} h, an estimate' in said
 
 
 @pytest.mark.parametrize(

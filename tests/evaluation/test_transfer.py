@@ -3,6 +3,14 @@ import pytest
 from smft_jax.evaluation import transfer
 
 
+def numbered(measured):
+  """Recall of each document, with its index, but for those without."""
+  return [
+    (done, [(i, share) for i, share in enumerate(recall) if share is not None])
+    for done, recall in measured
+  ]
+
+
 def test_matrix_of_groups_of_documents():
   measured = [
     (0, [0.1, 0.2, 0.3, 0.4, 0.5]),
@@ -10,7 +18,7 @@ def test_matrix_of_groups_of_documents():
     (4, [0.5, 0.5, 1.0, 0.8, 0.6]),
     (5, [0.4, 0.4, 0.8, 0.8, 1.0]),
   ]
-  matrix = transfer.accuracy_matrix(measured)
+  matrix = transfer.accuracy_matrix(numbered(measured))
   for row, expected in zip(
     matrix,
     [[0.15, 0.35, 0.5], [0.8, 0.35, 0.5], [0.5, 0.9, 0.6], [0.4, 0.8, 1.0]],
@@ -44,7 +52,7 @@ def test_documents_without_questions_are_passed_over():
     (3, [None, None, 1.0, 0.2]),
     (4, [None, None, 0.5, 1.0]),
   ]
-  matrix = transfer.accuracy_matrix(measured)
+  matrix = transfer.accuracy_matrix(numbered(measured))
   assert [row[0] for row in matrix] == [None] * 4
   assert transfer.measures(matrix) == pytest.approx(
     {

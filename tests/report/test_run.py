@@ -175,6 +175,21 @@ def test_losses_are_drawn_as_changes_and_apart_from_recall():
   assert only['series'][0].points == ((0, 0.0), (5, -0.25))
 
 
+def test_questions_may_be_on_the_documents_only():
+  unseen = [
+    {**at, 'target_unseen_phrasing': y}
+    for at, y in zip(LOSS['retention_curve'], (0.1, 0.8), strict=True)
+  ]
+  shares, losses = report.retention_charts(
+    LOSS
+    | {'target_unseen_phrasing': measure('f1', 0.1, 0.8)}
+    | {'retention_curve': unseen}
+  )
+  assert shares['y_label'] == 'F1'
+  assert shares['series'][0].points == ((0, 0.1), (5, 0.8))
+  assert losses['series'][0].points == ((0, 0.0), (5, -0.25))
+
+
 def test_a_held_out_set_may_have_the_name_of_a_key_of_the_results():
   # A file may be called held_out.txt.
   held_out = {'held_out': measure('perplexity', 3.0, 3.3, 0.1)}

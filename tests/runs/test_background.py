@@ -1,6 +1,10 @@
 """A background that several jobs count."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from smft_jax import background
 from smft_jax.runtime import preemption
 from smft_jax.runtime import program
 from smft_jax.training import background as background_lib
+from tests.support import repository
 from tests.support import tiny_run
 from tests.support import train_runs
 
@@ -120,13 +125,67 @@ def test_an_interrupted_count_resumes_to_the_same_counts(
     patch.setattr(preemption, 'requested', requested)
     assert count(root, '0/1', tmp_path / 'all.npz') == 0
   [partial] = tmp_path.iterdir()
-  stopped = int(partial.suffixes[0][1:])
+  stopped = int(partial.name.removeprefix('.all.npz.to-'))
   assert 0 < stopped < 5
   counted = background_lib.read(partial)[1]['batches']
   assert counted == f'0-{stopped}'
   assert count(root, '0/1', tmp_path / 'all.npz') == 0
   assert [path.name for path in tmp_path.iterdir()] == ['all.npz']
   assert_same(tmp_path / 'all.npz', whole(root))
+
+
+@pytest.mark.parametrize(
+  ('place', 'call', 'kept'),
+  [
+    ('smft_jax.training.count.background', 3, ['.all.npz.to-2']),
+    # As the third save is about to replace the second, which stays.
+    pytest.param(
+      *('os.replace', 3, ['.all.npz.to-2']),
+      marks=pytest.mark.slow,
+    ),
+    # Between the two files of the third and the second save.
+    pytest.param(
+      *('smft_jax.runs.background_cache._partial', 4),
+      ['.all.npz.to-2', '.all.npz.to-3'],
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_killed_at_any_moment_a_count_resumes_to_the_same_bytes(
+  root, tmp_path, place, call, kept, capsys
+):
+  out = tmp_path / 'all.npz'
+  flags = f'--config={root}/tiny.py', '--part=0/1', f'--out={out}'
+  done = subprocess.run(
+    [sys.executable, '-m', 'tests.support.stopped_count', 'SIGKILL', place]
+    + [str(call), *flags],
+    cwd=repository.ROOT,
+    env=os.environ | {'PYTHONPATH': str(repository.ROOT)},
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr
+  assert sorted(path.name for path in tmp_path.glob('.all.*')) == kept
+  assert count(root, '0/1', out) == 0
+  assert f'{tmp_path}/{kept[-1]} has batches 0-' in capsys.readouterr().err
+  assert not list(tmp_path.glob('.all.*'))
+  assert count(root, '0/1', tmp_path / 'again.npz') == 0
+  assert out.read_bytes() == (tmp_path / 'again.npz').read_bytes()
+  assert_same(out, whole(root))
+
+
+def test_a_finished_count_is_not_counted_again(root, tmp_path, capsys):
+  out = tmp_path / 'all.npz'
+  shutil.copy(root / '0.npz', out)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(background.background_cache, '_summed', None)
+    assert count(root, '0/2', out) == 0
+  assert out.read_bytes() == (root / '0.npz').read_bytes()
+  assert count(root, '1/2', out) == 2
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert "counted with batches = '0-2', but this run has '2-5'" in said
+  assert out.read_bytes() == (root / '0.npz').read_bytes()
 
 
 def test_counts_are_flushed_before_floats_round(root, tmp_path, monkeypatch):

@@ -49,6 +49,45 @@ def experiment_of(**evaluation):
   return config_lib.from_config_dict(tiny_run.make(**changes))
 
 
+def long_task(asks):
+  texts = [task_lib.Text(text=f'{n} lives in Porto') for n in range(20)]
+  return dataclasses.replace(
+    make_task(),
+    documents=tuple(
+      task_lib.Document(
+        id=str(n),
+        augmentations=(text,),
+        questions=(question(f'{n}'), question(f'{n}?')) if asks else (),
+        texts=(text,),
+      )
+      for n, text in enumerate(texts)
+    ),
+  )
+
+
+def test_some_documents_of_a_stream_are_measured_all_along():
+  settings = experiment_of(max_documents=4, max_entries=None).evaluation
+  drawn = sets.draw(long_task(True), settings, max_documents=15, seed=0)
+  assert len(drawn.documents) == 15
+  about = drawn.about['target'].tolist()
+  # Both questions on each of four, in order.
+  assert len(set(about)) == 4
+  assert about == sorted([*set(about)] * 2)
+  assert max(about) < 15
+  facts = [q.fact.rstrip('?') for q in drawn.questions['target']]
+  assert facts == [str(index) for index in about]
+  others = sets.draw(long_task(True), settings, max_documents=15, seed=1)
+  assert others.about['target'].tolist() != about
+  few = dataclasses.replace(settings, max_entries=3)
+  asked = sets.draw(long_task(True), few, max_documents=15, seed=0)
+  assert len(asked.questions['target']) == 3
+  assert {*asked.about['target'].tolist()} <= {*about}
+  # The loss of the same documents, if nothing is asked.
+  drawn = sets.draw(long_task(False), settings, max_documents=15, seed=0)
+  texts = [f'{index} lives in Porto' for index in sorted({*about})]
+  assert [text.text for text in drawn.texts['target']] == texts
+
+
 def test_few_shot_prompts_show_held_out_questions_only():
   task = make_task(
     question('B', 'Rome'), question('C', 'Oslo'), other=(question('D'),)

@@ -134,12 +134,12 @@ def test_a_run_stopped_and_killed_in_every_phase_ends_in_the_same_bits(
   assert left == {'2', '3', '4.partial'}
   # Background counting: what was counted is saved.
   stopped('SIGTERM', 'smft_jax.training.count.background', 2)
-  assert len(list(made.glob('background-*.2.npz'))) == 1
+  assert len(list(made.glob('.background-*.npz.to-2'))) == 1
   # Measuring the base: nothing to save.
   decode = 'smft_jax.evaluation.forward.decode'
   said = stopped('SIGTERM', decode, 2)
   assert 'background: batch 3/3' in said
-  assert not list(made.glob('background-*.2.npz'))
+  assert not list(made.glob('.background-*.npz.to-2'))
   assert not saved.exists()
   # Inside the second document.
   stopped('SIGTERM', step, 5)

@@ -92,6 +92,8 @@ def check_results(workdir, method, trains=True):
   assert done == ([0, 1, 2, 3] if trains else [0, 3])
   matrix = results['accuracy_matrix']
   assert [len(row) for row in matrix] == [len(done) - 1] * len(done)
+  for record in records(workdir, 'evaluation'):
+    assert [index for index, _ in record['document_recall']] == [0, 1, 2]
   assert results['locality'].keys() == {'known', 'never_seen'}
   assert (results['params_changed'] > 0) == trains
   assert results['bytes_changed'] == 4 * results['params_changed']
