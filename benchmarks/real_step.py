@@ -28,6 +28,7 @@ from smft_jax.data import batches
 from smft_jax.methods import sparse_memory
 from smft_jax.models import build
 from smft_jax.models import layers
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -138,7 +139,7 @@ def main() -> None:
   state = make_state(options.path, options.dtype)
   config = nnx.merge(state.graphdef, state.params).config
   batch = make_batch(config.vocab_size)
-  hidden = step_lib.hidden_below_memory(
+  hidden = forward.hidden_below_memory(
     state.graphdef, state.params, batch.tokens, batch.mask, batch.segments
   )
   state = step_lib.begin_document(state, batch, hidden, 1)

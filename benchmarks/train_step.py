@@ -39,6 +39,7 @@ from smft_jax.methods import sparse_memory
 from smft_jax.models import transformer
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import model as model_lib
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -119,7 +120,7 @@ class Setting:
     """Returns a function that takes the next step and waits for it."""
     state, hidden = self.state(form), None
     if form == 'reuse':
-      hidden = step_lib.hidden_below_memory(
+      hidden = forward.hidden_below_memory(
         state.graphdef, state.params, self.batch.tokens, self.batch.mask
       )
     return harness.stepper(

@@ -20,7 +20,7 @@ from smft_jax.data import encoding
 from smft_jax.data import task
 from smft_jax.data import tokenizers
 from smft_jax.runtime import preemption
-from smft_jax.training import step as step_lib
+from smft_jax.training import forward
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,5 +123,5 @@ def touched(spans: np.ndarray, wanted: Sequence[task.Span]) -> np.ndarray:
 @functools.partial(jax.jit, static_argnums=0)
 def _slot_ids(graphdef, params, batch):
   """Returns slot ids [B, L, A] of all memory layers."""
-  _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
+  _, accesses = forward.loss_and_accesses(graphdef, params, batch)
   return jnp.concatenate(accesses.slot_ids, axis=-1)

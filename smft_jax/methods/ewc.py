@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from smft_jax import schema
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
-from smft_jax.training import step as step_lib
 
 TRAINABLE = nnx.Param
 
@@ -183,7 +183,7 @@ def _add_squares(fisher, graphdef, params, batch, rows, num_sequences):
 
     def loss(trainable: nnx.State) -> jax.Array:
       params = nnx.merge_state(trainable, frozen)
-      return step_lib.loss_and_accesses(graphdef, params, sequence)[0]
+      return forward.loss_and_accesses(graphdef, params, sequence)[0]
 
     gradient = jax.grad(loss)(trainable)
     return jax.tree.map(

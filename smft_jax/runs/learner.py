@@ -18,6 +18,7 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import lesson_batches
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -164,7 +165,7 @@ class Learner:
     if hidden is not None:
       whole = self.batches.rows(0)
       below = flops.matmul_flops(
-        step_lib.hidden_below_memory,
+        forward.hidden_below_memory,
         state.graphdef,
         state.params,
         whole.tokens,
@@ -189,6 +190,6 @@ class Learner:
     if not self._reuses_hidden:
       return None
     whole = self.batches.rows(index)
-    return step_lib.hidden_below_memory(
+    return forward.hidden_below_memory(
       state.graphdef, state.params, whole.tokens, whole.mask, whole.segments
     )

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from smft_jax import memory
 from smft_jax.training import background as background_lib
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
-from smft_jax.training import step as step_lib
 
 
 def background(
@@ -58,7 +58,7 @@ def background(
 @functools.partial(jax.jit, static_argnames=('graphdef', 'document'))
 def _count_batch(graphdef, params, batch, document):
   """Returns the statistics of a batch."""
-  _, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
+  _, accesses = forward.loss_and_accesses(graphdef, params, batch)
   return background_lib.add(
     background_lib.empty(state_lib.value_table(params).shape[0]),
     jnp.concatenate(accesses.slot_ids, axis=-1),

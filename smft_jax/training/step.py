@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import nnx
 import jax
@@ -28,21 +28,10 @@ from smft_jax import ranking
 from smft_jax.sharded import lookup as sharded_lookup
 from smft_jax.sharded import ranking as sharded_ranking
 from smft_jax.training import background as background_lib
+from smft_jax.training import forward
 from smft_jax.training import micro_batches
 from smft_jax.training import rows as rows_lib
 from smft_jax.training import state as state_lib
-
-
-class Accesses(NamedTuple):
-  """Slots that the memory layers read in a forward pass, an entry per layer.
-
-  Attributes:
-    slot_ids: int32 [B, L, A] each.
-    weights: float32 [B, L, A] each.
-  """
-
-  slot_ids: tuple[jax.Array, ...]
-  weights: tuple[jax.Array, ...]
 
 
 @functools.partial(
@@ -62,8 +51,8 @@ def train_step(
       float32 [B, L]; ranked, bool [B, L] or None, tokens whose accesses rank
       slots (None: all); segments, int32 [B, L] or None, numbers of the texts
       that share a row; counted, int32 [P] or None, as in `batches.Batch`.
-    hidden: [B, L, D] from `hidden_below_memory`, to save computing it again;
-      only for methods that train nothing but values.
+    hidden: [B, L, D] from `forward.hidden_below_memory`, to save computing it
+      again; only for methods that train nothing but values.
     micro_batch_size: Rows whose activations are kept at once, a divisor of B;
       None keeps all. The step is that of the whole batch.
 
@@ -93,27 +82,6 @@ def train_step(
   return state_lib.shard(state, jax.lax.with_sharding_constraint), metrics
 
 
-@functools.partial(jax.jit, static_argnames='graphdef')
-def hidden_below_memory(
-  graphdef: nnx.GraphDef, params: nnx.State, tokens, mask, segments=None
-) -> jax.Array:
-  """Computes the hidden states below the lowest memory layer.
-
-  They do not depend on the value table.
-
-  Args:
-    graphdef: The model, a `transformer.Transformer`.
-    params: Its Variables.
-    tokens: int32 [B, L].
-    mask: bool [B, L], False at padding.
-    segments: int32 [B, L] or None, numbers of the texts that share a row.
-
-  Returns:
-    [B, L, D], for `train_step`.
-  """
-  return nnx.merge(graphdef, params).below_memory(tokens, mask, segments)
-
-
 @functools.partial(jax.jit, donate_argnames='state')
 def begin_document(
   state: state_lib.TrainState, batch, hidden: jax.Array | None, lesson
@@ -131,7 +99,7 @@ def begin_document(
     The state, with a new optimizer state and, if the method says so, a grown
     background.
   """
-  _, accesses = loss_and_accesses(
+  _, accesses = forward.loss_and_accesses(
     state.graphdef, state.params, batch, hidden=hidden
   )
   slots, _ = rows_lib.select(state, accesses.slot_ids, _ranked(batch))
@@ -162,50 +130,6 @@ def begin_document(
   return state_lib.shard(state, jax.lax.with_sharding_constraint)
 
 
-def loss_and_accesses(
-  graphdef: nnx.GraphDef,
-  params: nnx.State,
-  batch,
-  perturbations: nnx.State | None = None,
-  hidden: jax.Array | None = None,
-  total: jax.Array | None = None,
-) -> tuple[jax.Array, Accesses]:
-  """Computes the mean negative log-likelihood and the accesses.
-
-  Args:
-    graphdef: The model.
-    params: Its Variables.
-    batch: As in `train_step`.
-    perturbations: Zeros added to each memory layer's read. The loss gradient
-      with respect to them is the read gradient.
-    hidden: As in `train_step`.
-    total: Loss weights to divide by; None takes the sum of the batch's.
-
-  Returns:
-    Loss in nats, float32 [], and the accesses.
-  """
-  model = nnx.merge(graphdef, params)
-  forward = nnx.capture(
-    model.final_hidden, memory.SlotIds, memory.SlotWeights, init=perturbations
-  )
-  x, slot_ids, weights = forward(
-    batch.tokens, batch.mask, hidden, batch.segments
-  )
-  loss_weights, counted = batch.loss_weights, batch.counted
-  if counted is None:
-    # The last token predicts nothing; leaving it out would copy the others.
-    following = jnp.pad(batch.tokens[:, 1:], ((0, 0), (0, 1)))
-    nll = jnp.pad(model.nll(x, following)[:, :-1], ((0, 0), (1, 0)))
-  else:  # of a large vocabulary the logits at the other tokens cost much
-    loss_weights = loss_weights.reshape(-1)[counted]
-    x = x.reshape(-1, x.shape[-1])[jnp.maximum(counted - 1, 0)]
-    nll = model.nll(x, batch.tokens.reshape(-1)[counted])
-  if total is None:
-    total = jnp.sum(loss_weights)
-  loss = jnp.sum(nll * loss_weights) / jnp.maximum(total, 1e-6)
-  return loss, Accesses(_leaves(slot_ids), _leaves(weights))
-
-
 @jax.jit
 def slot_scores(state: state_lib.TrainState, batch) -> jax.Array:
   """Computes the scores [N] by which a step with this batch selects slots.
@@ -219,7 +143,7 @@ def slot_scores(state: state_lib.TrainState, batch) -> jax.Array:
   Raises:
     ValueError: If the method ranks no slots.
   """
-  _, accesses = loss_and_accesses(state.graphdef, state.params, batch)
+  _, accesses = forward.loss_and_accesses(state.graphdef, state.params, batch)
   return _slot_scores(state, batch, accesses)[0]
 
 
@@ -230,7 +154,7 @@ def _rows_update(state: state_lib.TrainState, batch, hidden, size):
 
   def read_gradients_of(part, hidden):
     def loss_fn(perturbations):
-      return loss_and_accesses(
+      return forward.loss_and_accesses(
         state.graphdef, state.params, part, perturbations, hidden, total
       )
 
@@ -238,7 +162,7 @@ def _rows_update(state: state_lib.TrainState, batch, hidden, size):
     (loss, accesses), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
       zeros
     )
-    return loss, (_leaves(gradients), accesses)
+    return loss, (forward.leaves(gradients), accesses)
 
   loss, (read_gradients, accesses) = micro_batches.apply(
     read_gradients_of, batch, hidden, size
@@ -284,7 +208,7 @@ def _dense_update(state: state_lib.TrainState, batch, hidden, size):
   def gradients_of(part, hidden):
     def loss_fn(trainable):
       params = nnx.merge_state(trainable, frozen)
-      return loss_and_accesses(
+      return forward.loss_and_accesses(
         state.graphdef, params, part, hidden=hidden, total=total
       )
 
@@ -323,7 +247,9 @@ def _dense_update(state: state_lib.TrainState, batch, hidden, size):
   return nnx.merge_state(trainable, frozen), opt_state, good, metrics
 
 
-def _slot_scores(state: state_lib.TrainState, batch, accesses: Accesses):
+def _slot_scores(
+  state: state_lib.TrainState, batch, accesses: forward.Accesses
+):
   """Returns the scores [N] and the number of accessed slots."""
   score, document_frequency = rows_lib.ranking_of(state)
   slot_ids = jnp.concatenate(accesses.slot_ids, axis=-1)
@@ -354,8 +280,3 @@ def _with_layout(layout, whole, sharded):
 
 def _sum(arrays: Iterable[jax.Array]) -> jax.Array:
   return functools.reduce(jnp.add, arrays)
-
-
-def _leaves(state: nnx.State) -> tuple[jax.Array, ...]:
-  """Returns the arrays of captured state, in layer order."""
-  return tuple(jax.tree.leaves(state))

@@ -19,6 +19,7 @@ from smft_jax.methods import pretraining
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import finetune
 from smft_jax.store import records as records_lib
+from smft_jax.training import forward
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
@@ -159,7 +160,7 @@ def loss_and_gradient(graphdef, params, batch):
   """The loss, summed over the weights, and its gradient."""
 
   def loss(params):
-    mean, accesses = step_lib.loss_and_accesses(graphdef, params, batch)
+    mean, accesses = forward.loss_and_accesses(graphdef, params, batch)
     return mean * jnp.sum(batch.loss_weights), accesses
 
   return jax.value_and_grad(loss, has_aux=True)(params)

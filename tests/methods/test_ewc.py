@@ -11,6 +11,7 @@ import pytest
 
 from smft_jax.data import batches
 from smft_jax.methods import ewc
+from smft_jax.training import forward
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import method_steps
@@ -45,7 +46,7 @@ def flat(state):
 def loss_and_gradient(graphdef, params, batch):
   """Of the loss alone, by all parameters."""
   return jax.value_and_grad(
-    lambda params: step_lib.loss_and_accesses(graphdef, params, batch)[0]
+    lambda params: forward.loss_and_accesses(graphdef, params, batch)[0]
   )(params)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from smft_jax.methods import full
 from smft_jax.methods import lora
+from smft_jax.training import forward
 from smft_jax.training import step as step_lib
 from tests.support import decoders
 from tests.support import steps
@@ -55,7 +56,7 @@ def test_it_keeps_less_for_the_gradient():
     state = make_state(METHODS['full'](), remat)
 
     def loss(params, state=state):
-      return step_lib.loss_and_accesses(state.graphdef, params, batch)[0]
+      return forward.loss_and_accesses(state.graphdef, params, batch)[0]
 
     # What CPUs keep is not told by their compiler, which puts speed first.
     _, gradient = jax.eval_shape(lambda p: jax.vjp(loss, p), state.params)

@@ -10,9 +10,9 @@ import numpy as np
 from smft_jax import memory
 from smft_jax.data import batches
 from smft_jax.methods import sparse_memory
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
-from smft_jax.training import step as step_lib
 from tests.support import decoders
 
 N, V, T = 121, 5, 7
@@ -79,7 +79,7 @@ def loss_gradient(graphdef, params, batch):
 
   def loss(values):
     params = nnx.merge_state(values, frozen)
-    return step_lib.loss_and_accesses(graphdef, params, batch)
+    return forward.loss_and_accesses(graphdef, params, batch)
 
   gradient, accesses = jax.grad(loss, has_aux=True)(values)
   return jax.tree.leaves(gradient)[0], accesses

@@ -10,8 +10,8 @@ from smft_jax.data import batches
 from smft_jax.store import checksum
 from smft_jax.training import background
 from smft_jax.training import count
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
-from smft_jax.training import step as step_lib
 from tests.support import decoders
 
 N = 49
@@ -47,9 +47,9 @@ def make_stream():
 def recount(model, document):
   """The frequencies by way of Python sets."""
   frequency = [0] * N
-  forward = jax.jit(step_lib.loss_and_accesses, static_argnums=0)
+  compute = jax.jit(forward.loss_and_accesses, static_argnums=0)
   for batch in make_stream():
-    _, accesses = forward(*model, batch)
+    _, accesses = compute(*model, batch)
     read = [set() for _ in range(3)]
     for slot_ids in accesses.slot_ids:
       for row, column in np.argwhere(batch.mask):

@@ -12,6 +12,7 @@ from smft_jax import ranking
 from smft_jax import schema
 from smft_jax.data import batches
 from smft_jax.methods import sparse_memory
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -81,7 +82,7 @@ def test_a_document_joins_the_background_of_later_ones():
   batch = batch._replace(ranked=ranked)
   state = make_state(grows=True)
   old = np.asarray(state.background.document_frequency)
-  _, accesses = step_lib.loss_and_accesses(state.graphdef, state.params, batch)
+  _, accesses = forward.loss_and_accesses(state.graphdef, state.params, batch)
   (ids,) = accesses.slot_ids
   wanted = old.copy()
   for row, mask in zip(np.asarray(ids), ranked, strict=True):
@@ -91,7 +92,7 @@ def test_a_document_joins_the_background_of_later_ones():
   assert float(state.background.num_documents) == 7 + 4
   other = steps.make_batch(seed=9)
   counts = ranking.count_accesses(
-    step_lib.loss_and_accesses(state.graphdef, state.params, other)[1].slot_ids[
+    forward.loss_and_accesses(state.graphdef, state.params, other)[1].slot_ids[
       0
     ],
     len(wanted),

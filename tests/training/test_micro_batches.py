@@ -11,6 +11,7 @@ from smft_jax import schema
 from smft_jax.config import sections
 from smft_jax.data import batches
 from smft_jax.methods import full
+from smft_jax.training import forward
 from smft_jax.training import micro_batches
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -76,7 +77,7 @@ def test_hidden_states_and_places_are_those_of_each_part():
   weights = np.where(np.arange(20) % 9 == 4, batch.loss_weights, 0)
   batch = batch._replace(loss_weights=weights)
   state = steps.init(model, steps.make_method('rows'))
-  hidden = step_lib.hidden_below_memory(
+  hidden = forward.hidden_below_memory(
     state.graphdef, state.params, batch.tokens, batch.mask
   )
   listed = batches.counting(batch, most=3, num_parts=2)

@@ -19,6 +19,7 @@ from benchmarks import update_step
 from smft_jax import flops
 from smft_jax import lookup
 from smft_jax.methods import full
+from smft_jax.training import forward
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
 from tests.support import decoders
@@ -143,7 +144,7 @@ def operations(num_layers, differentiate):
   if differentiate:
     return flops.matmul_flops(step_lib.train_step, state, batch)
   return flops.matmul_flops(
-    step_lib.loss_and_accesses, state.graphdef, state.params, batch
+    forward.loss_and_accesses, state.graphdef, state.params, batch
   )
 
 

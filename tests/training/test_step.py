@@ -14,6 +14,7 @@ from smft_jax import memory
 from smft_jax import ranking
 from smft_jax import selection
 from smft_jax.methods import pretraining
+from smft_jax.training import forward
 from smft_jax.training import method as method_lib
 from smft_jax.training import state as state_lib
 from smft_jax.training import step as step_lib
@@ -194,7 +195,7 @@ def test_hidden_states_reused_give_the_same_step(update):
   )
   batch = steps.make_batch()
   graphdef, params = nnx.split(model)
-  hidden = step_lib.hidden_below_memory(
+  hidden = forward.hidden_below_memory(
     graphdef, params, batch.tokens, batch.mask
   )
   method = steps.make_method(update)
@@ -332,7 +333,7 @@ def test_the_oracle_is_the_slope_of_the_loss():
   def loss(by):
     moved = jax.tree.map(lambda x: x.at[slot, channel].add(by), values)
     params = nnx.merge_state(moved, frozen)
-    return step_lib.loss_and_accesses(graphdef, params, batch)[0]
+    return forward.loss_and_accesses(graphdef, params, batch)[0]
 
   slope = (float(loss(0.03)) - float(loss(-0.03))) / 0.06
   assert float(gradient[slot, channel]) == pytest.approx(slope, rel=1e-3)
