@@ -12,7 +12,7 @@ minutes are over. Prints how often each thing happened, and what it cost.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import json
@@ -209,12 +209,22 @@ def _flip(step: pathlib.Path | None, rng: random.Random) -> None:
   file.write_bytes(data)
 
 
-def soak(folder: pathlib.Path, seed: int) -> list[Life]:
+def _schedule(rng: random.Random) -> Iterator[str]:
+  """Yields faults without end: each in every round, in another order."""
+  while True:
+    yield from rng.sample(FAULTS, len(FAULTS))
+
+
+def soak(
+  folder: pathlib.Path, seed: int, faults: Iterator[str], rng: random.Random
+) -> list[Life]:
   """Makes a run undisturbed and disturbed, and compares them.
 
   Args:
     folder: An empty folder.
-    seed: Of the run and of what disturbs it.
+    seed: Of the run.
+    faults: What disturbs it.
+    rng: As in `disturb`.
 
   Returns:
     All starts of the disturbed one.
@@ -227,13 +237,9 @@ def soak(folder: pathlib.Path, seed: int) -> list[Life]:
   assert calm.is_done, said
   whole_s = time.monotonic() - began
   print(f'{_DOCUMENTS} documents undisturbed: {whole_s:.0f} s', flush=True)
-  rng = random.Random(seed)
   lives: list[Life] = []
-  schedule: list[str] = []
   while not run.is_done:
-    if not schedule:  # each thing in every round, in another order
-      schedule = rng.sample(FAULTS, len(FAULTS))
-    lives.append(disturb(run, schedule.pop(), rng, whole_s))
+    lives.append(disturb(run, next(faults), rng, whole_s))
     print(f'  {lives[-1]}', flush=True)
   assert run.arrays() == calm.arrays()
   print(f'{len(lives)} starts: the same arrays, bit for bit')
@@ -267,7 +273,12 @@ def main(argv: list[str]) -> None:
     default=10.0,
     help='after which no other run begins',
   )
-  parser.add_argument('--seed', type=int, default=0, help='of the first run')
+  parser.add_argument(
+    '--seed',
+    type=int,
+    default=0,
+    help='of the first run, and of what goes wrong',
+  )
   parser.add_argument('--out', type=paths.expand, help='write FILE.json')
   options = parser.parse(argv)
   if not options.minutes > 0:
@@ -275,11 +286,13 @@ def main(argv: list[str]) -> None:
   if options.seed < 0:
     raise schema.UserError(f'--seed = {options.seed} must be at least 0')
   began = time.monotonic()
+  rng = random.Random(options.seed)
+  faults = _schedule(rng)
   lives: list[Life] = []
   runs = 0
   while time.monotonic() - began < 60 * options.minutes:
     with tempfile.TemporaryDirectory() as folder:
-      lives += soak(pathlib.Path(folder), options.seed + runs)
+      lives += soak(pathlib.Path(folder), options.seed + runs, faults, rng)
     runs += 1
   rows = []
   for fault in FAULTS:

@@ -255,6 +255,13 @@ class _Stream:
 
   def _record_lesson(self, index: int, values: dict[str, float]) -> None:
     self.spent.lesson_s = 0.0
+    if values.get('slots_updated') == 0:
+      logging.warning(
+        'document %r changed no slot: all that it reads belong to other lessons'
+        ' or are read by all of the background; a larger'
+        ' config.memory.num_slots or a smaller config.method.t leaves more',
+        self.sets.documents[index].id,
+      )
     self.writer.write(
       'stream',
       documents=index + 1,

@@ -102,7 +102,9 @@ def test_counts_are_not_replaced_by_those_of_other_batches(
   before = out.read_bytes()
   assert count(root, '1/2', out) == 2
   said = capsys.readouterr().err.splitlines()[-1]
-  assert f"{out} was counted with batches = '0-2', this run has '2-5'" in said
+  assert (
+    f"{out} was counted with batches = '0-2', but this run has '2-5'" in said
+  )
   assert run('merge', f'--out={out}', out, root / '1.npz') == 2
   said = capsys.readouterr().err
   assert said == f'error: {out} exists; remove it, or choose another --out\n'

@@ -61,7 +61,7 @@ def root(tmp_path_factory, quick_runs):
     **{f'memory__{k}': v for k, v in test_fitted.MEMORY.items()},
     **{
       f'method__{k}': v
-      for k, v in (test_fitted.METHOD | {'learning_rate': 1.0, 't': 60}).items()
+      for k, v in (test_fitted.METHOD | {'learning_rate': 1.0, 't': 20}).items()
     },
     stream__context_weight=0.0,
     stream__steps_per_document=9,
@@ -105,3 +105,10 @@ def test_the_curve_ends_with_all_edits(root):
     after = curve[-1][measure]
     assert after['token_accuracy'] == edits[measure]['after']
     assert after['exact'] == edits['exact'][measure]['after']
+
+
+def test_an_edit_that_finds_no_slot_is_told(root, capsys):
+  assert train_runs.run(root, 'full', '--config.method.t=60') == 0
+  said = capsys.readouterr().err
+  assert "document 'edits:5' changed no slot" in said
+  assert "document 'edits:1' changed no slot" not in said
