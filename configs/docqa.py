@@ -23,7 +23,7 @@ simpleqa: pages for SimpleQA's questions (--config.data.documents_file=FILE),
   lost; over seeds 0.83 to 0.92, and up to 3%.
 hf: a pretrained model with a memory fitted to it, configs/fit.py. PATH is a
   Hugging Face folder or a GGUF file; DIR is optional but for data in it. world
-  teaches 12 people (--config.data.num_new) in a quarter of an hour; after 50
+  teaches 12 people (--config.data.num_new) in 15 to 40 minutes; after 50
   people SmolLM2-135M, over two seeds, knew 0.85 to 0.88 of the new facts in
   phrasings that training shows, 0.61 to 0.66 in others, and gave over 99.5% of
   its answers to other questions unchanged. The settings for other data are

@@ -70,7 +70,7 @@ def find_or_count(
   provenance = _provenance(settings, base, max_length, every)
   if settings.counts:
     path, statistics, stored = _given(settings.counts)
-    _check(path, stored, provenance)
+    background_lib.check(path, stored, provenance)
     return background_lib.to_floats(statistics)
   digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode())
   path = base.folder / (
@@ -118,7 +118,7 @@ def count_batches(
     provenance = _provenance(
       settings, base, max_length, range(batches.start, start)
     )
-    _check(file, stored, provenance)
+    background_lib.check(file, stored, provenance)
     if start == batches.stop:
       return background_lib.to_floats(statistics)
   saved_at = time.monotonic()
@@ -197,7 +197,9 @@ def check(settings: sections.BackgroundConfig | None) -> None:
     return
   path, _, stored = _given(settings.counts)
   wanted = _batches_key(settings, range(settings.num_batches))
-  _check(path, {key: stored.get(key, '') for key in wanted}, wanted)
+  background_lib.check(
+    path, {key: stored.get(key, '') for key in wanted}, wanted
+  )
 
 
 def _given(
@@ -213,20 +215,6 @@ def _given(
     raise schema.UserError(
       f'config.background.counts: {path} is no file of counts'
     ) from None
-
-
-def _check(
-  path: pathlib.Path,
-  stored: background_lib.Provenance,
-  provenance: background_lib.Provenance,
-) -> None:
-  differing = background_lib.differences(stored, provenance)
-  if differing:
-    key = differing[0]
-    raise schema.UserError(
-      f'{path} was counted with {key} = {stored.get(key)!r}, but this run has'
-      f' {provenance.get(key)!r}'
-    )
 
 
 def _provenance(

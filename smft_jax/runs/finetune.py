@@ -255,7 +255,8 @@ class _Stream:
 
   def _record_lesson(self, index: int, values: dict[str, float]) -> None:
     self.spent.lesson_s = 0.0
-    if values.get('slots_updated') == 0:
+    is_skipped = int(self.state.skipped_in_a_row)  # which is told elsewhere
+    if values.get('slots_updated') == 0 and not is_skipped:
       logging.warning(
         'document %r changed no slot: all that it reads belong to other lessons'
         ' or are read by all of the background; a larger'

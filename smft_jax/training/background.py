@@ -197,30 +197,26 @@ def read(
     ) from error
 
 
-def load(
-  path: str | os.PathLike[str], provenance: Provenance
-) -> method_lib.Background:
-  """Reads statistics; refuses those of another model or corpus.
+def check(
+  path: str | os.PathLike[str], stored: Provenance, provenance: Provenance
+) -> None:
+  """Refuses statistics of another model or corpus.
 
   Args:
-    path: The file.
+    path: Their file, for the message.
+    stored: What they were counted with, from `read`.
     provenance: What they must have been counted with.
 
-  Returns:
-    The statistics, float32.
-
   Raises:
-    ValueError: If the file is damaged or its provenance differs.
+    ValueError: If the two differ.
   """
-  background, stored = read(path)
   differing = differences(stored, provenance)
   if differing:
     key = differing[0]
     raise ValueError(
-      f'{path} was counted with {key} = {stored.get(key)!r}, this run has '
-      f'{provenance.get(key)!r}; delete it and it is counted again.'
+      f'{path} was counted with {key} = {stored.get(key)!r}, but this run has'
+      f' {provenance.get(key)!r}'
     )
-  return to_floats(background)
 
 
 def differences(one: Provenance, other: Provenance) -> list[str]:

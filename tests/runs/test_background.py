@@ -68,7 +68,6 @@ def test_a_run_takes_merged_counts(root, tmp_path):
   run('merge', f'--out={merged}', root / '0.npz', root / '1.npz')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(background.background_cache, 'count_batches', None)
-    patch.setattr(background_lib, 'load', None)
     assert (
       train_runs.run(root, 'given', f'--config.background.counts={merged}') == 0
     )

@@ -64,7 +64,7 @@ def test_data_backgrounds_and_runs(spell, tmp_path):
   assert reader.texts(spell('notes.jsonl'))[0].text == 'Fog.'
   assert reader.texts(spell('page.md'))[0].text == 'Rain.'
   background.save(spell('counts.npz'), background.empty(5), {'a': 1})
-  assert len(background.load(spell('counts.npz'), {'a': 1})[0]) == 5
+  assert len(background.read(spell('counts.npz'))[0][0]) == 5
   tiny_run.write_config(tmp_path)
   assert config_file.load(spell('tiny.py')).seed == 3
   invocation = command_line.parse(
