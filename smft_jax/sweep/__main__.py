@@ -75,6 +75,7 @@ def run(
   tasks: Mapping[Hashable, task_lib.Task],
   workdir: pathlib.Path,
   argv: Sequence[str] = (),
+  forgetting: str = 'known',
 ) -> None:
   """Runs points; one that fails gets an error.txt and stops no others.
 
@@ -83,6 +84,7 @@ def run(
     tasks: Their data, from `plan.make_tasks`.
     workdir: An existing folder.
     argv: The command line, for config.json.
+    forgetting: As in `table.row`, for the log.
   """
   points = plan.in_order(points)
   if not points:
@@ -115,7 +117,7 @@ def run(
         except Exception as error:
           _failed(point, workdir, error)
         else:
-          _log(table.line(table.row(point, results)))
+          _log(table.line(table.row(point, results, forgetting)))
       bar.update(done)
 
 
@@ -136,7 +138,8 @@ def gather(
   for point in points:
     path = plan.folder_of(workdir, point) / 'results.json'
     if path.exists():
-      rows.append(table.row(point, json.loads(path.read_text())))
+      results = json.loads(path.read_text())
+      rows.append(table.row(point, results, pareto.forgetting(report)))
     else:
       failed.append(point.name)
   if not rows:
@@ -155,6 +158,7 @@ def main(argv: list[str]) -> None:
   invocation = command_line.parse(argv, _FLAGS, _ABOUT, _NOTE)
   workdir = invocation.workdir
   points, report = plan.expand(invocation.config_file, invocation.config)
+  forgetting = pareto.forgetting(report)
   chosen = _chosen(points, invocation.flags['point'])
   if any(point.experiment.tensorboard for point in chosen):
     tensorboard.check()
@@ -179,7 +183,7 @@ def main(argv: list[str]) -> None:
   logging.info(
     '%d points, %d of them already done', len(chosen), len(chosen) - len(to_do)
   )
-  run(to_do, tasks, workdir, argv)
+  run(to_do, tasks, workdir, argv, forgetting)
   if len(chosen) == len(points):
     print('\n'.join(gather(points, workdir, report)))
   failed = [p.name for p in chosen if plan.state_of(workdir, p) != 'done']

@@ -6,10 +6,13 @@ Columns, None where a method or its data lacks the measure:
 - recall, f1, answer_nll: of the questions on the streamed documents, after the
   stream, in unseen phrasings if there are any; recall_before: before it;
   recall_seen: in phrasings trained on;
-- held_out: relative drop by held-out set, and drop: that of 'known', or else of
-  the first set (`scores.relative_drop`);
+- held_out: relative drop by held-out set (`scores.relative_drop`);
+- drop: what counts as forgetting. With 'known' the relative drop of the set of
+  that name, or else of the first set; with 'answers' the share of answers to
+  held-out questions that changed, right or wrong, for models that answer few;
 - retention, backward_transfer, forward_transfer, forgetting: see `transfer`;
-- locality: share of unchanged answers of the set 'known';
+- locality: share of unchanged answers of the set 'known', or else of all
+  held-out questions;
 - params_changed, bytes_changed; flops and lesson_s: per lesson, see `finetune`;
   wall_s: of the whole stream, measurements included.
 """
@@ -31,12 +34,15 @@ from smft_jax.sweep.pareto import table
 _TARGETS = ('target_unseen_phrasing', 'target')
 
 
-def row(point: plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
+def row(
+  point: plan.Point, results: Mapping[str, Any], forgetting: str = 'known'
+) -> dict[str, Any]:
   """Returns the row of a finished point.
 
   Args:
     point: The point.
     results: Its results.json.
+    forgetting: What `drop` is, 'known' or 'answers'.
   """
   before = results.get('metrics_before') or {}
   after = results.get('metrics_after') or {}
@@ -45,6 +51,10 @@ def row(point: plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
     name: measure.get('relative_drop')
     for name, measure in (results.get('held_out') or {}).items()
   }
+  unchanged = (results.get('answers_unchanged') or {}).get('share')
+  drop = drops.get('known', next(iter(drops.values()), None))
+  if forgetting == 'answers':
+    drop = None if unchanged is None else 1 - unchanged
   transfer = results.get('transfer') or {}
   lesson = results.get('lesson') or {}
   learned = after.get(asked) or {}
@@ -60,13 +70,13 @@ def row(point: plan.Point, results: Mapping[str, Any]) -> dict[str, Any]:
     'recall_seen': (after.get('target') or {}).get('recall'),
     'f1': learned.get('f1'),
     'answer_nll': learned.get('nll'),
-    'drop': drops.get('known', next(iter(drops.values()), None)),
+    'drop': drop,
     'held_out': drops,
     'retention': transfer.get('retention_of_earlier'),
     'backward_transfer': transfer.get('backward_transfer'),
     'forward_transfer': transfer.get('forward_transfer'),
     'forgetting': transfer.get('forgetting'),
-    'locality': (results.get('locality') or {}).get('known'),
+    'locality': (results.get('locality') or {}).get('known', unchanged),
     'params_changed': results.get('params_changed'),
     'bytes_changed': results.get('bytes_changed'),
     'flops': lesson.get('flops'),
@@ -114,7 +124,8 @@ def equal_learning(analysis: Mapping[str, Any]) -> list[str]:
     ...            'seeds_run': 3, 'best_recall_mean': 0.9},
     ...   'full': {'drop_mean': None, 'drop_std': None, 'seeds': 0,
     ...            'seeds_run': 1, 'best_recall_mean': 0.4}}
-    >>> analysis = {'equal_learning': {'target': 0.8, 'methods': methods}}
+    >>> analysis = {'equal_learning': {'target': 0.8, 'methods': methods},
+    ...             'lost': 'known facts lost'}
     >>> for line in equal_learning(analysis):
     ...   print(line)
     at 80.0% recall  known facts lost   seeds  best recall
@@ -126,7 +137,8 @@ def equal_learning(analysis: Mapping[str, Any]) -> list[str]:
     return ['no method was measured on what it should learn']
   labels = analysis.get('labels') or {}
   target = table.share(found['target'])
-  rows = [(f'at {target} recall', 'known facts lost', 'seeds', 'best recall')]
+  head = f'at {target} recall', analysis['lost'], 'seeds', 'best recall'
+  rows = [head]
   for key, method in found['methods'].items():
     rows.append(
       (

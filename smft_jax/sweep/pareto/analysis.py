@@ -3,7 +3,8 @@
 Each row of the table is one run: a method with one setting and one seed, with
 `recall`, the share of the questions on the new documents that it answers after
 the whole stream (in phrasings it never trained on), and `drop`, the share of
-earlier knowledge that it lost (`scores.relative_drop`; below 0 for a gain).
+earlier knowledge that it lost (`scores.relative_drop`; below 0 for a gain), or
+the share of its other answers that changed.
 
 **Front** of a method and seed: those of its points and the untouched model (the
 recall before the stream, drop 0) that no other dominates. Its drop is linear
@@ -38,11 +39,29 @@ from collections.abc import Iterable, Mapping, Sequence
 import pathlib
 from typing import Any
 
+from smft_jax import schema
 from smft_jax.store import atomic
 from smft_jax.store import paths
 from smft_jax.sweep.pareto import fronts as pareto_fronts
 from smft_jax.sweep.pareto import panels as pareto_panels
 from smft_jax.sweep.pareto import table
+
+# What a drop is, in words.
+_LOST = {'known': 'known facts lost', 'answers': 'other answers changed'}
+
+
+def forgetting(report: Mapping[str, Any]) -> str:
+  """Returns what REPORT of a config says that forgetting is.
+
+  Args:
+    report: Its `forgetting` is 'known' (default) or 'answers', see
+      `sweep.table`.
+
+  Raises:
+    UserError: If it is neither.
+  """
+  found = report.get('forgetting', 'known')
+  return schema.one_of("REPORT['forgetting']", found, _LOST)
 
 
 def analyse(
@@ -55,13 +74,14 @@ def analyse(
     report: REPORT of the sweep's config; all keys are optional. `own` is the
       method compared with the others ('sparse_memory'), `headline` its rivals
       that set the target (('full', 'lora')), `references` methods without
-      training (('in_context',)), `labels` names of methods, and `panels` the
-      ablations (`panels`).
+      training (('in_context',)), `labels` names of methods, `forgetting` what
+      the drop is (`forgetting`), and `panels` the ablations (`panels`).
 
   Returns:
-    own, headline, missing (those of them without points), equal_learning,
-    equal_learning_at_own_reach (None if that is the same), hypervolume, fronts,
-    domination, points, references, panels and labels, as JSON.
+    own, headline, forgetting, lost (the same in words), missing (those of own
+    and headline without points), equal_learning, equal_learning_at_own_reach
+    (None if that is the same), hypervolume, fronts, domination, points,
+    references, panels and labels, as JSON.
 
   Raises:
     ValueError: If there are no rows.
@@ -100,6 +120,8 @@ def analyse(
   found: dict[str, Any] = {
     'own': own,
     'headline': wanted[1:],
+    'forgetting': forgetting(report),
+    'lost': _LOST[forgetting(report)],
     'missing': [method for method in wanted if method not in present],
     'equal_learning': _equal_learning(compared, points, fronts, target, own),
     'equal_learning_at_own_reach': (

@@ -17,7 +17,7 @@ from smft_jax.sweep.pareto import table
 _COLORS = ('blue', 'orange', 'green', 'purple', 'gold', 'sky')
 _MARKERS = 'os^DvPX<>phd8H'
 _INK, _SOFT, _PAGE = (figures.COLORS[name] for name in ('ink', 'soft', 'page'))
-_LEARNING, _FORGETTING = 'new facts recalled', 'known facts lost'
+_LEARNING = 'new facts recalled'
 _COLUMNS = 3  # of small plots
 
 Look = tuple[str, str]  # color name, marker
@@ -50,7 +50,7 @@ def draw_pareto(analysis: Mapping[str, Any]) -> figure.Figure | None:
     shown = [p for method in headline for p in _points(analysis, method)]
     is_log = _set_limits(plot, [*shown, *references.values()])
     scale = ' (log scale above 1%)' if is_log else ''
-    plot.set_title(_FORGETTING + scale, color=_SOFT, fontweight='normal')
+    plot.set_title(analysis['lost'] + scale, color=_SOFT, fontweight='normal')
     for method, point in references.items():
       _draw_points(plot, [point], ('ink', 'X'))
       plot.annotate(
@@ -111,7 +111,7 @@ def draw_others(analysis: Mapping[str, Any]) -> figure.Figure | None:
     for plot in plots[len(others) - _COLUMNS : len(others)]:
       plot.tick_params(labelbottom=True)
     drawn.supxlabel(_LEARNING, fontsize=8, color=_SOFT)
-    drawn.supylabel(_FORGETTING, fontsize=8, color=_SOFT)
+    drawn.supylabel(analysis['lost'], fontsize=8, color=_SOFT)
   return drawn
 
 
@@ -163,12 +163,12 @@ def draw_equal_learning(analysis: Mapping[str, Any]) -> figure.Figure | None:
     low, high = plot.get_xlim()
     plot.set_xlim(low, high + 0.25 * (high - low))  # room for the numbers
     _percent(plot.xaxis)
-    plot.set_xlabel(_FORGETTING)
+    plot.set_xlabel(analysis['lost'])
   return drawn
 
 
-def draw_panel(panel: Mapping[str, Any]) -> figure.Figure | None:
-  """An ablation: fronts, or recall and drop over a number."""
+def draw_panel(panel: Mapping[str, Any], lost: str) -> figure.Figure | None:
+  """An ablation: fronts, or recall and drop (`lost`) over a number."""
   lines = panel['lines']
   points = [point for line in lines for point in line['points']]
   if all(point['recall_mean'] is None for point in points):
@@ -182,26 +182,26 @@ def draw_panel(panel: Mapping[str, Any]) -> figure.Figure | None:
       plot = drawn.add_subplot()
       plot.axhline(0, color=_SOFT, linewidth=0.8)
       plot.set_xlabel(_LEARNING)
-      plot.set_ylabel(_FORGETTING)
+      plot.set_ylabel(lost)
       _percent(plot.xaxis, plot.yaxis)
       for line, look in zip(lines, looks, strict=True):
         _draw_front(plot, line['front'], look[0])
         _draw_points(plot, line['points'], look, line['label'])
     else:
-      drawn = _draw_sweep(panel, looks)
+      drawn = _draw_sweep(panel, lost, looks)
     if len(lines) > 1:
       drawn.legend(loc='outside upper left', ncols=2)
   return drawn
 
 
 def _draw_sweep(
-  panel: Mapping[str, Any], looks: Sequence[Look]
+  panel: Mapping[str, Any], lost: str, looks: Sequence[Look]
 ) -> figure.Figure:
   drawn = figures.new_figure(3.8)
   plots = drawn.subplots(2, 1, sharex=True)
   places = sorted({p['x'] for line in panel['lines'] for p in line['points']})
   for plot, what in zip(plots, ('recall', 'drop'), strict=True):
-    plot.set_title(_LEARNING if what == 'recall' else _FORGETTING)
+    plot.set_title(_LEARNING if what == 'recall' else lost)
     _percent(plot.yaxis)
     for line, look in zip(panel['lines'], looks, strict=True):
       points = [p for p in line['points'] if p['recall_mean'] is not None]

@@ -37,7 +37,7 @@ def write_report(
   drawn = pareto_figures.draw_pareto(analysis)
   if drawn:
     atomic.write_bytes(workdir / 'pareto.png', figures.png(drawn))
-  further = analysis['equal_learning_at_own_reach']
+  further, lost = analysis['equal_learning_at_own_reach'], analysis['lost']
   text = page.render(
     'sweep.html',
     title='smft_jax',
@@ -46,12 +46,14 @@ def write_report(
     tiles=_tiles(analysis),
     missing=[analysis['labels'][name] for name in analysis['missing']],
     failed=analysis['failed'],
-    pareto=_svg(drawn, 'Known facts lost over new facts recalled'),
+    pareto=_svg(drawn, f'{lost.capitalize()} over new facts recalled'),
     others=_svg(pareto_figures.draw_others(analysis), 'The other methods'),
     own=analysis['labels'][analysis['own']],
+    lost=lost,
+    forgetting=analysis['forgetting'],
     bars=_svg(
       pareto_figures.draw_equal_learning(analysis),
-      'Known facts lost at equal learning',
+      f'{lost.capitalize()} at equal learning',
     ),
     equal=_equal_learning(analysis, analysis['equal_learning']),
     further=further and _equal_learning(analysis, further),
@@ -61,8 +63,8 @@ def write_report(
       {
         'title': panel['title'],
         'text': panel['text'],
-        'figure': _svg(pareto_figures.draw_panel(panel), panel['title']),
-        'table': _ablation(panel),
+        'figure': _svg(pareto_figures.draw_panel(panel, lost), panel['title']),
+        'table': _ablation(panel, lost),
       }
       for panel in analysis['panels'].values()
     ],
@@ -84,7 +86,8 @@ def _tiles(analysis: Mapping[str, Any]) -> list[tuple[str, str]]:
   if own and own['drop_mean'] is not None:
     lost = table.share(own['drop_mean'])
     name = labels[analysis['own']]
-    found.append((lost, f'of known facts lost by {name} at {target} recall'))
+    what = analysis['lost']
+    found.append((lost, f'of {what} by {name} at {target} recall'))
   for rival in analysis['headline']:
     ratio = (methods.get(rival) or {}).get('ratio')
     if ratio is not None:
@@ -127,7 +130,7 @@ def _equal_learning(
       )
     )
   head = (
-    f'at {table.share(equal["target"])} recall', 'known facts lost',
+    f'at {table.share(equal["target"])} recall', analysis['lost'],
     f'as much as {labels[analysis["own"]]}', 'seeds that reach it',
     'best recall', 'points', 'settings', 'validation points',
   )  # fmt: skip
@@ -187,7 +190,7 @@ def _areas(analysis: Mapping[str, Any]) -> Table:
   return _table(head, rows, names, analysis)
 
 
-def _ablation(panel: Mapping[str, Any]) -> Table:
+def _ablation(panel: Mapping[str, Any], lost: str) -> Table:
   """Recall and drop at each x of a sweep, or the fronts in numbers."""
   rows: list[Sequence[Any]]
   if panel['kind'] == 'sweep':
@@ -202,7 +205,7 @@ def _ablation(panel: Mapping[str, Any]) -> Table:
       for line in panel['lines']
       for point in line['points']
     ]
-    head = '', panel['x_label'], 'recall', 'known facts lost', 'seeds'
+    head = '', panel['x_label'], 'recall', lost, 'seeds'
   else:
     rows = [
       (

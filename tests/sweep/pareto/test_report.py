@@ -109,6 +109,20 @@ def test_page_shows_what_was_found(page):
   assert all(attributes['aria-label'] for attributes in figures)
 
 
+def test_page_says_what_forgetting_is(tmp_path):
+  report = REPORT | {'forgetting': 'answers'}
+  pareto.write(table(), tmp_path, report)
+  words = html_page.Page((tmp_path / 'report.html').read_text()).words
+  assert 'of other answers changed by sparse memory at 80.0% recall' in words
+  assert 'word for word' in words
+  assert 'known facts' not in words.lower()
+
+
+def test_forgetting_is_known_or_refused():
+  with pytest.raises(ValueError, match=r"REPORT\['forgetting'\] = 'answer'"):
+    pareto.analyse(table(), {'forgetting': 'answer'})
+
+
 def test_page_names_the_command_of_the_plan(tmp_path):
   plan = {'config_file': 'a b.py:quick', 'points': []}
   (tmp_path / 'sweep.json').write_text(json.dumps(plan))
