@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from smft_jax import counting
 from smft_jax import ranking
 
 N, V, T = 23, 5, 7
@@ -94,3 +95,23 @@ FREQUENCY = jnp.arange(N, dtype=jnp.float32) % 7
 def slot_scores(slot_ids, mask):
   counts = ranking.count_accesses(slot_ids, N, mask)
   return ranking.tf_idf(counts, FREQUENCY, 7)
+
+
+def params():
+  """A table with its carrier, and leaves that must not change."""
+  return {
+    'memory': {
+      'values': table(),
+      'access_counts': jnp.full((3, N), -0.0),
+    },
+    'head': jnp.full((V,), -0.0).at[0].set(1.0),
+    'positions': jnp.ones((N, V)),
+  }
+
+
+def carried(counts):
+  return counting.make_carrier(N).at[0].set(counts * counting.COUNT_SCALE)
+
+
+def one_step(optimizer, params, gradients):
+  return step(optimizer)(params, optimizer.init(params), gradients)[0]
