@@ -83,13 +83,14 @@ def run(
 
 def _measure_base(experiment, base, writer) -> dict[str, Any]:
   """Returns the results of a run without a stream."""
-  sets, measured = measurements.measure_base(
+  sets = measurements.make(
     base,
     experiment.evaluation,
     max_documents=0,
     max_length=experiment.base.max_length,
     seed=experiment.seed,
   )
+  measured = measurements.measure_base(sets, base)
   writer.write('evaluation', documents=0, metrics=measured.metrics)
   return results_lib.of_base(experiment, base, sets, measured)
 

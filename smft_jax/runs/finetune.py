@@ -20,12 +20,12 @@ from smft_jax.runs import base as base_lib
 from smft_jax.runs import learner as learner_lib
 from smft_jax.runs import measurements
 from smft_jax.runs import results as results_lib
+from smft_jax.runs import saved_run
 from smft_jax.runs import states
 from smft_jax.runtime import divergence
 from smft_jax.runtime import preemption
 from smft_jax.runtime import processes
 from smft_jax.runtime import progress
-from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
 from smft_jax.training import state as state_lib
 
@@ -60,18 +60,21 @@ def run(
     raise ValueError('config.method or config.stream is missing.')
   copies = keeps_base or not experiment.method.only_values
   state = states.first_state(experiment, base, copies=copies)
-  sets, before = measurements.measure_base(
+  sets = measurements.make(
     base,
     experiment.evaluation,
     max_documents=experiment.stream.max_documents,
     max_length=experiment.base.max_length,
     seed=experiment.seed,
   )
+  before = saved_run.measured_base(workdir)
+  if before is None:
+    before = measurements.measure_base(sets, base)
   edits = None
   # Without training there is nothing to measure right after.
   if base.task.are_edits and state.method.update != 'none':
     edits = edits_lib.make(sets.evaluator, sets.documents, base.params)
-  atomic.write_json(workdir / 'outputs_before.json', before.answers)
+  saved_run.record_answers(workdir, before)
   stream = _Stream(
     experiment=experiment,
     workdir=workdir,

@@ -60,7 +60,7 @@ class Measured:
   document_recall: dict[int, float]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Measurements:
   """The evaluation sets of a run.
 
@@ -248,17 +248,15 @@ def _unchanged(pairs: Sequence[tuple[Any, str, str]]) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)
-def measure_base(
+def make(
   base: base_lib.Base,
   settings: sections.EvaluationConfig,
   *,
   max_documents: int | None,
   max_length: int,
   seed: int,
-) -> tuple[Measurements, Measured]:
-  """Builds the sets of a run, and measures the base.
-
-  Cached, so that points of a sweep share what they have in common.
+) -> Measurements:
+  """Builds the sets of a run; cached, for the points of a sweep.
 
   Args:
     base: The base, with its data.
@@ -280,7 +278,7 @@ def measure_base(
     )
     for name, entries in drawn.texts.items()
   }
-  sets = Measurements(
+  return Measurements(
     evaluator=sets_lib.evaluator(
       settings, base.tokenizer, base.graphdef, max_length
     ),
@@ -288,7 +286,12 @@ def measure_base(
     text_metric=settings.text_metric,
     **{**vars(drawn), 'texts': texts},
   )
-  return sets, sets.measure(base.params)
+
+
+@functools.lru_cache(maxsize=1)
+def measure_base(sets: Measurements, base: base_lib.Base) -> Measured:
+  """Measures a base; cached, for the points of a sweep."""
+  return sets.measure(base.params)
 
 
 def _text(document: task_lib.Document) -> str:

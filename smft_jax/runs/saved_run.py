@@ -1,4 +1,4 @@
-"""Reads what an earlier run left: its config and its base."""
+"""Reads what an earlier run left: its config, its base, its measurements."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import functools
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 from smft_jax import schema
 from smft_jax.config import experiment as config_lib
 from smft_jax.data import task as task_lib
 from smft_jax.runs import base as base_lib
 from smft_jax.runs import base_cache
+from smft_jax.runs import measurements
+from smft_jax.runtime import processes
 from smft_jax.store import atomic
 from smft_jax.store import records as records_lib
 
-_BASE = 'base.json'
+_BASE, _ANSWERS = 'base.json', 'outputs_before.json'
 
 
 def load_experiment(workdir: pathlib.Path) -> config_lib.Experiment:
@@ -88,6 +91,49 @@ def make_base(
     records_lib.MetricsWriter(folder) as writer,
   ):
     return base_lib.find_or_make(experiment, task, writer)
+
+
+def record_answers(
+  workdir: pathlib.Path, before: measurements.Measured
+) -> None:
+  """Writes the base's answers; metrics.jsonl has what else was measured."""
+  atomic.write_json(workdir / _ANSWERS, before.answers)
+
+
+def measured_base(workdir: pathlib.Path) -> measurements.Measured | None:
+  """Reads what an earlier start of a run measured of its base.
+
+  Measuring a base may take longer than a lesson, and a run that resumes, on
+  machines that are taken away, would do it each time.
+
+  Args:
+    workdir: The folder of the run.
+
+  Returns:
+    The measurements; None if the run did not come so far, or a number was NaN,
+    for which JSON has no word.
+  """
+  found = processes.on_main('measurements of the base', _read_base, workdir)
+  if found is None:
+    return None
+  recall = dict(found['document_recall'])
+  return measurements.Measured(**{**found, 'document_recall': recall})
+
+
+def _read_base(workdir: pathlib.Path) -> dict[str, Any] | None:
+  records = records_lib.read_records(workdir)
+  first = next((r for r in records if r['event'] == 'evaluation'), None)
+  if first is None or first['documents']:
+    return None
+  try:
+    answers = json.loads((workdir / _ANSWERS).read_text())
+  except (FileNotFoundError, ValueError):
+    return None
+  numbers = [v for one in first['metrics'].values() for v in one.values()]
+  if None in numbers:
+    return None
+  keys = ('metrics', 'document_recall')
+  return {'answers': answers, **{key: first[key] for key in keys}}
 
 
 def _recorded(workdir: pathlib.Path) -> str:
