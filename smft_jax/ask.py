@@ -40,6 +40,7 @@ from smft_jax.data import batches
 from smft_jax.data import encoding
 from smft_jax.data import task as task_lib
 from smft_jax.data import tokenizers
+from smft_jax.data.retelling import sentences
 from smft_jax.data.world import words as world_words
 from smft_jax.evaluation import evaluate
 from smft_jax.lesson import file as lesson_file
@@ -185,7 +186,7 @@ def prompt_of(
     base: Its data has the examples of few-shot prompts.
     settings: How to ask.
   """
-  if not text.endswith('?'):
+  if not text.endswith(sentences.QUESTION_MARKS):
     return text
   prompt = world_words.QUESTION_FORMAT.format(question=text)
   if not settings.shots:  # nor is any data read

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from smft_jax import counting
@@ -91,10 +92,11 @@ def sparse_memory_finetuning(
   Returns:
     An `optax.GradientTransformationExtraArgs`; extra keywords go to `inner`.
     `init` and `update` raise a ValueError if there is no table, a table has no
-    carrier or background, or shapes do not match.
+    carrier or background, shapes do not match, or a slot is in more than
+    `num_documents` documents, as all score 0 or less if the number is left out.
 
   Raises:
-    ValueError: If t < 1 or `rank_by` is unknown.
+    ValueError: If t is not an int of 1 or more or `rank_by` is unknown.
 
   Example:
     >>> from smft_jax import counting, lookup, optim
@@ -148,6 +150,7 @@ def sparse_memory_finetuning(
         f'document_frequency for {name} must have shape {shape}, got '
         f'{jnp.shape(frequency)}.'
       )
+    _check_documents(name, frequency, num_documents)
     frequency = jnp.asarray(frequency, jnp.float32)
     # A copy, as trainers donate the state that holds it.
     return jnp.array(jnp.broadcast_to(frequency, shape))
@@ -216,3 +219,18 @@ def sparse_memory_finetuning(
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_documents(name: str, frequency: Any, num_documents: Any) -> None:
+  """Raises a ValueError if a slot is in more documents than there are."""
+  for array in (frequency, num_documents):
+    is_known = not isinstance(array, jax.core.Tracer)
+    if not is_known or not getattr(array, 'is_fully_addressable', True):
+      return  # values that this process cannot read
+  most = np.max(np.asarray(frequency, np.float32), initial=0)
+  if most > np.asarray(num_documents):
+    raise ValueError(
+      f'document_frequency for {name} is up to {most:g}, more than '
+      f'num_documents = {num_documents}: give the number of documents that it '
+      'was counted on.'
+    )

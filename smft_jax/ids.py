@@ -64,6 +64,21 @@ def as_int32(
   return jnp.asarray(ids.astype(np.int32))
 
 
+def check_int(name: str, value: int) -> None:
+  """Raises a ValueError unless a size is an int.
+
+  JAX would fail much later, with a message about shapes.
+
+  Args:
+    name: What the error calls the size.
+    value: A Python or NumPy integer.
+  """
+  if not isinstance(value, (int, np.integer)):
+    raise ValueError(
+      f'{name} must be an int, got {value!r} of type {type(value).__name__}.'
+    )
+
+
 def counted(
   ids: jax.typing.ArrayLike, num_slots: int, mask: jax.Array | None = None
 ) -> jax.Array:
@@ -78,9 +93,10 @@ def counted(
     int32 [..., A].
 
   Raises:
-    ValueError: If N < 1, the ids are not integers that can be slots of N, or
-      the mask does not match them.
+    ValueError: If N is not an int of 1 or more, the ids are not integers that
+      can be slots of N, or the mask does not match them.
   """
+  check_int('num_slots', num_slots)
   if num_slots < 1:
     raise ValueError(f'num_slots must be at least 1, got {num_slots}.')
   ids = as_int32(ids, num_slots)

@@ -102,7 +102,8 @@ def fit(
     iterations: Of k-means.
 
   Raises:
-    ValueError: If there are fewer inputs than sub-keys in a half.
+    ValueError: If there are fewer inputs than sub-keys in a half, or some are
+      not finite.
 
   Example:
     >>> rng = np.random.default_rng(0)
@@ -118,6 +119,11 @@ def fit(
       f'the background has {len(sample)} tokens, fewer than the'
       f' {subkeys_per_half} sub-keys to fit: give it more text, or lower'
       f' num_slots to at most {len(sample) ** 2}'
+    )
+  if not np.all(np.isfinite(statistics.moments)):
+    raise ValueError(
+      'the model gives its memory inputs that are not finite numbers: look for'
+      ' a damaged weight, or compute in a wider dtype'
     )
   rng = np.random.default_rng(seed)
   query = _whitening(statistics.moments, power) @ _rotations(

@@ -12,6 +12,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from smft_jax import ids
 from smft_jax import schema
 from smft_jax.sharded import layout as layout_lib
 
@@ -38,7 +39,7 @@ class MemorySizes:
 
   Raises:
     ValueError: For a `num_slots` that is no square, a `k` above n, an odd
-      `key_dim`, a size below 1, or a `quorum` outside [0, 1).
+      `key_dim`, a size that is no int or below 1, or a `quorum` outside [0, 1).
   """
 
   num_slots: int
@@ -57,6 +58,8 @@ class MemorySizes:
     # By name, so that equal dtypes make equal configs.
     value_dtype = jnp.dtype(self.value_dtype).name
     object.__setattr__(self, 'value_dtype', value_dtype)
+    for name in ('num_slots', 'value_dim', 'num_heads', 'k', 'key_dim'):
+      ids.check_int(name, getattr(self, name))
     schema.at_least(1, self, 'num_slots', 'num_heads', 'k', 'key_dim')
     schema.at_least(0, self, 'value_dim')
     n = math.isqrt(self.num_slots)

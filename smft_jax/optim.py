@@ -63,7 +63,7 @@ def keep_top_slots(t: int) -> optax.GradientTransformationExtraArgs:
     it does not match the updates.
 
   Raises:
-    ValueError: If t < 1.
+    ValueError: If t is not an int of 1 or more.
 
   Example:
     >>> from smft_jax import optim
@@ -138,7 +138,7 @@ def update_rows(
       `optax.adam` or `optax.adamw`: the arrays of its state have the table's
       shape. Clipping by global norm sees the norm of the selected rows.
     opt_state: `init_rows(inner, table)`, or what the last call returned.
-    table: Floats [N, V].
+    table: Floats [N, V], in JAX or NumPy, as a checkpoint may return them.
     slots: Integers [t] from `ranking.top_slots`; those out of range are
       dropped.
     row_gradients: Floats [t, V] from `lookup.row_gradient`.
@@ -151,7 +151,7 @@ def update_rows(
     A pair `(table, opt_state)` of the same shapes and dtypes.
 
   Raises:
-    ValueError: If shapes do not match.
+    ValueError: If shapes do not match, or the table holds no floats.
 
   Example:
     >>> from smft_jax import optim
@@ -163,12 +163,16 @@ def update_rows(
     >>> table.tolist()
     [[0.0, 0.0], [0.0, 0.0], [-0.5, -1.0]]
   """
+  table, row_gradients = jnp.asarray(table), jnp.asarray(row_gradients)
+  opt_state = jax.tree.map(jnp.asarray, opt_state)
+  slots = ids.as_int32(slots, name='slots')
   if table.ndim != 2 or row_gradients.shape != (*slots.shape, table.shape[1]):
     raise ValueError(
       'table, slots and row_gradients must have shapes [N, V], [t] and '
       f'[t, V], got {table.shape}, {slots.shape} and {row_gradients.shape}.'
     )
-  slots = ids.as_int32(slots, name='slots')
+  if not jnp.issubdtype(table.dtype, jnp.floating):
+    raise ValueError(f'table must hold floats, got {table.dtype}.')
   ranking.check_t(slots.shape[0], table.shape[0])
   slots = jnp.where(slots < 0, table.shape[0], slots)  # -1 is the last row
   rowwise.state_kinds(opt_state, table.shape)

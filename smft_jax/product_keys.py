@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from smft_jax import blocks
+from smft_jax import ids
 
 TopK = Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
 """(rows [R, n], k) -> the k highest of each row and their indices, [R, k]."""
@@ -108,6 +109,7 @@ def check(queries: jax.Array, subkeys: jax.Array, k: int) -> None:
       f'queries must have shape [..., {heads}, {2 * half_dim}] to match '
       f'subkeys {subkeys.shape}, got {queries.shape}.'
     )
+  ids.check_int('k', k)
   if not 1 <= k <= n:
     raise ValueError(
       f'k = {k} must be between 1 and the {n} sub-keys of a half: lower k '

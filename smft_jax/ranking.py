@@ -43,8 +43,8 @@ def count_accesses(
     float32 [N].
 
   Raises:
-    ValueError: If num_slots < 1, `slot_ids` are not integers or the mask does
-      not match them.
+    ValueError: If num_slots is not an int of 1 or more, `slot_ids` are not
+      integers or the mask does not match them.
 
   Example:
     >>> from smft_jax import ranking
@@ -142,12 +142,13 @@ def inverse_document_frequency(
 
 def _shares(counts: jax.Array, document_frequency: jax.Array) -> jax.Array:
   """counts / sum(counts); zeros where nothing was accessed."""
-  if counts.ndim != 1 or counts.shape != document_frequency.shape:
+  counts_N = jnp.asarray(counts, jnp.float32)
+  shapes = counts_N.shape, jnp.asarray(document_frequency).shape
+  if counts_N.ndim != 1 or shapes[0] != shapes[1]:
     raise ValueError(
       'counts and document_frequency must both be [num_slots], got '
-      f'{counts.shape} and {document_frequency.shape}.'
+      f'{shapes[0]} and {shapes[1]}.'
     )
-  counts_N = jnp.asarray(counts, jnp.float32)
   total = jnp.sum(counts_N)
   return counts_N / jnp.where(total > 0, total, 1)
 
@@ -322,7 +323,7 @@ def top_slots(scores: jax.Array, t: int) -> jax.Array:
     with mode='drop' skip it.
 
   Raises:
-    ValueError: If scores are not [N] or t is not in [1, N].
+    ValueError: If scores are not [N] or t is no int in [1, N].
 
   Example:
     >>> from smft_jax import ranking
@@ -344,7 +345,13 @@ def _top_slots(scores, t):
 
 
 def check_t(t: int, num_slots: int | None = None) -> None:
-  """Raises a ValueError unless 1 <= t <= num_slots, which None leaves open."""
+  """Raises a ValueError unless t is an int in [1, num_slots].
+
+  Args:
+    t: Number of slots to select.
+    num_slots: N; None leaves it open.
+  """
+  ids.check_int('t', t)
   if t < 1:
     raise ValueError(f't = {t} selects no slots: it must be at least 1.')
   if num_slots is not None and t > num_slots:

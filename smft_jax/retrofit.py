@@ -209,8 +209,9 @@ def fit_keys(
     seed: As for `fit_memory`.
 
   Raises:
-    ValueError: If there is no memory layer, one is gated or has no `qk_norm`,
-      or the background has fewer tokens than a half has sub-keys.
+    ValueError: If there is no memory layer; one is gated, has no `qk_norm`, is
+      never called or gets numbers that are not finite; or the background has
+      fewer tokens than a half has sub-keys.
   """
   model = nnx.clone(model)
   found = _layers(model)
@@ -223,20 +224,31 @@ def fit_keys(
         ' qk_norm=True; a gated one is trained'
       )
   graphdef, params = nnx.split(model)
-  statistics: list[key_fitting.InputStatistics] = []
+  statistics = {
+    name: key_fitting.InputStatistics(_SAMPLE, seed) for name, _ in found
+  }
+  is_empty = True
   for arguments in background:
-    inputs = _inputs(graphdef, params, *arguments)
-    if not statistics:
-      statistics += [key_fitting.InputStatistics(_SAMPLE, seed) for _ in inputs]
-    for one, array in zip(statistics, inputs, strict=True):
-      rows = layout_lib.to_numpy(array)
-      if mask_of is not None:
-        mask = layout_lib.to_numpy(jnp.asarray(mask_of(arguments)))
-        rows = rows[mask.astype(bool)]
-      one.add(rows.reshape(-1, rows.shape[-1]))
-  if not statistics:
+    if not isinstance(arguments, (tuple, list)):
+      raise ValueError(
+        'background must give tuples of arguments, such as (tokens,), got a '
+        f'{type(arguments).__name__}'
+      )
+    mask = None
+    if mask_of is not None:
+      mask = layout_lib.to_numpy(jnp.asarray(mask_of(arguments))).astype(bool)
+    for name, arrays in _inputs(graphdef, params, *arguments).items():
+      for rows in map(layout_lib.to_numpy, arrays):
+        if mask is not None:
+          rows = rows[mask]
+        statistics[name].add(rows.reshape(-1, rows.shape[-1]))
+        is_empty = False
+  if is_empty:
     raise ValueError('the background is empty')
-  for (_, layer), one in zip(found, statistics, strict=True):
+  for name, layer in found:
+    one = statistics[name]
+    if not one.sample.size:
+      raise ValueError(f'{name}: the model never calls it on the background')
     config = layer.config
     keys = key_fitting.fit(
       one, config.num_heads, config.key_dim, config.subkeys_per_half, seed=seed
@@ -251,7 +263,7 @@ def fit_keys(
 
 
 def _layers(model: nnx.Module) -> list[tuple[str, memory.ProductKeyMemory]]:
-  """Returns the memory layers of a model, in the order of `_inputs`."""
+  """Returns the memory layers of a model by their paths."""
   found = [
     (path, module)
     for path, module in nnx.iter_modules(model)
@@ -262,11 +274,13 @@ def _layers(model: nnx.Module) -> list[tuple[str, memory.ProductKeyMemory]]:
 
 @functools.partial(jax.jit, static_argnames='graphdef')
 def _inputs(graphdef, params, *arguments):
-  """Returns the input of each memory layer, in the order of their paths."""
+  """Returns the inputs of each memory layer, one for each call, by path."""
   model = nnx.merge(graphdef, params)
   _, sown = nnx.capture(model, memory.MemoryInput)(*arguments)
-  flat = sorted(nnx.to_flat_state(sown))
-  return [leaf for _, leaves in flat for leaf in jax.tree.leaves(leaves)]
+  return {
+    '/'.join(map(str, path[:-1])): jax.tree.leaves(inputs)
+    for path, inputs in nnx.to_flat_state(sown)
+  }
 
 
 def _set(variable: nnx.Variable, value: Any) -> None:

@@ -119,7 +119,8 @@ def coerce(value: Any, hint: Any, name: str) -> Any:
     return one_of(name, value, arguments)
   if origin is tuple:
     if isinstance(value, (str, Mapping)):
-      raise _wrong_type(name, value, 'a list')
+      wanted = f', such as ({value!r},)' if isinstance(value, str) else ''
+      raise _wrong_type(name, value, f'a list{wanted}')
     items = list(value) if isinstance(value, Sequence) else [value]
     return tuple(coerce(item, arguments[0], name) for item in items)
   # bool is a subclass of int, but True is not a count.

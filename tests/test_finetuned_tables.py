@@ -157,6 +157,11 @@ def test_finetuning_finds_leaves_by_other_names():
   ('kwargs', 'params', 'message'),
   [
     ({'rank_by': 'tfidf'}, make_params(), "'tfidf'.*tf_idf"),
+    (
+      {'document_frequency': np.full(N, 7)},
+      make_params(),
+      'is up to 7, more than num_documents = 1: give the number',
+    ),
     ({}, {'head': jnp.ones(3)}, 'found 0 value tables and 0 count'),
     ({}, {'values': tables.table()}, 'found 1 value tables and 0 count'),
     (

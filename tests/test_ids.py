@@ -5,12 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from smft_jax import counting
 from smft_jax import ids
 from smft_jax import lookup
+from smft_jax import memory
+from smft_jax import optim
 from smft_jax import overlay
+from smft_jax import product_keys
 from smft_jax import ranking
 from smft_jax import selection
 
@@ -118,3 +122,31 @@ def test_a_dtype_that_cannot_hold_the_slots_is_refused():
 def test_other_numbers_are_refused(bad):
   with pytest.raises(ValueError, match='slot_ids must be integers'):
     ids.as_int32(bad)
+
+
+@pytest.mark.parametrize('size', [8.0, '8', None, jnp.int32(8)])
+def test_sizes_that_are_no_ints(size):
+  scores, slot_ids = jnp.arange(9.0), jnp.array([[1, 2]])
+  for name, call in (
+    ('t', lambda: optim.keep_top_slots(size)),
+    ('t', lambda: optim.sparse_memory_finetuning(optax.sgd(0.1), size)),
+    ('t', lambda: ranking.top_slots(scores, size)),
+    ('num_slots', lambda: ranking.count_accesses(slot_ids, size)),
+    (
+      'num_slots',
+      lambda: memory.MemoryConfig(model_dim=8, num_slots=size, k=1),
+    ),
+    (
+      'k',
+      lambda: product_keys.product_key_topk(
+        jnp.ones((1, 1, 4)), jnp.ones((1, 2, 9, 2)), size
+      ),
+    ),
+  ):
+    with pytest.raises(ValueError, match=f'^{name} must be an int, got '):
+      call()
+
+
+def test_sizes_of_numpy():
+  scores = jnp.arange(9.0)
+  assert ranking.top_slots(scores, np.int64(2)).tolist() == [8, 7]

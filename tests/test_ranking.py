@@ -196,3 +196,9 @@ IDS = np.zeros((2, 3), np.int32)
 def test_bad_shapes(function, arguments, message):
   with pytest.raises(ValueError, match=message):
     function(*arguments)
+
+
+def test_counts_may_be_lists():
+  found = ranking.tf_idf([3, 1, 0], [7, 0, 0], 7)
+  expected = ranking.tf_idf(jnp.array([3, 1, 0]), jnp.array([7, 0, 0]), 7)
+  np.testing.assert_array_equal(found, expected)

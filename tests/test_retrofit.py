@@ -182,3 +182,56 @@ def test_a_wrong_placement_or_width_is_refused(model, x):
   changed = retrofit.add_memory(model, narrow, ['ffns/0'], rngs=nnx.Rngs(7))
   with pytest.raises(ValueError, match='model_dim = 8 got 10 channels'):
     changed(x)
+
+
+class Named(nnx.Module):
+  """Calls `mlp` twice, and `other` only if asked."""
+
+  def __init__(self, rngs):
+    self.mlp = nnx.Linear(10, 10, rngs=rngs)
+    self.other = nnx.Linear(10, 10, rngs=rngs)
+
+  def __call__(self, x, more=None):
+    x = self.mlp(self.mlp(x))
+    return x if more is None else self.other(x)
+
+
+FITTED = memory.MemoryConfig(
+  model_dim=10, num_slots=25, value_dim=10, num_heads=2, k=3, key_dim=4,
+  gated=False, quorum=0.2,
+)  # fmt: skip
+
+
+def test_a_block_that_is_called_twice_is_fitted_to_both_inputs():
+  model = Named(nnx.Rngs(3))
+  x = jax.random.normal(jax.random.key(0), (31, 10))
+  fitted = retrofit.fit_memory(model, FITTED, ['mlp'], [(x,)])
+
+  class Once(nnx.Module):
+    def __init__(self):
+      self.mlp = model.mlp
+
+    def __call__(self, x):
+      return self.mlp(x)
+
+  both = jnp.concatenate([x, model.mlp(x)])
+  expected = retrofit.fit_memory(Once(), FITTED, ['mlp'], [(both,)])
+  np.testing.assert_allclose(
+    fitted.mlp.memory.query[...], expected.mlp.memory.query[...], atol=1e-5
+  )
+  np.testing.assert_array_equal(fitted(x), model(x))
+
+
+@pytest.mark.parametrize(
+  ('background', 'message'),
+  [
+    ([(jnp.ones((31, 10)),)], 'other/memory: the model never calls it'),
+    ([jnp.ones((31, 10))], 'must give tuples of arguments, such as .tokens,.'),
+    ([(jnp.full((31, 10), jnp.nan), 1)], 'inputs that are not finite numbers'),
+    ([], 'the background is empty'),
+  ],
+)
+def test_a_background_that_keys_cannot_be_fitted_to(background, message):
+  model = Named(nnx.Rngs(3))
+  with pytest.raises(ValueError, match=message):
+    retrofit.fit_memory(model, FITTED, ['mlp', 'other'], background)

@@ -215,3 +215,26 @@ def test_small_steps_move_a_bfloat16_table_on_average():
 def test_moments_of_a_bfloat16_table_are_float32():
   state = optim.init_rows(optax.adam(0.1), jnp.ones((3, 2), jnp.bfloat16))
   assert state[0].nu.dtype == jnp.float32
+
+
+def test_arrays_of_numpy_as_a_checkpoint_may_return_them():
+  inner = tables.lenient(optax.adam(0.1))
+  table = np.asarray(tables.table(np.float32))
+  state = optim.init_rows(inner, table)
+  slots, gradients = np.array([2, N]), np.asarray(tables.gradient(0)[:2])
+  expected = optim.update_rows(
+    inner, state, jnp.asarray(table), jnp.asarray(slots), jnp.asarray(gradients)
+  )
+  found = optim.update_rows(
+    inner, jax.tree.map(np.asarray, state), table, slots.tolist(), gradients
+  )
+  assert tables.changed(table, found[0]) == [2]
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_table_of_integers():
+  inner, table = optax.sgd(0.1), jnp.zeros((N, V), jnp.int8)
+  with pytest.raises(ValueError, match='table must hold floats, got int8'):
+    optim.update_rows(
+      inner, inner.init(table), table, jnp.array([2]), jnp.ones((1, V))
+    )

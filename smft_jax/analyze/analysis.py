@@ -92,6 +92,10 @@ def _describe(
   assert first.background is not None
   frequency = layout_lib.to_numpy(first.background.document_frequency)
   documents = float(first.background.num_documents)
+
+  def num_common(slots: np.ndarray) -> int:
+    return int(np.sum(frequency[slots] > _COMMON * documents))
+
   at_answer = None
   if held.asked is not None:
     answering = held.asked.answering().slots
@@ -103,9 +107,10 @@ def _describe(
     'read_by_every_paraphrase': len(held.shared),
     'core': len(held.core),
     'core_read_at_the_answer': at_answer,
-    'core_common': int(np.sum(frequency[held.core] > _COMMON * documents)),
+    'core_common': num_common(held.core),
     'lesson_rows': len(held.trained),
     'core_trained': len(held.trained_core),
+    'core_trained_common': num_common(held.trained_core),
     'core_slots': held.core,
     'core_slots_trained': held.trained_core,
   }

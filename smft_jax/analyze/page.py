@@ -87,9 +87,13 @@ def write(
 def summary(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
   """Returns the main results as names and values, the most important first."""
   facts, health = numbers['facts'], numbers['health']
-  core, common, trained, rows = (
+  core, trained, rows = (
     sum(fact[key] for fact in facts)
-    for key in ('core', 'core_common', 'core_trained', 'lesson_rows')
+    for key in ('core', 'core_trained', 'lesson_rows')
+  )
+  rare, rare_trained = (
+    sum(fact[key] - fact[f'{key}_common'] for fact in facts)
+    for key in ('core', 'core_trained')
   )
   found = [
     ('slots in the core set of a fact (median)', _median(facts, 'core')),
@@ -104,7 +108,7 @@ def summary(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     found.append((name, f'{aligned["share"]:.0%}'))
   name = 'core slots changed, leaving out those that most background texts read'
   found += [
-    (name, _share(trained, core - common)),
+    (name, _share(rare_trained, rare)),
     ('rows of a lesson that are core slots', _share(trained, rows)),
   ]
   lessons = _with(numbers.get('enough_for_lessons', ()), 'enough')

@@ -227,7 +227,9 @@ def _ids(path: str) -> tuple[dict[str, int], list[str]]:
   problems = []
   for number, line in json_lines.numbered(path):
     try:
-      name = rows.text(json_lines.parse(line), 'id')
+      fields = json_lines.parse(line)
+      rows.find(fields, 'id')
+      name = rows.Row(place='', default_id='', fields=fields).id()
       if name in ids:
         raise ValueError(f'id {name!r} repeats line {ids[name]}')
       ids[name] = number

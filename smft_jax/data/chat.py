@@ -140,11 +140,22 @@ def make(
 
 
 def _split(tokenizer: tokenizers.Tokenizer, text: str) -> tuple[str, ...]:
-  """Splits a text at special tokens, which are then at odd places."""
+  """Splits a text at special tokens, which are then at odd places.
+
+  A token may take the space on one side of it along.
+  """
   added = tokenizer.inner.get_added_tokens_decoder().values()
+  special = {token.content: token for token in added if token.special}
   # Longer tokens first: one may begin with another.
-  special = sorted((t.content for t in added if t.special), key=len)
-  return tuple(re.split(f'({"|".join(map(re.escape, special[::-1]))})', text))
+  names = map(re.escape, sorted(special, key=len, reverse=True))
+  pieces = re.split(f'({"|".join(names)})', text)
+  for place in range(1, len(pieces), 2):
+    token = special[pieces[place]]
+    if token.lstrip:
+      pieces[place - 1] = pieces[place - 1].rstrip()
+    if token.rstrip:
+      pieces[place + 1] = pieces[place + 1].lstrip()
+  return tuple(pieces)
 
 
 def _render(

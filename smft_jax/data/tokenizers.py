@@ -76,10 +76,13 @@ class Tokenizer:
     self.inner.no_truncation()
     self.inner.no_padding()
 
-  @property
+  @functools.cached_property
   def vocab_size(self) -> int:
-    """Number of token ids, special ones included."""
-    return self.inner.get_vocab_size()
+    """Number of ids up to the largest one, special tokens included.
+
+    A vocabulary that tokens were taken out of has fewer tokens than that.
+    """
+    return 1 + max(self.inner.get_vocab(with_added_tokens=True).values())
 
   @property
   def pad_id(self) -> int:

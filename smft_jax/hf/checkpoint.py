@@ -105,6 +105,11 @@ def _shapes(
   folder: str | os.PathLike, dtype: jax.typing.DTypeLike
 ) -> tuple[nnx.GraphDef, nnx.State]:
   """Returns the model of a checkpoint and the shapes of its Variables."""
+  if not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+    raise schema.UserError(
+      f'dtype = {jnp.dtype(dtype).name!r} is no dtype to compute in: give'
+      " 'float32' or 'bfloat16'"
+    )
   config, described = load_config(folder, dtype), memory_file.read(folder)
 
   def build():

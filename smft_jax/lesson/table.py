@@ -12,6 +12,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from smft_jax.sharded import layout as layout_lib
@@ -164,6 +165,7 @@ def apply(values: jax.Array, lesson: Lesson) -> jax.Array:
     >>> apply(values, lesson)[3].tolist()
     [1.5, 1.5]
   """
+  values = jnp.asarray(values)
   check_rows(values, lesson)
   return values.at[lesson.slots].set(lesson.new)
 
@@ -201,6 +203,7 @@ def revert(values: jax.Array, lesson: Lesson) -> jax.Array:
     >>> bool(jnp.all(revert(apply(values, lesson), lesson) == values))
     True
   """
+  values = jnp.asarray(values)
   differing = _num_differing(values, lesson, lesson.new)
   if differing and not _num_differing(values, lesson, lesson.old):
     raise ValueError('the lesson is not in this table: it has the rows before')

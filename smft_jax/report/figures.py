@@ -12,9 +12,12 @@ import dataclasses
 import html
 import io
 import re
+import warnings
 
+from absl import logging
 from matplotlib import axes
 from matplotlib import figure
+from matplotlib import font_manager
 from matplotlib import style as matplotlib_style
 from matplotlib import ticker
 
@@ -28,8 +31,17 @@ WIDTH = 5.4
 _DPI = 240
 _PIXELS = 720  # width of an SVG file
 _FONT_SIZE = 9
+_FONT = 'DejaVu Sans'  # comes with matplotlib
+# Those of Linux distributions, Windows and macOS for scripts that it lacks.
+_OTHER_FONTS = (
+  'Noto Sans CJK SC',
+  'Noto Sans CJK JP',
+  'WenQuanYi Micro Hei',
+  'Microsoft YaHei',
+  'PingFang SC',
+  'Arial Unicode MS',
+)
 _STYLE = {
-  'font.family': 'DejaVu Sans',
   'font.size': _FONT_SIZE,
   'figure.facecolor': COLORS['page'],
   'axes.facecolor': COLORS['page'],
@@ -78,7 +90,9 @@ class Series:
 @contextlib.contextmanager
 def style() -> Iterator[None]:
   """Applies the style; artists take it when they are made."""
-  with matplotlib_style.context(['default', _STYLE]):
+  installed = font_manager.get_font_names()
+  fonts = [_FONT, *(font for font in _OTHER_FONTS if font in installed)]
+  with matplotlib_style.context(['default', _STYLE | {'font.family': fonts}]):
     yield
 
 
@@ -230,10 +244,9 @@ def svg(drawn: figure.Figure, label: str = '') -> str:
     drawn: The figure.
     label: What a screen reader says.
   """
-  text = io.StringIO()
-  with style():
-    drawn.savefig(text, format='svg', transparent=True)
-  found = text.getvalue()
+  # Text stays text, so what a font lacks is no matter here.
+  saved, _ = _saved(drawn, format='svg', transparent=True)
+  found = saved.decode()
   found = found[found.index('<svg') :]
   # The date and version; rules that would hold for the whole page; and ids
   # that other figures of the page have too.
@@ -270,9 +283,36 @@ def standalone(svg_: str) -> str:
 
 
 def png(drawn: figure.Figure) -> bytes:
-  """Returns a figure as a PNG file on white; same figure, same bytes."""
+  """Returns a figure as a PNG file on white; same figure, same bytes.
+
+  Says in one line which characters are boxes, for want of a font.
+  """
+  # 'Software' would name the version of matplotlib.
+  saved, missing = _saved(
+    drawn, format='png', dpi=_DPI, metadata={'Software': None}
+  )
+  if missing:
+    logging.warning(
+      'boxes in a PNG stand for %d characters that no font here has, such as'
+      ' %s: install one that has them, for example Noto Sans CJK',
+      *(len(missing), ' '.join(missing[:8])),
+    )
+  return saved
+
+
+def _saved(drawn: figure.Figure, **settings) -> tuple[bytes, list[str]]:
+  """Returns a figure as a file, and the characters that no font has."""
   data = io.BytesIO()
-  with style():
-    # 'Software' would name the version of matplotlib.
-    drawn.savefig(data, format='png', dpi=_DPI, metadata={'Software': None})
-  return data.getvalue()
+  with style(), warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    drawn.savefig(data, **settings)
+  missing = []
+  for warning in caught:
+    glyph = re.match(r'Glyph (\d+) .*missing from', str(warning.message))
+    if glyph:
+      missing.append(chr(int(glyph[1])))
+    else:
+      warnings.warn_explicit(
+        warning.message, warning.category, warning.filename, warning.lineno
+      )
+  return data.getvalue(), list(dict.fromkeys(missing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import json
 import pathlib
+import shlex
 from typing import Any
 
 from smft_jax.report import figures
@@ -63,7 +64,8 @@ def _context(
   command = ''
   if (workdir / 'config.json').exists():
     start = json.loads((workdir / 'config.json').read_text())
-    command = ' '.join(['python -m smft_jax.train', *start.get('argv', ())])
+    argv = shlex.join(start.get('argv', ()))
+    command = f'python -m smft_jax.train {argv}'.rstrip()
   keys = ('steps', 'tokens', 'slots_updated')
   settings = {
     **(config.get('method') or {}),
@@ -199,19 +201,19 @@ def pretraining_charts(
 
 
 def flags(config: Mapping[str, Any], path: str = '--config') -> str:
-  """Writes a config as the flags that would set it, one a line.
+  """Writes a config as the flags that would set it in a shell, one a line.
 
   Example:
-    >>> print(flags({'seed': 1, 'method': {'t': 17}}))
+    >>> print(flags({'seed': 1, 'model': {'memory_layers': [2]}}))
     --config.seed=1
-    --config.method.t=17
+    '--config.model.memory_layers=[2]'
   """
   lines: list[str] = []
   for key, value in config.items():
     if isinstance(value, Mapping):
       lines.append(flags(value, f'{path}.{key}'))
     else:
-      lines.append(f'{path}.{key}={value}')
+      lines.append(shlex.quote(f'{path}.{key}={value}'))
   return '\n'.join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import itertools
 from typing import NoReturn
 
 from smft_jax import schema
@@ -38,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     """
     # First, so that a misspelt flag is not reported as missing.
     flags = self._flags()
-    for word in argv:
+    for word in itertools.takewhile('--'.__ne__, argv):  # then no flag follows
       name = word.partition('=')[0]
       if name.startswith('--') and name not in flags:
         close = schema.nearest(name, flags)

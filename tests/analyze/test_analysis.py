@@ -5,6 +5,7 @@ import pytest
 
 from smft_jax.analyze import alignment
 from smft_jax.analyze import core_sets
+from smft_jax.analyze import page
 from smft_jax.analyze import reads as reads_lib
 from smft_jax.analyze import stream_health
 from smft_jax.data import task
@@ -150,3 +151,25 @@ def test_drift_ignores_the_order_of_slots():
   assert stream_health.slot_drift(before, before + 1) == pytest.approx(1 / 3)
   with pytest.raises(ValueError, match='must have one shape'):
     stream_health.slot_drift(before, before[:1])
+
+
+def test_the_share_of_rare_core_slots_is_of_these_alone():
+  fact = {
+    'core': 10,
+    'core_common': 8,
+    'core_trained': 5,
+    'core_trained_common': 4,
+    'lesson_rows': 7,
+  }
+  usage = {'usage': 0.5, 'top_1_percent_share': 0.1, 'kl_to_uniform': 1.0}
+  numbers = {
+    'facts': [fact],
+    'alignment': {'core': {'inside': None}},
+    'health': {
+      'usage': usage, 'drift': 0.0, 'overlap': {'seen_before': [0.0]},
+    },
+  }  # fmt: skip
+  found = dict(page.summary(numbers))
+  assert found['core slots that its lesson changed'] == '50%'
+  (rare,) = (v for k, v in found.items() if 'leaving out' in k)
+  assert rare == '50%'  # one of two, not five of two

@@ -153,6 +153,10 @@ def test_flags_of_a_program():
     (['--config.method.t=1.5'], ['config.method.t', '1.5']),
     (['--config.model.qkv_bias=maybe'], ['True or False', "'maybe'"]),
     (['--config.seed=[1'], ['config.seed', '[1']),
+    (
+      ['--config.model.memory_layers=last'],
+      ["memory_layers must be a list, such as ('last',), not 'last'"],
+    ),
     (['--config.data.kind=jsonll'], ["did you mean 'jsonl'?"]),
     (['--config.model=3'], ['config.model is a section']),
   ],

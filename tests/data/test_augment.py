@@ -147,6 +147,12 @@ def test_check_against_sources(files):
   assert len(augment.check(path, sources=sources, least=0).problems) == 2
 
 
+def test_an_id_may_be_a_number_as_in_documents(tmp_path):
+  path = _write(tmp_path / 'a.jsonl', _text('17', 'One'))
+  sources = _write(tmp_path / 's.jsonl', {'id': 17, 'text': 'The first.'})
+  assert augment.check(path, sources=sources).problems == ()
+
+
 def test_what_is_wrong_with_the_sources(tmp_path):
   path = _write(tmp_path / 'a.jsonl', _text('x', 'One'))
   sources = tmp_path / 's.jsonl'

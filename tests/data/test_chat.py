@@ -154,3 +154,24 @@ def test_a_template_of_another_form_is_none(tokenizer, template, tmp_path):
   config['chat_template'] = {'default': _TURNS}
   file.write_text(json.dumps(config))
   assert tokenizers.read(tmp_path).chat_template == _TURNS
+
+
+@pytest.mark.parametrize('side', ['lstrip', 'rstrip'])
+def test_a_token_that_takes_space_along(side):
+  trained = tokenizers.train_byte_level_bpe(['Where was Ada born?'], 265)
+  token = hf_tokenizers.AddedToken(
+    '<turn>', special=True, normalized=False, **{side: True}
+  )
+  trained.inner.add_special_tokens([token])
+  template = (
+    'x \n<turn> \n{{ messages[0].content }}<|eos|>'
+    '{% if add_generation_prompt %} <turn> \nA:{% endif %}'
+  )
+  made = dataclasses.replace(trained, chat_template=template)
+  rows = encoding.tokenize_prompts([_QUESTION], made, chat=chat_lib.make(made))
+  # The library itself, which takes special tokens wherever they are spelled.
+  whole = hf_tokenizers.Tokenizer.from_str(trained.inner.to_str())
+  whole.encode_special_tokens = False
+  rendered = 'x \n<turn> \nWhere was Ada born?<|eos|> <turn> \nA:'
+  expected = whole.encode(rendered, add_special_tokens=False).ids
+  assert rows.tokens.tolist() == expected

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tokenizers as hf_tokenizers
 
 from smft_jax import schema
+from smft_jax.data import shard
 from smft_jax.data import tokenizers
 
 _TEXTS = (
@@ -215,3 +217,20 @@ def test_vocabulary_sizes(bpe):
     tokenizers.train_byte_level_bpe(_TEXTS, 258)
   with pytest.raises(ValueError, match='no words'):
     tokenizers.train_word_level(['', ' '])
+
+
+def test_a_vocabulary_that_tokens_were_taken_out_of():
+  made = tokenizers.train_byte_level_bpe(_TEXTS, 300)
+  contents = json.loads(made.inner.to_str())
+  vocabulary = contents['model']['vocab']
+  assert made.vocab_size == len(vocabulary)
+  last = max(vocabulary, key=vocabulary.get)
+  vocabulary[last] = 70_000
+  found = tokenizers.from_contents(
+    json.dumps(contents), {'bos_token': '<|bos|>', 'eos_token': '<|eos|>'}
+  )
+  (token,) = found.encode(last.replace('\u0120', ' '))
+  assert (token, found.vocab_size) == (70_000, 70_001)
+  # Shards of prepared rows would store it as 70,000 - 65,536.
+  stored = np.array([token]).astype(shard.token_dtype(found.vocab_size))
+  assert stored.tolist() == [70_000]

@@ -3,9 +3,11 @@
 import json
 
 from flax import nnx
+import jax.numpy as jnp
 import pytest
 
 from smft_jax import hf
+from smft_jax import schema
 from smft_jax.hf import tensors as hf_tensors
 from smft_jax.models import transformer
 from tests.support import hf_folders
@@ -88,3 +90,9 @@ def test_old_names_of_settings_say_the_same(name, tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(settings))
   assert hf.load_config(tmp_path) == hf.load_config(hf_folders.FOLDER / name)
   assert (hf.load_config(tmp_path).rope_scaling is not None) == is_scaled
+
+
+@pytest.mark.parametrize('dtype', ['int8', jnp.int32, bool])
+def test_a_dtype_that_is_none_to_compute_in(dtype):
+  with pytest.raises(schema.UserError, match='is no dtype to compute in: give'):
+    hf.load_model(hf_folders.FOLDER / 'llama', dtype)

@@ -267,3 +267,11 @@ def test_the_fingerprint_ignores_only_the_table():
   same = lesson_lib.fingerprint({'pool': 0 * pool, 'out': out}, 'pool')
   other = lesson_lib.fingerprint({'pool': pool, 'out': 0 * out}, 'pool')
   assert same == found != other
+
+
+def test_a_table_of_numpy_as_a_checkpoint_may_return_it():
+  values = lessons.table()
+  lesson = lesson_lib.difference(values, values.at[3].add(1.0))
+  applied = lesson_lib.apply(np.asarray(values), lesson)
+  assert same_bits(applied, values.at[3].add(1.0))
+  assert same_bits(lesson_lib.revert(np.asarray(applied), lesson), values)

@@ -92,7 +92,7 @@ TRAINS = {
 def test_it_learns_and_keeps_every_bit_of_what_it_freezes(root, base, name):
   experiment = make_experiment(root, settings(name))
   state = states.first_state(experiment, base)
-  sets, _ = measurements.measure_base(
+  sets = measurements.make(
     base,
     experiment.evaluation,
     max_documents=None,

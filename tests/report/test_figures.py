@@ -4,6 +4,7 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
+from matplotlib import font_manager
 import pytest
 
 from smft_jax.report import figures
@@ -68,6 +69,24 @@ def test_labels_are_escaped():
   assert '<&' not in svg
   texts = ElementTree.fromstring(svg).iter('{http://www.w3.org/2000/svg}text')
   assert LABEL in [text.text for text in texts]
+
+
+def test_characters_without_a_font_are_told_in_one_line(caplog):
+  drawn = draw(series(1.0, 2.0, label='\ue123 and \ue124, \ue123 again'))
+  assert '\ue123' in figures.svg(drawn)  # text, for the reader's fonts
+  assert not caplog.records
+  assert figures.png(drawn)
+  (record,) = caplog.records
+  assert 'stand for 2 characters that no font here has' in record.getMessage()
+  assert '\ue123 \ue124' in record.getMessage()
+
+
+def test_fonts_of_other_scripts_are_taken_where_they_are(monkeypatch):
+  names = ['DejaVu Sans', 'Arial Unicode MS', 'Noto Sans CJK JP', 'Wingdings']
+  monkeypatch.setattr(font_manager, 'get_font_names', lambda: names)
+  with figures.style():
+    found = matplotlib.rcParams['font.family']
+  assert found == ['DejaVu Sans', 'Noto Sans CJK JP', 'Arial Unicode MS']
 
 
 def test_a_chart_needs_a_point():

@@ -1,6 +1,9 @@
 """The page and the table of a run show its numbers and load nothing."""
 
+import html
+import json
 import re
+import shlex
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -220,3 +223,21 @@ def test_retention_svg_is_xml_with_its_own_style(tmp_path):
   assert '--blue' in root[0].text
   texts = {e.text for e in root.iter() if e.tag.endswith('text')}
   assert {'known before (held out)', '84.2%'} <= texts
+
+
+def test_commands_can_be_pasted_into_a_shell(tmp_path):
+  argv = [
+    '--config=my configs/run.py:jsonl,hf',
+    '--config.data.known_questions=()',
+    "--config.data.held_out_text=O'Hara.txt",
+  ]
+  (tmp_path / 'config.json').write_text(json.dumps({'argv': argv}))
+  config = {'data': {'held_out_questions': ["./it's.jsonl"], 'seed': 1}}
+  report.write_report(tmp_path, RECALL, config, [])
+  text = html.unescape((tmp_path / 'report.html').read_text())
+  (command,) = re.findall('<pre>(python -m smft_jax.train .*)</pre>', text)
+  assert shlex.split(command)[3:] == argv
+  assert shlex.split(report.flags(config)) == [
+    '--config.data.held_out_questions=["./it\'s.jsonl"]',
+    '--config.data.seed=1',
+  ]

@@ -7,6 +7,7 @@ import pytest
 
 from smft_jax import schema
 from smft_jax.evaluation import health
+from smft_jax.runtime import arguments
 from smft_jax.runtime import program
 
 
@@ -86,3 +87,14 @@ def test_success_and_interruption(capsys):
   assert program.run(lambda argv: None, []) == 0
   assert program.run(raising(KeyboardInterrupt()), []) == 130
   assert 'resumes' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('word', ['-x?', '--lesson', '-40 C'])
+def test_a_word_that_begins_with_a_dash_follows_two(word):
+  parser = arguments.Parser(prog='ask')
+  parser.add_argument('question', nargs='?')
+  parser.add_argument('--workdir')
+  found = parser.parse(['--workdir=runs', '--', word])
+  assert (found.workdir, found.question) == ('runs', word)
+  with pytest.raises(schema.UserError, match='unknown argument --lesson'):
+    parser.parse(['--lesson', '--', word])

@@ -13,6 +13,7 @@ import re
 
 from smft_jax.data import task
 from smft_jax.data.retelling import declarative
+from smft_jax.data.retelling import sentences
 from smft_jax.data.retelling import statements
 
 # What stands before the answer and after it, for a prompt that a sentence
@@ -96,7 +97,7 @@ def _frames(
 ) -> list[declarative.Frame]:
   """Returns texts before and after the target, the prompt alone first."""
   plain = (f'{prompt} ', '')
-  if prompt.endswith('?'):
+  if prompt.endswith(sentences.QUESTION_MARKS):
     made = statements.fact_statements(
       prompt, target, count=len(_FRAMES), seed=seed, with_question_form=True
     )

@@ -22,6 +22,10 @@ _ABBREVIATION = re.compile(
 )
 
 
+# Those of Latin, Chinese and Japanese, and Arabic script.
+QUESTION_MARKS = ('?', '？', '؟')
+
+
 def split_sentences(text: str) -> list[str]:
   """Splits text into sentences, stripped, none empty.
 

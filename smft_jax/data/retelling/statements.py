@@ -10,6 +10,7 @@ import random
 
 from smft_jax.data import task
 from smft_jax.data.retelling import declarative
+from smft_jax.data.retelling import sentences
 
 # The form of evaluation (`task.Question.full_text`).
 QUESTION_FORM = 'Question: {question} Answer: {answer}'
@@ -84,7 +85,8 @@ def fact_statements(
     raise ValueError(
       f'a fact needs a question and an answer, not {question!r} and {answer!r}'
     )
-  asked = question if question[-1] in '?.!' else f'{question}?'
+  is_asked = question.endswith((*sentences.QUESTION_MARKS, '.', '!'))
+  asked = question if is_asked else f'{question}?'
   frames = declarative.frames(question, answer)
   templates = list(TEMPLATES)
   random.Random(seed).shuffle(templates)

@@ -170,6 +170,8 @@ def _texts(fields: Mapping[str, Any], name: str) -> list[str]:
     value, outer = rows.get(value, key), f'{outer}.{key}'.lstrip('.')
     if value is None or value in ('', []):
       return []
+  if isinstance(value, str):
+    rows.check_no_list(name, value)
   texts = [
     _text(one) for one in (value if isinstance(value, list) else [value])
   ]

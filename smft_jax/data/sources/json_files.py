@@ -18,7 +18,7 @@ _SPACE = ' \t\r\n\ufeff'
 def read(
   path: str, problems: problems_lib.Problems, name: str
 ) -> Iterator[rows.Row]:
-  """Reads JSON objects: one a line, in an array, or one after another.
+  """Reads JSON objects: one a line, in arrays, or one after another.
 
   The first line tells. Only a file of lines is read line by line; of another
   the whole text is in memory. An object with a list `data` holds rows in it:
@@ -86,26 +86,30 @@ def _whole(path: str) -> Iterator[tuple[int, Any]] | None:
 
 
 def _values(text: str) -> Iterator[tuple[int, Any]]:
-  """Parses values one after another, or those of an array."""
+  """Parses values one after another; of an array, those in it."""
   decoder = json.JSONDecoder()
   place = _after_space(text, 0)
-  in_array = text.startswith('[', place)
-  place = _after_space(text, place + in_array)
-  line, counted = 1, 0
-  while place < len(text) and not (in_array and text[place] == ']'):
+  line, counted, in_array = 1, 0, False
+  while in_array or place < len(text):
     line += text.count('\n', counted, place)
     counted = place
+    if text[place : place + 1] == (']' if in_array else '['):
+      in_array = not in_array
+      place = _after_space(text, place + 1)
+      continue
     try:
+      if place == len(text):
+        raise json.JSONDecodeError('the file ends in an array', text, place)
       value, place = decoder.raw_decode(text, place)
       json.dumps(value, ensure_ascii=False).encode()
       yield line, value
       place = _after_space(text, place)
-      if in_array and text[place : place + 1] not in (',', ']'):
+      if in_array and text[place : place + 1] not in (',', ']', ''):
         raise json.JSONDecodeError('Expecting , or ]', text, place)
     except (ValueError, RecursionError) as error:
       yield line, json_lines.fault(error)
       return
-    if in_array and text[place] == ',':
+    if in_array and text[place : place + 1] == ',':
       place = _after_space(text, place + 1)
 
 

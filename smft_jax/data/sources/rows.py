@@ -19,6 +19,10 @@ from smft_jax.data.sources import problems
 _RESULT_MARK = '####'
 _CALCULATION = re.compile(r'<<.*?>>')
 _BRACKETS = re.compile(r'\[.*?\]')
+# What a table makes of a list of texts, or of SQuAD's answers.
+_WRITTEN_LIST = re.compile(
+  r"""\[\s*['"].*\]|\{\s*['"]text['"]\s*:.*\}""", re.DOTALL
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,6 +135,7 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   name, value = find(fields, 'answers', 'answer')
   working = ''
   if isinstance(value, str):
+    check_no_list(name, value)
     working, _, value = value.rpartition(_RESULT_MARK)
   found = _flat_answers(value)
   if found is None:
@@ -139,6 +144,29 @@ def answers(fields: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
   if not distinct:
     raise problems.Fault('no_answer', f'{name!r} has no answer')
   return distinct, _CALCULATION.sub('', working).strip()
+
+
+def check_no_list(name: str, value: str) -> None:
+  """Refuses a list that was written as text, as tables are made to hold one.
+
+  Raises:
+    Fault: The text is such a list.
+
+  Example:
+    >>> check_no_list('answers', 'Lisbon [capital]')
+    >>> try:
+    ...   check_no_list('answers', "['Lisbon', 'Lisboa']")
+    ... except problems.Fault as fault:
+    ...   print(str(fault)[:52])
+    'answers' is a list written as text, "['Lisbon', 'Li
+  """
+  if _WRITTEN_LIST.fullmatch(value.strip()):
+    raise problems.Fault(
+      'wrong_form',
+      f'{name!r} is a list written as text, {problems.shortened(value)}: give'
+      ' JSON lines or Parquet, which hold lists; if this is the text, put it'
+      ' into a list',
+    )
 
 
 def number_text(value: float) -> str | None:

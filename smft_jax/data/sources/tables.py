@@ -51,8 +51,9 @@ def _separated(
   for line, cells in _records(path, lines, problems, delimiter):
     place = f'{path}:{line}'
     if columns is None:
-      columns = cells
+      columns = [cell.strip() for cell in cells]
       _check_names(place, columns)
+      _check_separated(place, columns, delimiter)
       continue
     number += 1
     if len(cells) > len(columns):
@@ -106,6 +107,18 @@ def _check_names(place: str, columns: list[str]) -> None:
   for column in columns:
     if columns.count(column) > 1:
       raise schema.UserError(f'{place}: two columns are named {column!r}')
+
+
+def _check_separated(place: str, columns: list[str], delimiter: str) -> None:
+  """Refuses a line of names that something else separates."""
+  for other in {',', ';', '\t', '|'} - {delimiter}:
+    if len(columns) == 1 and other in columns[0]:
+      ending = '.tsv' if delimiter == '\t' else '.csv'
+      raise schema.UserError(
+        f'{place}: the columns seem to be separated by {other!r}, but those of'
+        f' a {ending} file are by {delimiter!r}:'
+        f' {problems_lib.shortened(columns[0])}'
+      )
 
 
 def _leaves(kind: Any) -> list[Any]:

@@ -53,3 +53,12 @@ def test_texts_depend_on_the_seed_alone():
   assert made(prompt) == made(prompt)
   assert made(prompt) != made(prompt, seed='1')
   assert made(prompt, count=3) == made(prompt)[:3]
+
+
+def test_a_question_in_another_script_is_asked():
+  made = edits.edit_texts(
+    '谁建的？', '安娜', subject='', contexts=['It rained.'], count=4, seed='0'
+  )
+  assert any(
+    text.text.startswith('Question: 谁建的？ Answer: ') for text in made
+  )

@@ -191,3 +191,12 @@ def test_statements_of_real_facts(data_dir):
     declared += bool(declarative.frames(question, answer))
   # The rules are of some use: 1586 of all 3610.
   assert declared > 60
+
+
+@pytest.mark.parametrize('mark', ['？', '؟'])
+def test_question_marks_of_other_scripts(mark):
+  made = statements.fact_statements(
+    f'谁建的{mark}', '安娜', count=24, seed='0', with_question_form=False
+  )
+  assert len(made) == 24
+  assert not any('?' in text.text for text in made)

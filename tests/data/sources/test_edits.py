@@ -157,3 +157,12 @@ def test_prompts_to_keep_and_continuations_stay_pairs():
 def test_whole_numbers_that_a_table_stores_as_floats():
   found = read(EDIT | {'target_new': 1987.0, 'locality_ground_truth': [2.5]})
   assert (found.target, found.locality) == ('1987', (('Bo speaks', '2.5'),))
+
+
+@pytest.mark.parametrize('name', ['target_new', 'rephrase_prompt'])
+def test_a_list_that_was_written_as_text(name):
+  with pytest.raises(problems_lib.Fault, match='is a list written as text'):
+    read(EDIT | {name: "['Dutch', 'German']"})
+  # The text itself, where it is meant.
+  found = read(EDIT | {name: ["['Dutch', 'German']"]})
+  assert "['Dutch', 'German']" in (found.target, *found.rephrasings)

@@ -150,3 +150,43 @@ def test_parquet_with_text_that_is_not_utf8(tmp_path):
   assert len(reader('skip').texts(str(file))) == 2
   file.write_bytes(file.read_bytes().replace(b'text', b'te\xf8t'))
   assert 'a.parquet is cut short or damaged: ' in refused(file)
+
+
+@pytest.mark.parametrize(
+  ('name', 'header', 'said'),
+  [
+    ('a.csv', 'id;text', "by ';', but those of a .csv file are by ','"),
+    ('a.csv', 'id\ttext', r"by '\t', but those of a .csv file are by ','"),
+    ('a.tsv', 'id,text', r"by ',', but those of a .tsv file are by '\t'"),
+  ],
+)
+def test_columns_that_something_else_separates(tmp_path, name, header, said):
+  file = tmp_path / name
+  # The comma of the text would be blamed.
+  file.write_text(f'{header}\n1;Fog, and rain.\n')
+  assert f'{name}:1: the columns seem to be separated {said}' in refused(file)
+  assert 'id' in refused(file).rsplit(':', 1)[1]
+
+
+def test_space_around_the_names_of_columns(tmp_path):
+  file = tmp_path / 'a.csv'
+  file.write_text('id, text \n1, Fog\n')
+  (found,) = reader().texts(str(file))
+  assert (found.id, found.text) == ('1', ' Fog')
+
+
+def test_a_list_in_a_cell_is_no_answer(tmp_path):
+  file = tmp_path / 'a.csv'
+  for cell in (
+    "['Ada', 'Bo']",
+    "['Ada' 'Bo']",
+    '[""Ada""]',
+    "{'text': array(['Ada'], dtype=object), 'answer_start': array([0])}",
+  ):
+    file.write_text(f'question,answers\nWho?,"{cell}"\n')
+    with pytest.raises(schema.UserError) as raised:
+      reader().questions(str(file))
+    assert ":2: 'answers' is a list written as text" in str(raised.value)
+  file.write_text('question,answers\nWho?,"[Ada], ""the first"""\n')
+  (found,) = reader().questions(str(file))
+  assert found.answers == ('[Ada], "the first"',)
