@@ -252,9 +252,10 @@ def test_states(config, tmp_path):
 
 
 @functools.cache
-def pareto(variant):
-  file = str(repository.ROOT / 'configs' / 'pareto.py')
-  return points_of(f'{file}:{variant}')
+def pareto(variant, name='pareto'):
+  file = str(repository.ROOT / 'configs' / f'{name}.py')
+  path = ['--config.base.path=weights'] if name == 'pareto_hf' else []
+  return points_of(f'{file}:{variant}', *path)
 
 
 def test_the_comparison_runs_every_method_on_the_same_seeds():
@@ -284,3 +285,20 @@ def test_settings_come_from_a_grid_on_another_seed():
     assert settings(point) in map(settings, grid)
     assert point.tuned == len(grid)
     assert seeds.isdisjoint(p.experiment.seed for p in grid)
+
+
+def test_the_comparison_on_a_pretrained_model_is_fair():
+  reported, tuned = (pareto(v, 'pareto_hf') for v in ('reported', 'validation'))
+  for points in (reported, tuned):
+    # All learn from the same people, by as many steps, and may train all.
+    assert len({p.experiment.stream for p in points}) == 1
+    assert {p.experiment.model.param_dtype for p in points} == {'float32'}
+  seeds = {p.experiment.seed for p in reported}
+  assert len(seeds) == 3
+  assert seeds.isdisjoint(p.experiment.seed for p in tuned)
+  grids = {(p.method, p.experiment.method) for p in tuned}
+  for point in reported:
+    if 'front' in point.panels and point.method != 'in_context':
+      assert (point.method, point.experiment.method) in grids
+  rankings = [p.experiment.method for p in reported if 'ranking' in p.panels]
+  assert len({m.ranking for m in rankings}) == len(rankings) / 3 == 6
