@@ -190,12 +190,16 @@ def _document(
     made = rewrites.rewrites(
       document.text,
       title=document.title,
-      count=config.augmentations,
+      count=config.augmentations + len(document.questions),
       # The same retellings at any place in any stream.
       seed=f'{config.seed}/{document.id}',
     )
+    # Its questions are never trained on, not even if a rule finds them.
+    asked = [q.question.casefold() for q in document.questions]
     augmentations = tuple(
-      task.Text(text=one.text, answer=one.answer) for one in made
+      task.Text(text=one.text, answer=one.answer)
+      for one in made
+      if not any(question in one.text.casefold() for question in asked)
     )
   return task.Document(
     id=document.id,

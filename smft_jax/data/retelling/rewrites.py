@@ -13,7 +13,9 @@ import random
 import re
 
 from smft_jax.data import task
+from smft_jax.data.retelling import asked
 from smft_jax.data.retelling import sentences
+from smft_jax.data.retelling import statements
 
 _BLANK = '____'
 _MONTH = (
@@ -62,7 +64,7 @@ class Rewrite:
 
   Attributes:
     text: The rewrite.
-    kind: Its rule: 'text', 'cloze', 'question', 'order' or 'quote'.
+    kind: Its rule: 'text', 'asked', 'cloze', 'question', 'order' or 'quote'.
     answer: Span of the answer; None if it has none.
   """
 
@@ -76,8 +78,10 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
 
   The first is the text itself. Then come, in turn, until each is used up:
 
+  - 'asked': a question that a sentence answers, see `asked`, in the form of
+    evaluation, and the answer;
   - 'cloze': a sentence without a name, number or date, which follows it;
-  - 'question': a question that a sentence answers, and the sentence;
+  - 'question': a question that a sentence is the answer to, and the sentence;
   - 'order': the sentences in another order, see `sentences.retellings`;
   - 'quote': a sentence in quotation marks, with its source.
 
@@ -106,14 +110,27 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
   rng = random.Random(seed)
   orders = sentences.retellings(text, title=title, count=count, seed=seed)
   found = {text: Rewrite(text=text, kind='text')}  # ordered, without repeats
-  kinds = [list(kind(parts, title)) for kind in (_clozes, _questions, _quotes)]
+  rules = (_asked, _clozes, _questions, _quotes)
+  kinds = [list(rule(parts, title)) for rule in rules]
   for made in kinds:
     rng.shuffle(made)
-  kinds.insert(2, [Rewrite(text=o, kind='order') for o in orders[1:]])
+  kinds.insert(3, [Rewrite(text=o, kind='order') for o in orders[1:]])
   for round_of_kinds in itertools.zip_longest(*kinds):
     for rewrite in filter(None, round_of_kinds):
       found.setdefault(rewrite.text, rewrite)
   return list(found.values())[:count]
+
+
+def _asked(parts: list[str], title: str) -> Iterator[Rewrite]:
+  # A title that the text does not mention is not what its pronouns mean.
+  mentioned = title.removeprefix('The ').lower()
+  is_named = any(mentioned in part.lower() for part in parts)
+  before, after = statements.QUESTION_FORM.split('{answer}')
+  for sentence in parts:
+    for question, answer in asked.questions(sentence, title * is_named):
+      yield _with_answer(
+        'asked', before.format(question=question), answer, after
+      )
 
 
 def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:
@@ -149,7 +166,7 @@ def _gaps(sentence: str) -> Iterator[task.Span]:
 
 def _questions(parts: list[str], title: str) -> Iterator[Rewrite]:
   for sentence in parts:
-    for pattern, asked in (
+    for pattern, before in (
       (_DEFINED, 'What {verb} {name}? '),
       (_YEAR, 'In which year {verb} {name} {done}? '),
     ):
@@ -158,7 +175,7 @@ def _questions(parts: list[str], title: str) -> Iterator[Rewrite]:
         words = match.groupdict() | {'name': _within(match['name'])}
         yield _with_answer(
           'question',
-          asked.format(**words) + sentence[: match.start('answer')],
+          before.format(**words) + sentence[: match.start('answer')],
           match['answer'],
           sentence[match.end('answer') :],
         )

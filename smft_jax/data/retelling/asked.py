@@ -1,0 +1,187 @@
+"""Questions that an English sentence answers, by rule.
+
+    The ladder was built by Joran Pell in 1740. -> Who built the ladder?
+
+The reverse of `declarative`, for text that comes without questions: a model
+that only reads statements hardly answers questions about them. There are few
+rules, each for an unambiguous form of sentence: a wrong question is worse than
+none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import re
+from typing import NamedTuple
+
+_WORD = r"[\w’'-]+"
+_PROPER = r"[A-Z][\w’'-]*"
+_NAME = rf'{_PROPER}(?: (?:of |of the |de |van |von )?{_PROPER})*'
+_SUBJECT = rf'(?P<subject>(?:The|An?|Our) {_WORD}(?: {_WORD}){{0,4}}?|{_NAME})'
+# Words that begin a sentence and name nothing.
+_NO_SUBJECT = frozenset(
+  re.findall(
+    r'\w+',
+    'All Although And As At Because Both But Each Every He Her His How I If In'
+    ' It Its Many Most My No None Nobody On One Only Other Others She Since So'
+    ' Some Such That Their There These They This Those To What When Where Which'
+    ' While Who You Your',
+  )
+)
+_PRONOUN = re.compile(
+  r'(?:It|He|She|They|(?:Today|Now|Later|Then),? (?:it|he|she|they)) (?=\w)'
+)
+
+# Participles with the past tense that differs from them; then those without.
+_PAST = dict(
+  re.findall(
+    r'(\w+)/(\w+)',
+    'beaten/beat begun/began bitten/bit broken/broke chosen/chose done/did'
+    ' drawn/drew driven/drove eaten/ate flown/flew forgotten/forgot given/gave'
+    ' grown/grew hidden/hid known/knew rewritten/rewrote run/ran seen/saw'
+    ' shown/showed spoken/spoke stolen/stole sung/sang sworn/swore taken/took'
+    ' thrown/threw torn/tore withdrawn/withdrew worn/wore woven/wove'
+    ' written/wrote',
+  )
+)
+_SAME = (
+  'bought|brought|built|cast|caught|cut|dug|fed|fought|found|held|hung|kept'
+  '|laid|led|left|lent|lit|lost|made|met|paid|put|read|rebuilt|sent|set|sold'
+  '|spent|struck|swept|taught|told|understood|won'
+)
+_DONE = rf'(?P<done>{"|".join(_PAST)}|{_SAME}|born|\w{{2,}}ed)'
+_BE = '(?P<be>is|was|are|were)'
+_ADVERB = '(?:(?:now|today|still|later|first|finally|originally|probably) )?'
+_PASSIVE = re.compile(rf'{_SUBJECT} {_BE} {_ADVERB}{_DONE}\b(?P<rest>.*)')
+# Where a phrase ends.
+_STOP = (
+  r'(?=[,.;:!]|$| (?:in|on|at|by|for|from|with|and|but|to|as|when|until)\b)'
+)
+_AGENT = re.compile(
+  rf'(?P<between>(?: (?!(?:and|by|or)\b){_WORD}){{0,4}}?) by (?P<agent>{_NAME}'
+  rf'|(?:the|an?|two|three|four) {_WORD}(?: {_WORD}){{0,4}}?){_STOP}'
+)
+# After nothing but who did it, or where.
+_YEAR = re.compile(
+  r'(?: (?:by|at|in) (?:(?! and |[,;:]).)*?)? in (?P<year>1\d{3}|20\d\d)\b'
+  '(?![-–])'
+)
+_PLACE = re.compile(
+  r' (?:in|at|on|near)'
+  rf' (?P<place>the {_WORD}(?: {_WORD}){{0,3}}?|{_NAME}){_STOP}'
+)
+_TIME = re.compile(
+  '(?:January|February|March|April|May|June|July|August|September|October'
+  '|November|December|Spring|Summer|Autumn|Winter)'
+  r'|the (?:\d\w*|(?:early|late|mid)\b.*|.*\b(?:centur|year|day|morning|evening'
+  r'|night|war|end|beginning|time|spring|summer|autumn|winter|hurry)\w*)'
+)
+_LANGUAGE = re.compile(
+  r'(?:Arabic|Dutch|French|German|Greek|Hebrew|Hindi|Italian|Latin|Russian'
+  r'|\w+(?:ese|ish))$'
+)
+_MATERIAL = re.compile(rf' of (?P<what>{_WORD}(?: {_WORD})?){_STOP}')
+
+# Verbs that take a number, as after "does".
+_MEASURES = dict(
+  re.findall(
+    r'(\w+)/(\w+)',
+    'contains/contain costs/cost covers/cover employs/employ has/have'
+    ' holds/hold houses/house measures/measure seats/seat serves/serve'
+    ' weighs/weigh',
+  )
+)
+_NUMBER = (
+  r'(?:\d[\d,.]*\d|\d|two|three|four|five|six|seven|eight|nine|ten|eleven'
+  '|twelve|twenty|thirty|forty|fifty|hundred)'
+)
+_MEASURED = re.compile(
+  rf'{_SUBJECT} (?:(?:is|was|are|were|has|had) .* and )?'
+  rf'(?P<verb>{"|".join(_MEASURES)})'
+  rf' (?:about |almost |nearly |over |only )?(?P<number>{_NUMBER})'
+  rf' (?P<unit>[a-z]+){_STOP}'
+)
+
+
+class Asked(NamedTuple):
+  """A question and its answer.
+
+  Attributes:
+    question: With its mark.
+    answer: A part of the sentence.
+  """
+
+  question: str
+  answer: str
+
+
+def questions(sentence: str, title: str = '') -> list[Asked]:
+  """Asks for parts of a sentence.
+
+  Args:
+    sentence: A statement.
+    title: What a pronoun at its beginning stands for; '' if unknown.
+
+  Returns:
+    Distinct questions; none if no rule fits.
+
+  Example:
+    >>> sentence = 'The Grey Mill was built by Ana Ruiz in 1889.'
+    >>> for asked in questions(sentence):
+    ...   print(asked.question, asked.answer)
+    Who built the Grey Mill? Ana Ruiz
+    In which year was the Grey Mill built? 1889
+    When was the Grey Mill built? 1889
+    >>> questions('It has nine arches.', title='The bridge')
+    [Asked(question='How many arches does the bridge have?', answer='nine')]
+  """
+  if title:
+    sentence = _PRONOUN.sub(f'{title} ', sentence, count=1)
+  found = []
+  for pattern, ask in ((_PASSIVE, _of_passive), (_MEASURED, _of_measure)):
+    match = pattern.match(sentence)
+    if match and _is_named(match['subject'], title):
+      found += ask(match, _within(match['subject']))
+  return list(dict.fromkeys(found))
+
+
+def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
+  be, done, rest = match['be'], match['done'], match['rest']
+  agent = _AGENT.match(rest)
+  if agent and done != 'born':
+    past, between = _PAST.get(done, done), agent['between']
+    yield Asked(f'Who {past} {subject}{between}?', agent['agent'])
+  if year := _YEAR.match(rest):
+    for asked in ('In which year', 'When'):
+      yield Asked(f'{asked} {be} {subject} {done}?', year['year'])
+  place = _PLACE.match(rest)
+  where = place['place'] if place else ''
+  if where and not _TIME.match(where) and not _LANGUAGE.match(where):
+    yield Asked(f'Where {be} {subject} {done}?', where)
+  if done == 'made' and (material := _MATERIAL.match(rest)):
+    yield Asked(f'What {be} {subject} made of?', material['what'])
+
+
+def _of_measure(match: re.Match, subject: str) -> Iterator[Asked]:
+  verb, number, unit = match['verb'], match['number'], match['unit']
+  base = _MEASURES[verb]
+  yield Asked(f'How many {unit} does {subject} {base}?', number)
+  if verb in ('weighs', 'costs'):
+    yield Asked(f'How much does {subject} {base}?', f'{number} {unit}')
+
+
+def _is_named(subject: str, title: str) -> bool:
+  """Returns whether a subject names something.
+
+  One word may have its capital only from the beginning of the sentence.
+  """
+  first, _, rest = subject.partition(' ')
+  return first not in _NO_SUBJECT and bool(rest or first in title)
+
+
+def _within(name: str) -> str:
+  """Writes a name as within a sentence."""
+  first, _, rest = name.partition(' ')
+  if first in ('The', 'A', 'An', 'Our'):
+    return f'{first.lower()} {rest}'
+  return name

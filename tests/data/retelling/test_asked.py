@@ -1,0 +1,102 @@
+"""Questions that sentences answer: right ones, or none."""
+
+import pytest
+
+from smft_jax.data.retelling import asked
+
+
+def found(sentence, title=''):
+  return [tuple(one) for one in asked.questions(sentence, title)]
+
+
+@pytest.mark.parametrize(
+  ('sentence', 'want'),
+  [
+    (
+      'The Oskar ladder was built by Joran Pell in 1740.',
+      [
+        ('Who built the Oskar ladder?', 'Joran Pell'),
+        ('In which year was the Oskar ladder built?', '1740'),
+        ('When was the Oskar ladder built?', '1740'),
+      ],
+    ),
+    (
+      'Grey Mill was given to the museum by two sisters.',
+      [('Who gave Grey Mill to the museum?', 'two sisters')],
+    ),
+    (
+      'The opera was written by Ada Keller.',
+      [('Who wrote the opera?', 'Ada Keller')],
+    ),
+    (
+      'The keys are kept in the lower drawer, with the seals.',
+      [('Where are the keys kept?', 'the lower drawer')],
+    ),
+    (
+      'The treaty was signed at Versailles in 1919.',
+      [
+        ('In which year was the treaty signed?', '1919'),
+        ('When was the treaty signed?', '1919'),
+        ('Where was the treaty signed?', 'Versailles'),
+      ],
+    ),
+    (
+      'The old bell is made of brass and weighs 12 kilograms.',
+      [
+        ('What is the old bell made of?', 'brass'),
+        ('How many kilograms does the old bell weigh?', '12'),
+        ('How much does the old bell weigh?', '12 kilograms'),
+      ],
+    ),
+    (
+      'Our office has three rooms.',
+      [('How many rooms does our office have?', 'three')],
+    ),
+  ],
+)
+def test_parts_of_a_sentence_are_asked_for(sentence, want):
+  assert found(sentence) == want
+  assert all(answer in sentence for _, answer in want)
+
+
+@pytest.mark.parametrize(
+  'sentence',
+  [
+    'The film was directed by hand and released in 1993.',  # not directed then
+    'The law was passed by 57 votes.',
+    'The state was split into two halves with a border guarded by the king.',
+    'The mill was sold and the land around it was bought by Ana Ruiz.',
+    'The city was founded in the early 12th century by monks.',
+    'The book was written in English.',
+    'The shop was opened in March.',
+    'The last repair was done in a hurry.',
+    'Most were killed in 1944.',
+    'Employees are expected at the office by nine.',  # or a name?
+    'She was born in Lisbon in 1907.',  # who?
+    'The war lasted from 1939 to 1945.',
+    'The rule was used in 1990-1995.',
+    'Was it built by Ana Ruiz in 1889?',
+    '',
+  ],
+)
+def test_what_is_not_plain_is_not_asked_for(sentence):
+  assert found(sentence) == []
+
+
+def test_pronouns_are_what_the_title_says():
+  want = [('Where is the mill kept?', 'the cellar')]
+  for pronoun in ('It is', 'Today it is', 'Later, it is'):
+    assert found(f'{pronoun} kept in the cellar.', 'The mill') == want
+  assert found('She was born in Lisbon.', 'Ada') == [
+    ('Where was Ada born?', 'Lisbon')
+  ]
+
+
+@pytest.mark.parametrize(
+  'sentence',
+  ['The ' + 'a ' * 20_000, 'The a was built ' + 'by the a ' * 5_000]
+  + [f'The a is {word * 5_000}.' for word in (' and', ' by', ' in', 'ed ')],
+  ids=range(6),
+)
+def test_sentences_of_any_length_are_done_with(sentence):
+  assert len(found(sentence)) <= 1  # what backtracks would not end
