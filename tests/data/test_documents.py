@@ -86,6 +86,26 @@ def test_questions_are_asked_and_never_trained_on(folder):
   assert 'Rhine Étude' in titles
 
 
+def test_a_question_that_a_rule_would_find_is_not_trained_on(folder, tmp_path):
+  asked = {'question': 'Who built the Grey Mill?', 'answers': ['Ana Ruiz']}
+  fields = {'id': 'a', 'text': 'The Grey Mill was built by Ana Ruiz in 1889.'}
+  file = tmp_path / 'mine.jsonl'
+  trained = []
+  for questions in ([], [asked]):
+    file.write_text(json.dumps(fields | {'questions': questions}))
+    task = documents.make_task(
+      _config(folder, kind='jsonl', documents_file=str(file))
+    )
+    texts = [text.text for text in task.documents[0].augmentations]
+    trained.append(sorted(text for text in texts if 'Question:' in text))
+  without, left = trained
+  assert 'Question: Who built the Grey Mill? Answer: Ana Ruiz' in without
+  assert left == [
+    'Question: In which year was the Grey Mill built? Answer: 1889',
+    'Question: When was the Grey Mill built? Answer: 1889',
+  ]
+
+
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):
   task = documents.make_task(_config(folder, questions_per_paragraph=2))
   pretrained = {t.text for t in task.pretraining}
