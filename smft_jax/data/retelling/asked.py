@@ -137,7 +137,7 @@ def questions(sentence: str, title: str = '') -> list[Asked]:
   """
   if title:
     sentence = _PRONOUN.sub(f'{title} ', sentence, count=1)
-  found = []
+  found: list[Asked] = []
   for pattern, ask in ((_PASSIVE, _of_passive), (_MEASURED, _of_measure)):
     match = pattern.match(sentence)
     if match and _is_named(match['subject'], title):
