@@ -29,7 +29,7 @@ VALIDATION_SEED = 100
 
 # The settings and rates of each method on the validation stream.
 GRIDS = {
-  'sparse_memory': ({}, (0.5, 1.0, 2.0)),
+  'sparse_memory': (dict(ranking='tf_idf_cubed'), (0.5, 1.0, 2.0)),
   'full': (dict(name='full', weight_decay=0.0), (3e-6, 1e-5, 3e-5, 1e-4)),
   'lora': (
     dict(name='lora', rank=16, alpha=32.0, weight_decay=0.0),
@@ -56,14 +56,16 @@ WINNERS = {
   'full': (1e-5, 3e-5),
   'lora': (3e-5, 1e-4),
 }
+# Beside the usual one.
 RANKINGS = (
-  'tf_idf_cubed',
   'tf_idf_squared',
   'tf_idf',
   'tf',
   'all_accessed',
   'random',
 )
+# At which rankings are compared.
+_RATE = 2.0
 _SLOTS = 512**2
 
 _TEXT = """\
@@ -110,13 +112,16 @@ def sweep(add, variant='reported'):
   for seed in SEEDS:
     for label, rates in WINNERS.items():
       for rate in rates:
-        _add(add, seed, label, GRIDS[label][0], rate)
+        panels = ('front',)
+        if label == 'sparse_memory' and rate == _RATE:
+          panels += ('ranking',)
+        _add(add, seed, label, GRIDS[label][0], rate, panels=panels)
     add(f'in_context-seed={seed}', {'seed': seed, 'method.name': 'in_context'})
     for ranking in RANKINGS:
       settings = dict(ranking=ranking)
       if ranking == 'all_accessed':
         settings['t'] = _SLOTS
-      _add(add, seed, 'sparse_memory', settings, 2.0, panels=('ranking',))
+      _add(add, seed, 'sparse_memory', settings, _RATE, panels=('ranking',))
 
 
 def _add(add, seed, label, settings, rate, **more):

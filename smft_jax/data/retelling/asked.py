@@ -141,7 +141,7 @@ def questions(sentence: str, title: str = '') -> list[Asked]:
   for pattern, ask in ((_PASSIVE, _of_passive), (_MEASURED, _of_measure)):
     match = pattern.match(sentence)
     if match and _is_named(match['subject'], title):
-      found += ask(match, _within(match['subject']))
+      found += ask(match, within(match['subject']))
   return list(dict.fromkeys(found))
 
 
@@ -179,8 +179,13 @@ def _is_named(subject: str, title: str) -> bool:
   return first not in _NO_SUBJECT and bool(rest or first in title)
 
 
-def _within(name: str) -> str:
-  """Writes a name as within a sentence."""
+def within(name: str) -> str:
+  """Writes a name as within a sentence.
+
+  Example:
+    >>> within('The Grey Mill'), within('Ada Keller')
+    ('the Grey Mill', 'Ada Keller')
+  """
   first, _, rest = name.partition(' ')
   if first in ('The', 'A', 'An', 'Our'):
     return f'{first.lower()} {rest}'

@@ -172,7 +172,7 @@ def _questions(parts: list[str], title: str) -> Iterator[Rewrite]:
     ):
       match = pattern.match(sentence)
       if match and _can_be_asked(match['name']):
-        words = match.groupdict() | {'name': _within(match['name'])}
+        words = match.groupdict() | {'name': asked.within(match['name'])}
         yield _with_answer(
           'question',
           before.format(**words) + sentence[: match.start('answer')],
@@ -195,11 +195,6 @@ def _quotes(parts: list[str], title: str) -> Iterator[Rewrite]:
 
 def _can_be_asked(name: str) -> bool:
   return name.removeprefix('The ').split()[0] not in _NOT_A_NAME
-
-
-def _within(name: str) -> str:
-  """Writes a name as within a sentence."""
-  return f'the {name[4:]}' if name.startswith('The ') else name
 
 
 def _with_answer(kind: str, before: str, answer: str, after: str) -> Rewrite:
