@@ -66,22 +66,18 @@ def get_config(variant='world'):
         schedule='wsd',
       )
     )
+    # A row has some six texts, of 17 tokens in the mean.
+    config.stream.update(
+      dict(steps_per_document=56, batch_size=3, max_length=96, packed=True)
+    )
     if kind == 'world':
-      # A row has six texts, of 17 tokens in the mean.
-      config.stream.update(
-        dict(steps_per_document=56, batch_size=3, max_length=96, packed=True)
-      )
       config.evaluation.update(dict(every_documents=4, max_entries=100))
-    else:  # whole texts, in longer rows than single facts
-      config.stream.update(dict(steps_per_document=16, batch_size=4))
-      config.method.update(
-        dict(
-          ranking='tf_idf_squared',
-          t=400,
-          learning_rate=0.4,
-          schedule='constant',
-        )
-      )
+    else:  # more is said, in longer words
+      config.data.augmentations = 128
+      config.stream.steps_per_document = 84
+      config.method.update(dict(t=300, learning_rate=1.0))
+      if kind != 'squad':  # whose paragraphs are short
+        config.data.chunk_chars = 700
     return config
   if kind == 'world':
     config.background = dict(num_batches=32, batch_size=256)

@@ -16,7 +16,9 @@ from smft_jax import schema
 from smft_jax.data import background
 from smft_jax.data import real_text
 from smft_jax.data import task
+from smft_jax.data.general import prose
 from smft_jax.data.retelling import chunks
+from smft_jax.data.retelling import facts
 from smft_jax.data.retelling import rewrites
 from smft_jax.data.sources import files
 from smft_jax.data.sources import items
@@ -187,19 +189,12 @@ def _document(
     texts = dict.fromkeys([document.text, *(a.text for a in written)])
     augmentations = tuple(task.Text(text=text) for text in texts)
   else:
-    made = rewrites.rewrites(
-      document.text,
-      title=document.title,
-      count=config.augmentations + len(document.questions),
-      # The same retellings at any place in any stream.
-      seed=f'{config.seed}/{document.id}',
-    )
     # Its questions are never trained on, not even if a rule finds them.
     asked = [q.question.casefold() for q in document.questions]
     augmentations = tuple(
-      task.Text(text=one.text, answer=one.answer)
-      for one in made
-      if not any(question in one.text.casefold() for question in asked)
+      text
+      for text in _retold(document, config)
+      if not any(question in text.text.casefold() for question in asked)
     )
   return task.Document(
     id=document.id,
@@ -207,6 +202,29 @@ def _document(
     questions=_questions([document]),
     texts=(task.Text(text=document.text),),
   )
+
+
+def _retold(
+  document: items.SourceDocument, config: DocumentsConfig
+) -> tuple[task.Text, ...]:
+  """Retells a document, more often than `augmentations` if its text allows."""
+  # The same retellings at any place in any stream.
+  seed = f'{config.seed}/{document.id}'
+  if config.general:  # A base that knows the language learns what is said.
+    return facts.fact_texts(
+      document.text,
+      title=document.title,
+      contexts=prose.short_sentences(),
+      seed=seed,
+    )
+  made = rewrites.rewrites(
+    document.text,
+    title=document.title,
+    # Some may turn out to be its own questions.
+    count=config.augmentations + len(document.questions),
+    seed=seed,
+  )
+  return tuple(task.Text(text=one.text, answer=one.answer) for one in made)
 
 
 def _questions(documents) -> tuple[task.Question, ...]:

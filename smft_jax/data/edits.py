@@ -18,13 +18,9 @@ from smft_jax.data import real_text
 from smft_jax.data import task
 from smft_jax.data.general import prose
 from smft_jax.data.retelling import edits as retelling
-from smft_jax.data.retelling import sentences
 from smft_jax.data.sources import edits as edits_lib
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
-
-# Longer sentences would fill the rows of a lesson with what is not taught.
-_MOST_CONTEXT_CHARS = 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +70,7 @@ def make_task(config: EditsConfig) -> task.Task:
   _check_named(found, config.fields)
   _check_kept(found, config.fields)
   base, _ = background.base_task(config, reader)
-  contexts = _contexts()
+  contexts = prose.short_sentences()
   documents = tuple(_document(edit, contexts, config) for edit in found)
   return dataclasses.replace(
     base,
@@ -155,11 +151,3 @@ def _document(
     texts=(texts[0],),
     kept=tuple(question(*pair, 'locality') for pair in edit.locality),
   )
-
-
-def _contexts() -> list[str]:
-  """Returns short sentences of the prose that ships."""
-  found = [
-    s for t in prose.background() for s in sentences.split_sentences(t.text)
-  ]
-  return [s for s in found if len(s) <= _MOST_CONTEXT_CHARS]

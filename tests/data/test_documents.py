@@ -94,16 +94,14 @@ def test_a_question_that_a_rule_would_find_is_not_trained_on(folder, tmp_path):
   for questions in ([], [asked]):
     file.write_text(json.dumps(fields | {'questions': questions}))
     task = documents.make_task(
-      _config(folder, kind='jsonl', documents_file=str(file))
+      _config(folder, kind='jsonl', documents_file=str(file), augmentations=40)
     )
     texts = [text.text for text in task.documents[0].augmentations]
     trained.append(sorted(text for text in texts if 'Question:' in text))
   without, left = trained
   assert 'Question: Who built the Grey Mill? Answer: Ana Ruiz' in without
-  assert left == [
-    'Question: In which year was the Grey Mill built? Answer: 1889',
-    'Question: When was the Grey Mill built? Answer: 1889',
-  ]
+  assert 'Question: By whom was the Grey Mill built? Answer: Ana Ruiz' in left
+  assert not any('who built the grey mill?' in text.lower() for text in left)
 
 
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):

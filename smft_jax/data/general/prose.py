@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from smft_jax.data import task
+from smft_jax.data.retelling import sentences
+
+# Longer sentences would fill the rows of a lesson with what is not taught.
+_MOST_CONTEXT_CHARS = 60
 
 
 def background() -> tuple[task.Text, ...]:
@@ -18,6 +22,14 @@ def held_out() -> tuple[task.Text, ...]:
     'Bread is made from flour,'
   """
   return _paragraphs()[1::2]
+
+
+def short_sentences() -> list[str]:
+  """Returns sentences of the background, to stand before what is taught."""
+  found = [
+    s for text in background() for s in sentences.split_sentences(text.text)
+  ]
+  return [s for s in found if len(s) <= _MOST_CONTEXT_CHARS]
 
 
 def _paragraphs() -> tuple[task.Text, ...]:

@@ -83,7 +83,7 @@ _LANGUAGE = re.compile(
 _MATERIAL = re.compile(rf' of (?P<what>{_WORD}(?: {_WORD})?){_STOP}')
 
 # Verbs that take a number, as after "does".
-_MEASURES = dict(
+MEASURES = dict(
   re.findall(
     r'(\w+)/(\w+)',
     'contains/contain costs/cost covers/cover employs/employ has/have'
@@ -97,21 +97,21 @@ _NUMBER = (
 )
 _MEASURED = re.compile(
   rf'{_SUBJECT} (?:(?:is|was|are|were|has|had) .* and )?'
-  rf'(?P<verb>{"|".join(_MEASURES)})'
+  rf'(?P<verb>{"|".join(MEASURES)})'
   rf' (?:about |almost |nearly |over |only )?(?P<number>{_NUMBER})'
   rf' (?P<unit>[a-z]+){_STOP}'
 )
 
 
 class Asked(NamedTuple):
-  """A question and its answer.
+  """What can be asked for, and its answer.
 
   Attributes:
-    question: With its mark.
+    forms: Questions for it in other words each, the plainest first.
     answer: A part of the sentence.
   """
 
-  question: str
+  forms: tuple[str, ...]
   answer: str
 
 
@@ -127,16 +127,14 @@ def questions(sentence: str, title: str = '') -> list[Asked]:
 
   Example:
     >>> sentence = 'The Grey Mill was built by Ana Ruiz in 1889.'
-    >>> for asked in questions(sentence):
-    ...   print(asked.question, asked.answer)
-    Who built the Grey Mill? Ana Ruiz
-    In which year was the Grey Mill built? 1889
-    When was the Grey Mill built? 1889
-    >>> questions('It has nine arches.', title='The bridge')
-    [Asked(question='How many arches does the bridge have?', answer='nine')]
+    >>> for forms, answer in questions(sentence):
+    ...   print(*forms[:2], answer)
+    Who built the Grey Mill? By whom was the Grey Mill built? Ana Ruiz
+    In which year was the Grey Mill built? When was the Grey Mill built? 1889
+    >>> questions('It has nine arches.', title='The bridge')[0].forms[0]
+    'How many arches does the bridge have?'
   """
-  if title:
-    sentence = _PRONOUN.sub(f'{title} ', sentence, count=1)
+  sentence = resolve(sentence, title)
   found: list[Asked] = []
   for pattern, ask in ((_PASSIVE, _of_passive), (_MEASURED, _of_measure)):
     match = pattern.match(sentence)
@@ -145,29 +143,89 @@ def questions(sentence: str, title: str = '') -> list[Asked]:
   return list(dict.fromkeys(found))
 
 
+def resolve(sentence: str, title: str) -> str:
+  """Writes what a sentence is about for the pronoun that it begins with.
+
+  Example:
+    >>> resolve('It has nine arches.', title='The bridge')
+    'The bridge has nine arches.'
+  """
+  return _PRONOUN.sub(f'{title} ', sentence, count=1) if title else sentence
+
+
 def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
   be, done, rest = match['be'], match['done'], match['rest']
+  clause = f'{subject} {be} {done}'
   agent = _AGENT.match(rest)
   if agent and done != 'born':
-    past, between = _PAST.get(done, done), agent['between']
-    yield Asked(f'Who {past} {subject}{between}?', agent['agent'])
+    did = f'{_PAST.get(done, done)} {subject}{agent["between"]}'
+    yield Asked(
+      (
+        f'Who {did}?',
+        f'By whom {be} {subject} {done}{agent["between"]}?',
+        f'Who was it that {did}?',
+        f'Can you tell me who {did}?',
+        f'Name the one who {did}.',
+      ),
+      agent['agent'],
+    )
   if year := _YEAR.match(rest):
-    for asked in ('In which year', 'When'):
-      yield Asked(f'{asked} {be} {subject} {done}?', year['year'])
+    yield Asked(
+      (
+        f'In which year {be} {subject} {done}?',
+        f'When {be} {subject} {done}?',
+        f'What is the year in which {clause}?',
+        f'Can you tell me when {clause}?',
+        f'Name the year in which {clause}.',
+      ),
+      year['year'],
+    )
   place = _PLACE.match(rest)
   where = place['place'] if place else ''
   if where and not _TIME.match(where) and not _LANGUAGE.match(where):
-    yield Asked(f'Where {be} {subject} {done}?', where)
+    yield Asked(
+      (
+        f'Where {be} {subject} {done}?',
+        f'In what place {be} {subject} {done}?',
+        f'What is the place where {clause}?',
+        f'Can you tell me where {clause}?',
+        f'Name the place where {clause}.',
+      ),
+      where,
+    )
   if done == 'made' and (material := _MATERIAL.match(rest)):
-    yield Asked(f'What {be} {subject} made of?', material['what'])
+    yield Asked(
+      (
+        f'What {be} {subject} made of?',
+        f'Of what {be} {subject} made?',
+        f'Which material {be} {subject} made of?',
+        f'Can you tell me what {subject} {be} made of?',
+        f'Name the material that {subject} {be} made of.',
+      ),
+      material['what'],
+    )
 
 
 def _of_measure(match: re.Match, subject: str) -> Iterator[Asked]:
   verb, number, unit = match['verb'], match['number'], match['unit']
-  base = _MEASURES[verb]
-  yield Asked(f'How many {unit} does {subject} {base}?', number)
+  base = MEASURES[verb]
+  yield Asked(
+    (
+      f'How many {unit} does {subject} {base}?',
+      f'Can you tell me how many {unit} {subject} {verb}?',
+      f'Name the number of {unit} that {subject} {verb}.',
+    ),
+    number,
+  )
   if verb in ('weighs', 'costs'):
-    yield Asked(f'How much does {subject} {base}?', f'{number} {unit}')
+    yield Asked(
+      (
+        f'How much does {subject} {base}?',
+        f'What does {subject} {base}?',
+        f'Can you tell me how much {subject} {verb}?',
+      ),
+      f'{number} {unit}',
+    )
 
 
 def _is_named(subject: str, title: str) -> bool:

@@ -127,15 +127,14 @@ def _asked(parts: list[str], title: str) -> Iterator[Rewrite]:
   is_named = any(mentioned in part.lower() for part in parts)
   before, after = statements.QUESTION_FORM.split('{answer}')
   for sentence in parts:
-    for question, answer in asked.questions(sentence, title * is_named):
-      yield _with_answer(
-        'asked', before.format(question=question), answer, after
-      )
+    for forms, answer in asked.questions(sentence, title * is_named):
+      for form in forms:
+        yield _with_answer('asked', before.format(question=form), answer, after)
 
 
 def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:
   for sentence in parts:
-    for start, end in _gaps(sentence):
+    for start, end in gaps(sentence):
       answer = sentence[start:end]
       # The rest of the sentence would give the answer away.
       if sentence.count(answer) > 1:
@@ -147,8 +146,14 @@ def _clozes(parts: list[str], title: str) -> Iterator[Rewrite]:
       yield _with_answer('cloze', f'{cloze} The missing words: ', answer, '.')
 
 
-def _gaps(sentence: str) -> Iterator[task.Span]:
-  """Finds the names, numbers and dates of a sentence."""
+def gaps(sentence: str) -> Iterator[task.Span]:
+  """Finds the names, numbers and dates of a sentence.
+
+  Example:
+    >>> sentence = 'Ada Keller left Lisbon in 1907.'
+    >>> [sentence[start:end] for start, end in gaps(sentence)]
+    ['Ada Keller', 'Lisbon', '1907']
+  """
   opener = _FIRST_WORD.match(sentence)
   assert opener is not None  # the word may be empty
   first, opening = opener[1], opener.start(1)

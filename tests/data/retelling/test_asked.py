@@ -6,7 +6,8 @@ from smft_jax.data.retelling import asked
 
 
 def found(sentence, title=''):
-  return [tuple(one) for one in asked.questions(sentence, title)]
+  made = asked.questions(sentence, title)
+  return [(one.forms[0], one.answer) for one in made]
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,6 @@ def found(sentence, title=''):
       [
         ('Who built the Oskar ladder?', 'Joran Pell'),
         ('In which year was the Oskar ladder built?', '1740'),
-        ('When was the Oskar ladder built?', '1740'),
       ],
     ),
     (
@@ -36,7 +36,6 @@ def found(sentence, title=''):
       'The treaty was signed at Versailles in 1919.',
       [
         ('In which year was the treaty signed?', '1919'),
-        ('When was the treaty signed?', '1919'),
         ('Where was the treaty signed?', 'Versailles'),
       ],
     ),
@@ -57,6 +56,54 @@ def found(sentence, title=''):
 def test_parts_of_a_sentence_are_asked_for(sentence, want):
   assert found(sentence) == want
   assert all(answer in sentence for _, answer in want)
+
+
+@pytest.mark.parametrize(
+  ('sentence', 'want'),
+  [
+    (
+      'It was written by Ada Keller.',
+      (
+        'Who wrote the song?',
+        'By whom was the song written?',
+        'Who was it that wrote the song?',
+        'Can you tell me who wrote the song?',
+        'Name the one who wrote the song.',
+      ),
+    ),
+    (
+      'It was sung in 1907.',
+      (
+        'In which year was the song sung?',
+        'When was the song sung?',
+        'What is the year in which the song was sung?',
+        'Can you tell me when the song was sung?',
+        'Name the year in which the song was sung.',
+      ),
+    ),
+    (
+      'It is sung in Lisbon.',
+      (
+        'Where is the song sung?',
+        'In what place is the song sung?',
+        'What is the place where the song is sung?',
+        'Can you tell me where the song is sung?',
+        'Name the place where the song is sung.',
+      ),
+    ),
+    (
+      'It has three verses.',
+      (
+        'How many verses does the song have?',
+        'Can you tell me how many verses the song has?',
+        'Name the number of verses that the song has.',
+      ),
+    ),
+  ],
+)
+def test_one_thing_is_asked_for_in_many_forms(sentence, want):
+  [one] = asked.questions(sentence, 'The song')
+  assert one.forms == want
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""Texts that teach what a paragraph says, fact by fact.
+
+A model that only reads a paragraph learns to recite it. Here each fact is a
+prompt and what continues it, as an edit is: the beginning of a sentence and its
+next words, or a question that the sentence answers and the answer. Each is
+retold in several forms, so that whoever asks in another one finds it, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import itertools
+import random
+import re
+from typing import NamedTuple
+
+from smft_jax.data import task
+from smft_jax.data.retelling import asked
+from smft_jax.data.retelling import edits
+from smft_jax.data.retelling import rewrites
+from smft_jax.data.retelling import sentences
+from smft_jax.data.retelling import statements
+
+# Texts of one beginning of a sentence. A question comes in many forms already.
+_NUM_FORMS = 5
+
+_WORD = r"[\w’'-]+"
+_VERB = f'is|are|was|were|{"|".join(asked.MEASURES)}'
+_PREPOSITION = 'about|at|by|for|from|in|into|near|of|on|to|with'
+# What follows a verb or a preposition, up to the next one.
+_OBJECT = re.compile(
+  rf'\b(?P<after>{_VERB}|{_PREPOSITION})'
+  rf' (?P<object>{_WORD}(?: {_WORD}){{0,4}}?)'
+  rf'(?=[,;:.!?)]|$| (?:{_VERB}|{_PREPOSITION}|and|as|but|he|it|or|she|that|they'
+  r'|when|which|who)\b)'
+)
+_ASIDE = re.compile(r' \([^()]*\)')
+_IS_VERB = re.compile(_VERB)
+
+
+class Fact(NamedTuple):
+  """A prompt and what continues it.
+
+  Attributes:
+    prompt: The beginning of a sentence, or a question.
+    answer: What continues the sentence, or answers.
+    subject: What it is about, as the prompt calls it; '' if unknown.
+    is_asked: Whether the prompt is a question, or asks in another form.
+  """
+
+  prompt: str
+  answer: str
+  subject: str
+  is_asked: bool
+
+
+def fact_texts(
+  text: str, *, title: str, contexts: Sequence[str], seed: str
+) -> tuple[task.Text, ...]:
+  """Makes texts that teach the facts of a paragraph.
+
+  First comes each sentence by itself, without an answer. Then all facts in one
+  form, in an order drawn from the seed, then in the next form, and so on.
+
+  Args:
+    text: The paragraph.
+    title: What it is about, to which pronouns at the beginning of a sentence
+      refer; '' if unknown.
+    contexts: Sentences on other things, at least one, to stand before some of
+      the texts.
+    seed: Equal seeds give equal texts.
+
+  Returns:
+    Different texts, at least one.
+
+  Example:
+    >>> for made in fact_texts('It is made of copper.', title='The bell',
+    ...                        contexts=['It rained.'], seed='0')[:4]:
+    ...   print(made.text)
+    The bell: It is made of copper.
+    The bell: It is made of copper
+    It rained. The bell: It is made of copper
+    The bell: It is made of: copper
+  """
+  found = {
+    sentence: task.Text(text=sentence)
+    for sentence in _about(sentences.split_sentences(text), title)
+  }
+  facts = list(paragraph_facts(text, title))
+  random.Random(seed).shuffle(facts)
+  forms = [_forms(fact, contexts, seed) for fact in facts]
+  for made in itertools.chain.from_iterable(itertools.zip_longest(*forms)):
+    if made is not None:
+      found.setdefault(made.text, made)
+  return tuple(found.values())
+
+
+def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
+  """Yields the facts of a paragraph, as its sentences state them.
+
+  Example:
+    >>> text = 'The Grey Mill was built in 1889. It has nine arches.'
+    >>> for fact in paragraph_facts(text, 'The Grey Mill'):
+    ...   print(f'{fact.prompt} | {fact.answer}')
+    The Grey Mill was built in | 1889
+    In which year was the Grey Mill built? | 1889
+    When was the Grey Mill built? | 1889
+    What is the year in which the Grey Mill was built? | 1889
+    Can you tell me when the Grey Mill was built? | 1889
+    Name the year in which the Grey Mill was built. | 1889
+    The Grey Mill has | nine arches
+    How many arches does the Grey Mill have? | nine
+    Can you tell me how many arches the Grey Mill has? | nine
+    Name the number of arches that the Grey Mill has. | nine
+  """
+  parts = sentences.split_sentences(text)
+  for sentence, about in zip(parts, _about(parts, title), strict=True):
+    yield from _beginnings(about, title)
+    for forms, answer in asked.questions(sentence, _named(parts, title)):
+      for form in forms:
+        yield Fact(form, answer, '', is_asked=True)
+
+
+def _about(parts: Sequence[str], title: str) -> list[str]:
+  """Makes sentences name what they are about."""
+  named = _named(parts, title)
+  name = _bare(title)
+  resolved = [asked.resolve(part, named) for part in parts]
+  return [
+    part if name.lower() in part.lower() else f'{title}: {part}'
+    for part in resolved
+  ]
+
+
+def _named(parts: Sequence[str], title: str) -> str:
+  """Returns a title; '' if no sentence has it, as it is not what 'it' means."""
+  mentioned = _bare(title).lower()
+  return title if any(mentioned in part.lower() for part in parts) else ''
+
+
+def _bare(title: str) -> str:
+  return title.removeprefix('The ')
+
+
+def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
+  """Yields the places where a sentence is stopped, and its next words."""
+  sentence = _ASIDE.sub('', sentence)
+  mention = re.search(
+    rf'(?:\bthe )?{re.escape(_bare(title))}', sentence, re.IGNORECASE
+  )
+  subject, first = '', 0
+  if sentence.startswith(f'{title}: '):  # not in the sentence itself
+    first = len(title) + 2
+  elif mention:  # unless it stands in an aside
+    subject, first = mention.group(), mention.end()
+  ends: dict[int, int] = {}
+  for match in _OBJECT.finditer(sentence, first):
+    words = match['object']
+    # 'was built' begins what is said, and says nothing.
+    if (
+      ' ' in words or not words.islower() or not _IS_VERB.match(match['after'])
+    ):
+      ends[match.start('object')] = match.end('object')
+  for start, end in rewrites.gaps(sentence[first:]):
+    if sentence[first : first + start].strip():
+      ends.setdefault(first + start, first + end)
+  for start, end in sorted(ends.items()):
+    prompt = sentence[:start].rstrip()
+    yield Fact(prompt, sentence[start:end], subject, is_asked=False)
+
+
+def _forms(
+  fact: Fact, contexts: Sequence[str], seed: str
+) -> Sequence[task.Text]:
+  if not fact.is_asked:
+    made = edits.edit_texts(
+      fact.prompt,
+      fact.answer,
+      subject=fact.subject,
+      contexts=contexts,
+      count=_NUM_FORMS,
+      seed=f'{seed}/{fact.prompt}',
+    )
+    # All that a document reads ranks slots, not its subject alone.
+    return [task.Text(text=text.text, answer=text.answer) for text in made]
+  form, _ = statements.QUESTION_FORM.split('{answer}')
+  return [
+    task.Text(
+      text=f'{before}{fact.answer}',
+      answer=(len(before), len(before) + len(fact.answer)),
+    )
+    for before in (form.format(question=fact.prompt), f'{fact.prompt} ')
+  ]
