@@ -21,6 +21,8 @@ from smft_jax.data.retelling import rewrites
 from smft_jax.data.retelling import sentences
 from smft_jax.data.retelling import statements
 
+# A longer prompt would fill a row, and says no more.
+_MOST_PROMPT_CHARS = 160
 # Texts of one beginning of a sentence. A question comes in many forms already.
 _NUM_FORMS = 5
 
@@ -31,8 +33,8 @@ _PREPOSITION = 'about|at|by|for|from|in|into|near|of|on|to|with'
 _OBJECT = re.compile(
   rf'\b(?P<after>{_VERB}|{_PREPOSITION})'
   rf' (?P<object>{_WORD}(?: {_WORD}){{0,4}}?)'
-  rf'(?=[,;:.!?)]|$| (?:{_VERB}|{_PREPOSITION}|and|as|but|he|it|or|she|that|they'
-  r'|when|which|who)\b)'
+  rf'(?=[,;:.!?)]|$| (?:{_VERB}|{_PREPOSITION}|and|as|but|he|it|or|she|that'
+  r'|they|when|which|who)\b)'
 )
 _ASIDE = re.compile(r' \([^()]*\)')
 _IS_VERB = re.compile(_VERB)
@@ -143,30 +145,43 @@ def _bare(title: str) -> str:
 
 
 def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
-  """Yields the places where a sentence is stopped, and its next words."""
-  sentence = _ASIDE.sub('', sentence)
+  """Yields the places where a sentence is stopped, and its next words.
+
+  Before its title is mentioned, the title stands in front.
+  """
+  lead = f'{title}: ' if title else ''
+  plain = _ASIDE.sub('', sentence.removeprefix(lead))
   mention = re.search(
-    rf'(?:\bthe )?{re.escape(_bare(title))}', sentence, re.IGNORECASE
+    rf'(?:\bthe )?{re.escape(_bare(title))}', plain, re.IGNORECASE
   )
-  subject, first = '', 0
-  if sentence.startswith(f'{title}: '):  # not in the sentence itself
-    first = len(title) + 2
-  elif mention:  # unless it stands in an aside
-    subject, first = mention.group(), mention.end()
+  nowhere = (len(plain), len(plain) + 1)
+  first, last = mention.span() if title and mention else nowhere
+  for start, end in _said(plain):
+    if first < end and start < last:
+      continue
+    begun, subject = lead + plain[:start], ''
+    if start >= last:
+      begun, subject = plain[:start], plain[first:last]
+    if len(begun) > _MOST_PROMPT_CHARS:  # the last words of a long sentence
+      cut = plain.find(' ', max(0, start - _MOST_PROMPT_CHARS), start) + 1
+      begun, subject = lead + plain[cut:start], ''
+    if plain[:start].strip():
+      yield Fact(begun.rstrip(), plain[start:end], subject, is_asked=False)
+
+
+def _said(sentence: str) -> list[task.Span]:
+  """Returns the spans of what can be asked of a sentence, in order."""
   ends: dict[int, int] = {}
-  for match in _OBJECT.finditer(sentence, first):
+  for match in _OBJECT.finditer(sentence):
     words = match['object']
     # 'was built' begins what is said, and says nothing.
     if (
       ' ' in words or not words.islower() or not _IS_VERB.match(match['after'])
     ):
       ends[match.start('object')] = match.end('object')
-  for start, end in rewrites.gaps(sentence[first:]):
-    if sentence[first : first + start].strip():
-      ends.setdefault(first + start, first + end)
-  for start, end in sorted(ends.items()):
-    prompt = sentence[:start].rstrip()
-    yield Fact(prompt, sentence[start:end], subject, is_asked=False)
+  for start, end in rewrites.gaps(sentence):
+    ends.setdefault(start, end)
+  return sorted(ends.items())
 
 
 def _forms(

@@ -1,0 +1,139 @@
+"""Facts of a paragraph, and the texts that teach them."""
+
+import pytest
+
+from smft_jax.data.retelling import facts
+
+TEXT = (
+  'The Grey Mill was built by Ana Ruiz in 1889. It has nine arches (two are'
+  ' closed) and stands near the bridge. When the river rose, the wheel broke.'
+)
+CONTEXTS = ['It rained.', 'Bees make honey.']
+
+
+def begun(text, title=''):
+  found = facts.paragraph_facts(text, title)
+  return [(f.prompt, f.answer) for f in found if not f.is_asked]
+
+
+def texts(text=TEXT, title='The Grey Mill', seed='0'):
+  return facts.fact_texts(text, title=title, contexts=CONTEXTS, seed=seed)
+
+
+@pytest.mark.parametrize(
+  ('text', 'title', 'want'),
+  [
+    (
+      TEXT,
+      'The Grey Mill',
+      [
+        ('The Grey Mill was built by', 'Ana Ruiz'),
+        ('The Grey Mill was built by Ana Ruiz in', '1889'),
+        ('The Grey Mill has', 'nine arches'),
+        ('The Grey Mill has nine arches and stands near', 'the bridge'),
+      ],
+    ),
+    # Before the name, it stands in front.
+    (
+      'In 1889 Ana Ruiz built Grey Mill.',
+      'Grey Mill',
+      [
+        ('Grey Mill: In', '1889'),
+        ('Grey Mill: In 1889', 'Ana Ruiz'),
+      ],
+    ),
+    # A participle says nothing, two words say something.
+    ('Ada was buried.', 'Ada', []),
+    ('Ada was buried alive.', 'Ada', [('Ada was', 'buried alive')]),
+    # Without a title.
+    (
+      'Ada left Rome in May.',
+      '',
+      [('Ada left', 'Rome'), ('Ada left Rome in', 'May')],
+    ),
+    ('Rain fell.', 'Grey Mill', []),
+    # A title that stands in an aside only.
+    ('Bees (of Ada) live in trees.', 'Ada', [('Ada: Bees live in', 'trees')]),
+    ('Er ging mit 23.', '', [('Er ging mit', '23')]),
+  ],
+)
+def test_sentences_stop_before_what_they_say(text, title, want):
+  assert begun(text, title) == want
+
+
+def test_every_answer_is_marked_and_stands_in_the_paragraph():
+  made = texts()
+  answered = [text for text in made if text.answer]
+  assert len(answered) > 30
+  for text in answered:
+    start, end = text.answer
+    assert text.text[start:end] in TEXT
+    assert start > 0
+
+
+def test_sentences_come_first_then_every_fact_once():
+  made = texts()
+  first = [text.text for text in made[:3]]
+  assert first == [
+    'The Grey Mill was built by Ana Ruiz in 1889.',
+    'The Grey Mill has nine arches (two are closed) and stands near the'
+    ' bridge.',
+    'The Grey Mill: When the river rose, the wheel broke.',
+  ]
+  assert all(text.answer is None for text in made[:3])
+  assert all(text.answer for text in made[3:])
+  found = list(facts.paragraph_facts(TEXT, 'The Grey Mill'))
+  once = {
+    f'Question: {f.prompt} Answer: {f.answer}'
+    if f.is_asked
+    else f'{f.prompt} {f.answer}'
+    for f in found
+  }
+  assert {text.text for text in made[3 : 3 + len(found)]} == once
+
+
+def test_facts_are_told_in_several_forms():
+  made = [text.text for text in texts()]
+  assert len(made) == len(set(made))
+  for want in (
+    'The Grey Mill was built by Ana Ruiz in 1889',
+    'About The Grey Mill: The Grey Mill was built by Ana Ruiz in 1889',
+    'Question: When was the Grey Mill built? Answer: 1889',
+    'When was the Grey Mill built? 1889',
+  ):
+    assert want in made
+  after_another = [t for t in made if t.startswith(tuple(CONTEXTS))]
+  assert len(after_another) == 2 * len(begun(TEXT, 'The Grey Mill'))
+
+
+def test_equal_seeds_give_equal_texts():
+  assert texts() == texts()
+  assert texts(seed='1') != texts()
+  assert {t.text for t in texts(seed='1')[:3]} == {t.text for t in texts()[:3]}
+
+
+def test_long_sentences_are_begun_at_their_last_words():
+  long = 'Ada walked ' + 'and walked ' * 40 + 'to Porto'
+  [(prompt, answer)] = begun(f'{long}.', 'Ada')
+  assert answer == 'Porto'
+  assert prompt.startswith(('Ada: walked and', 'Ada: and w'))
+  assert prompt.endswith('and walked to')
+  assert len(prompt) < 170
+
+
+@pytest.mark.parametrize('text', ['一二三。', '?', 'Rain.', 'a' * 5000])
+def test_text_without_facts_is_taught_by_its_sentences(text):
+  assert [one.text for one in texts(text, title='')] == [text]
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'The a ' * 20_000,
+    'was in ' * 20_000,
+    'of a b c d ' * 10_000,
+    '( ' * 20_000,
+  ],
+)
+def test_text_of_any_length_is_done_with(text):
+  assert texts(text)
