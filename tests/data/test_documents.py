@@ -86,22 +86,41 @@ def test_questions_are_asked_and_never_trained_on(folder):
   assert 'Rhine Étude' in titles
 
 
-def test_a_question_that_a_rule_would_find_is_not_trained_on(folder, tmp_path):
-  asked = {'question': 'Who built the Grey Mill?', 'answers': ['Ana Ruiz']}
+def _trained(file, questions, **changes):
+  """The texts that training sees of a document with questions of its own."""
   fields = {'id': 'a', 'text': 'The Grey Mill was built by Ana Ruiz in 1889.'}
+  file.write_text(json.dumps(fields | {'questions': questions}))
+  config = documents.DocumentsConfig(
+    kind='jsonl',
+    documents_file=str(file),
+    augmentations=60,
+    **changes,
+  )
+  document = documents.make_task(config).documents[0]
+  return [text.text for text in document.augmentations]
+
+
+@pytest.mark.parametrize('general', [False, True])
+def test_a_question_that_a_rule_would_find_is_not_trained_on(
+  folder, tmp_path, general
+):
+  asked = {'question': 'Who built the Grey Mill?', 'answers': ['Ana Ruiz']}
   file = tmp_path / 'mine.jsonl'
-  trained = []
-  for questions in ([], [asked]):
-    file.write_text(json.dumps(fields | {'questions': questions}))
-    task = documents.make_task(
-      _config(folder, kind='jsonl', documents_file=str(file), augmentations=40)
-    )
-    texts = [text.text for text in task.documents[0].augmentations]
-    trained.append(sorted(text for text in texts if 'Question:' in text))
-  without, left = trained
+  settings = dict(data_dir=str(folder), general=general)
+  without = _trained(file, [], **settings)
+  left = _trained(file, [asked], **settings)
   assert 'Question: Who built the Grey Mill? Answer: Ana Ruiz' in without
   assert 'Question: By whom was the Grey Mill built? Answer: Ana Ruiz' in left
   assert not any('who built the grey mill?' in text.lower() for text in left)
+
+
+def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):
+  made = _trained(tmp_path / 'mine.jsonl', [], general=True)
+  # The sentence, two beginnings of it in five forms each, two things that are
+  # asked for in five forms, twice each.
+  assert made[0] == 'The Grey Mill was built by Ana Ruiz in 1889.'
+  assert 'The Grey Mill was built by Ana Ruiz' in made
+  assert len(made) == len(set(made)) == 1 + 2 * 5 + 2 * 5 * 2
 
 
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):

@@ -165,7 +165,7 @@ def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
     if len(begun) > _MOST_PROMPT_CHARS:  # the last words of a long sentence
       cut = plain.find(' ', max(0, start - _MOST_PROMPT_CHARS), start) + 1
       begun, subject = lead + plain[cut:start], ''
-    if plain[:start].strip():
+    if plain[:start].strip() and ' ' in begun.strip():  # one word says nothing
       yield Fact(begun.rstrip(), plain[start:end], subject, is_asked=False)
 
 

@@ -52,6 +52,7 @@ def texts(text=TEXT, title='The Grey Mill', seed='0'):
       [('Ada left', 'Rome'), ('Ada left Rome in', 'May')],
     ),
     ('Rain fell.', 'Grey Mill', []),
+    ('The Grey Mill stands.', '', []),
     # A title that stands in an aside only.
     ('Bees (of Ada) live in trees.', 'Ada', [('Ada: Bees live in', 'trees')]),
     ('Er ging mit 23.', '', [('Er ging mit', '23')]),
