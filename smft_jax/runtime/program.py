@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -41,7 +42,7 @@ def run(
   Returns:
     The exit code: 0 on success and after SIGTERM; 1 if the run cannot continue
     (disk full, diverged, another process lost); 2 for a mistake; 130 after
-    Ctrl-C.
+    Ctrl-C; 141, as shells report it, if nobody reads the output any more.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
   keep_traceback = '--traceback' in arguments
@@ -80,7 +81,14 @@ def _watched(is_alone: bool) -> contextlib.AbstractContextManager[None]:
 def _run(main, arguments: list[str], keep_traceback: bool) -> int:
   """Calls `main`, prints what went wrong, and returns the exit code."""
   try:
-    return main(arguments) or 0
+    code = main(arguments) or 0
+    sys.stdout.flush()
+    return code
+  except BrokenPipeError:
+    # Whoever reads the output, such as `head`, has seen enough. What is left
+    # of it must go somewhere when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
   except preemption.Preempted:
     if processes.is_main():
       print(

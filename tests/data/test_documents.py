@@ -116,11 +116,11 @@ def test_a_question_that_a_rule_would_find_is_not_trained_on(
 
 def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):
   made = _trained(tmp_path / 'mine.jsonl', [], general=True)
-  # The sentence, two beginnings of it in five forms each, two things that are
-  # asked for in five forms, twice each.
+  # Two beginnings of the sentence in five forms each, of which one is the
+  # sentence; two things that are asked for in five forms, twice each.
   assert made[0] == 'The Grey Mill was built by Ana Ruiz in 1889.'
   assert 'The Grey Mill was built by Ana Ruiz' in made
-  assert len(made) == len(set(made)) == 1 + 2 * 5 + 2 * 5 * 2
+  assert len(made) == len(set(made)) == 2 * 5 + 2 * 5 * 2
 
 
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):

@@ -2,6 +2,9 @@
 
 import errno
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +49,26 @@ def test_a_message_that_repeats_a_file_is_cut_in_its_middle(capsys):
   assert len(err) < 1020
   assert err.startswith('error: xxx')
   assert err.endswith(' is wrong; did you mean y?\n')
+
+
+@pytest.mark.parametrize(
+  'characters', [10, 10**6]
+)  # less than is kept, or more
+def test_a_reader_that_has_seen_enough_is_no_mistake(characters):
+  main = f"""if True:
+    import sys
+    from smft_jax.runtime import program
+    sys.exit(program.run(lambda argv: print('x' * {characters})))
+  """
+  reader, writer = os.pipe()
+  os.close(reader)
+  try:
+    ran = subprocess.run(
+      [sys.executable, '-c', main], stdout=writer, stderr=subprocess.PIPE
+    )
+  finally:
+    os.close(writer)
+  assert (ran.returncode, ran.stderr) == (141, b'')
 
 
 def test_any_character_can_be_printed_and_any_byte_read(monkeypatch):
