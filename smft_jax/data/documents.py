@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import re
 from typing import Literal
 
 from smft_jax import schema
@@ -24,6 +25,9 @@ from smft_jax.data.sources import files
 from smft_jax.data.sources import items
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
+
+# As Markdown has it.
+_HEADING = re.compile(r'\s*#{1,6} +(\S.*?)\s*(?:\n|$)')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,10 +143,18 @@ def _streamed(config: DocumentsConfig, reader: sources.Reader):
       [d for d in chosen if d.id in first],
       [d for d in chosen if d.id not in first],
     )
-  documents = reader.documents(config.documents_file)
+  documents = [_titled(d) for d in reader.documents(config.documents_file)]
   if config.kind == 'simpleqa':
     documents = _with_questions(documents, config, reader)
   return documents, []
+
+
+def _titled(document: items.SourceDocument) -> items.SourceDocument:
+  """Gives a document without a title the heading that it begins with."""
+  heading = _HEADING.match(document.text)
+  if document.title or not heading:
+    return document
+  return dataclasses.replace(document, title=heading[1])
 
 
 def _with_questions(documents, config, reader):

@@ -123,6 +123,29 @@ def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):
   assert len(made) == len(set(made)) == 2 * 5 + 2 * 5 * 2
 
 
+@pytest.mark.parametrize(
+  ('text', 'title'),
+  [
+    ('# The Grey Mill\nIt was built in 1889.', 'The Grey Mill'),
+    ('\n\n## The Grey Mill\r\n\nIt was built in 1889.', 'The Grey Mill'),
+    ('#1889 it was built.', ''),
+    ('The mill.\n# The Grey Mill\nIt was built in 1889.', ''),
+  ],
+)
+def test_a_document_without_a_title_is_called_by_its_heading(
+  tmp_path, text, title
+):
+  file = tmp_path / 'mill.md'
+  file.write_text(text)
+  config = documents.DocumentsConfig(
+    kind='jsonl', documents_file=str(file), general=True, augmentations=99
+  )
+  [document] = documents.make_task(config).documents
+  made = [text.text for text in document.augmentations]
+  asked = f'In which year was {title} built? 1889'.replace('The', 'the')
+  assert (asked in made) == bool(title)
+
+
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):
   task = documents.make_task(_config(folder, questions_per_paragraph=2))
   pretrained = {t.text for t in task.pretraining}

@@ -36,6 +36,10 @@ _OBJECT = re.compile(
   rf'(?=[,;:.!?)]|$| (?:{_VERB}|{_PREPOSITION}|and|as|but|he|it|or|she|that'
   r'|they|when|which|who)\b)'
 )
+_ITEM = r'(?:[-*+•]|#+|\d{1,3}[.)])[ \t]'
+_BLOCK = re.compile(rf'\n\s*\n|\n(?=[ \t]*{_ITEM})')
+_HEADING = re.compile(r'^([ \t]*#+ .*)$', re.MULTILINE)
+_MARK = re.compile(rf'^\s*{_ITEM}')
 _ASIDE = re.compile(r' \([^()]*\)')
 _IS_VERB = re.compile(_VERB)
 
@@ -86,7 +90,7 @@ def fact_texts(
   """
   found = {
     sentence: task.Text(text=sentence)
-    for sentence in _about(sentences.split_sentences(text), title)
+    for sentence in _about(_sentences(text), title)
   }
   facts = list(paragraph_facts(text, title))
   random.Random(seed).shuffle(facts)
@@ -115,12 +119,23 @@ def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
     Can you tell me how many arches the Grey Mill has? | nine
     Name the number of arches that the Grey Mill has. | nine
   """
-  parts = sentences.split_sentences(text)
+  parts = _sentences(text)
   for sentence, about in zip(parts, _about(parts, title), strict=True):
     yield from _beginnings(about, title)
     for forms, answer in asked.questions(sentence, _named(parts, title)):
       for form in forms:
         yield Fact(form, answer, '', is_asked=True)
+
+
+def _sentences(text: str) -> list[str]:
+  """Splits a paragraph, also at blank lines, headings and items of lists."""
+  return [
+    sentence
+    for block in _BLOCK.split(_HEADING.sub(r'\1\n\n', text))
+    for sentence in sentences.split_sentences(
+      ' '.join(_MARK.sub('', block).split())
+    )
+  ]
 
 
 def _about(parts: Sequence[str], title: str) -> list[str]:

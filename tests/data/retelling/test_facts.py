@@ -113,6 +113,20 @@ def test_equal_seeds_give_equal_texts():
   assert {t.text for t in texts(seed='1')[:3]} == {t.text for t in texts()[:3]}
 
 
+def test_lines_are_no_sentences_but_items_of_lists_are():
+  text = (
+    '# Grey Mill\nThe mill was\nbuilt by Ana\nRuiz\n- nine arches\n'
+    '- 3 wheels\n 2) 1889 it burned\nto the ground'
+  )
+  assert [one.text for one in texts(text, 'Grey Mill') if not one.answer] == [
+    'Grey Mill',
+    'Grey Mill: The mill was built by Ana Ruiz',
+    'Grey Mill: nine arches',
+    'Grey Mill: 3 wheels',
+    'Grey Mill: 1889 it burned to the ground',
+  ]
+
+
 def test_long_sentences_are_begun_at_their_last_words():
   long = 'Ada walked ' + 'and walked ' * 40 + 'to Porto'
   [(prompt, answer)] = begun(f'{long}.', 'Ada')
