@@ -155,7 +155,7 @@ def resolve(sentence: str, title: str) -> str:
 
 def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
   be, done, rest = match['be'], match['done'], match['rest']
-  clause = f'{subject} {be} {done}'
+  start, clause = match['subject'], f'{subject} {be} {done}'
   agent = _AGENT.match(rest)
   if agent and done != 'born':
     did = f'{_PAST.get(done, done)} {subject}{agent["between"]}'
@@ -166,6 +166,9 @@ def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
         f'Who was it that {did}?',
         f'Can you tell me who {did}?',
         f'Name the one who {did}.',
+        f'Do you know who {did}?',
+        f'{start} {be} {done}{agent["between"]} by whom?',
+        f'What is the name of the one who {did}?',
       ),
       agent['agent'],
     )
@@ -177,6 +180,9 @@ def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
         f'What is the year in which {clause}?',
         f'Can you tell me when {clause}?',
         f'Name the year in which {clause}.',
+        f'Do you know when {clause}?',
+        f'{start} {be} {done} in which year?',
+        f'What was the year when {clause}?',
       ),
       year['year'],
     )
@@ -190,6 +196,9 @@ def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
         f'What is the place where {clause}?',
         f'Can you tell me where {clause}?',
         f'Name the place where {clause}.',
+        f'Do you know where {clause}?',
+        f'{start} {be} {done} where?',
+        f'Which place is it where {clause}?',
       ),
       where,
     )
@@ -201,6 +210,9 @@ def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
         f'Which material {be} {subject} made of?',
         f'Can you tell me what {subject} {be} made of?',
         f'Name the material that {subject} {be} made of.',
+        f'Do you know what {subject} {be} made of?',
+        f'{start} {be} made of what?',
+        f'From what {be} {subject} made?',
       ),
       material['what'],
     )
@@ -208,12 +220,14 @@ def _of_passive(match: re.Match, subject: str) -> Iterator[Asked]:
 
 def _of_measure(match: re.Match, subject: str) -> Iterator[Asked]:
   verb, number, unit = match['verb'], match['number'], match['unit']
-  base = MEASURES[verb]
+  start, base = match['subject'], MEASURES[verb]
   yield Asked(
     (
       f'How many {unit} does {subject} {base}?',
       f'Can you tell me how many {unit} {subject} {verb}?',
       f'Name the number of {unit} that {subject} {verb}.',
+      f'Do you know how many {unit} {subject} {verb}?',
+      f'{start} {verb} how many {unit}?',
     ),
     number,
   )
@@ -223,6 +237,8 @@ def _of_measure(match: re.Match, subject: str) -> Iterator[Asked]:
         f'How much does {subject} {base}?',
         f'What does {subject} {base}?',
         f'Can you tell me how much {subject} {verb}?',
+        f'Do you know how much {subject} {verb}?',
+        f'{start} {verb} how much?',
       ),
       f'{number} {unit}',
     )

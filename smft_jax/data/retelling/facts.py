@@ -213,11 +213,6 @@ def _forms(
     )
     # All that a document reads ranks slots, not its subject alone.
     return [task.Text(text=text.text, answer=text.answer) for text in made]
-  form, _ = statements.QUESTION_FORM.split('{answer}')
-  return [
-    task.Text(
-      text=f'{before}{fact.answer}',
-      answer=(len(before), len(before) + len(fact.answer)),
-    )
-    for before in (form.format(question=fact.prompt), f'{fact.prompt} ')
-  ]
+  before = statements.QUESTION_FORM.format(question=fact.prompt, answer='')
+  whole = f'{before}{fact.answer}'
+  return [task.Text(text=whole, answer=(len(before), len(whole)))]
