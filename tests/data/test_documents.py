@@ -117,23 +117,23 @@ def test_a_question_that_a_rule_would_find_is_not_trained_on(
 def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):
   made = _trained(tmp_path / 'mine.jsonl', [], general=True)
   # Two beginnings of the sentence in five forms each, of which one is the
-  # sentence; two things that are asked for in five forms, twice each.
+  # sentence; two things that are asked for in eight forms each.
   assert made[0] == 'The Grey Mill was built by Ana Ruiz in 1889.'
   assert 'The Grey Mill was built by Ana Ruiz' in made
-  assert len(made) == len(set(made)) == 2 * 5 + 2 * 5 * 2
+  assert len(made) == len(set(made)) == 2 * 5 + 2 * 8
 
 
 @pytest.mark.parametrize(
-  ('text', 'title'),
+  ('text', 'is_title'),
   [
-    ('# The Grey Mill\nIt was built in 1889.', 'The Grey Mill'),
-    ('\n\n## The Grey Mill\r\n\nIt was built in 1889.', 'The Grey Mill'),
-    ('#1889 it was built.', ''),
-    ('The mill.\n# The Grey Mill\nIt was built in 1889.', ''),
+    ('# The Grey Mill\nIt was built in 1889.', True),
+    ('\n\n## The Grey Mill\r\n\nIt was built in 1889.', True),
+    ('#The Grey Mill\nIt was built in 1889.', False),
+    ('The mill.\n# The Grey Mill\nIt was built in 1889.', False),
   ],
 )
 def test_a_document_without_a_title_is_called_by_its_heading(
-  tmp_path, text, title
+  tmp_path, text, is_title
 ):
   file = tmp_path / 'mill.md'
   file.write_text(text)
@@ -142,8 +142,8 @@ def test_a_document_without_a_title_is_called_by_its_heading(
   )
   [document] = documents.make_task(config).documents
   made = [text.text for text in document.augmentations]
-  asked = f'In which year was {title} built? 1889'.replace('The', 'the')
-  assert (asked in made) == bool(title)
+  want = 'Question: In which year was the Grey Mill built? Answer: 1889'
+  assert (want in made) == is_title
 
 
 def test_nothing_that_is_measured_as_new_is_pretrained_on(folder):

@@ -105,19 +105,11 @@ def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
   """Yields the facts of a paragraph, as its sentences state them.
 
   Example:
-    >>> text = 'The Grey Mill was built in 1889. It has nine arches.'
-    >>> for fact in paragraph_facts(text, 'The Grey Mill'):
+    >>> text = 'The Grey Mill was built in 1889.'
+    >>> for fact in itertools.islice(paragraph_facts(text, 'The Grey Mill'), 2):
     ...   print(f'{fact.prompt} | {fact.answer}')
     The Grey Mill was built in | 1889
     In which year was the Grey Mill built? | 1889
-    When was the Grey Mill built? | 1889
-    What is the year in which the Grey Mill was built? | 1889
-    Can you tell me when the Grey Mill was built? | 1889
-    Name the year in which the Grey Mill was built. | 1889
-    The Grey Mill has | nine arches
-    How many arches does the Grey Mill have? | nine
-    Can you tell me how many arches the Grey Mill has? | nine
-    Name the number of arches that the Grey Mill has. | nine
   """
   parts = _sentences(text)
   for sentence, about in zip(parts, _about(parts, title), strict=True):

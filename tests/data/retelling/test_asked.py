@@ -69,6 +69,9 @@ def test_parts_of_a_sentence_are_asked_for(sentence, want):
         'Who was it that wrote the song?',
         'Can you tell me who wrote the song?',
         'Name the one who wrote the song.',
+        'Do you know who wrote the song?',
+        'The song was written by whom?',
+        'What is the name of the one who wrote the song?',
       ),
     ),
     (
@@ -79,6 +82,9 @@ def test_parts_of_a_sentence_are_asked_for(sentence, want):
         'What is the year in which the song was sung?',
         'Can you tell me when the song was sung?',
         'Name the year in which the song was sung.',
+        'Do you know when the song was sung?',
+        'The song was sung in which year?',
+        'What was the year when the song was sung?',
       ),
     ),
     (
@@ -89,6 +95,9 @@ def test_parts_of_a_sentence_are_asked_for(sentence, want):
         'What is the place where the song is sung?',
         'Can you tell me where the song is sung?',
         'Name the place where the song is sung.',
+        'Do you know where the song is sung?',
+        'The song is sung where?',
+        'Which place is it where the song is sung?',
       ),
     ),
     (
@@ -97,6 +106,8 @@ def test_parts_of_a_sentence_are_asked_for(sentence, want):
         'How many verses does the song have?',
         'Can you tell me how many verses the song has?',
         'Name the number of verses that the song has.',
+        'Do you know how many verses the song has?',
+        'The song has how many verses?',
       ),
     ),
   ],

@@ -100,7 +100,6 @@ def test_facts_are_told_in_several_forms():
     'The Grey Mill was built by Ana Ruiz in 1889',
     'About The Grey Mill: The Grey Mill was built by Ana Ruiz in 1889',
     'Question: When was the Grey Mill built? Answer: 1889',
-    'When was the Grey Mill built? 1889',
   ):
     assert want in made
   after_another = [t for t in made if t.startswith(tuple(CONTEXTS))]
