@@ -116,11 +116,11 @@ def test_a_question_that_a_rule_would_find_is_not_trained_on(
 
 def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):
   made = _trained(tmp_path / 'mine.jsonl', [], general=True)
-  # Two beginnings of the sentence in five forms each, of which one is the
-  # sentence; two things that are asked for in eight forms each.
+  # The sentence, two beginnings of it in three forms each, and two things that
+  # are asked for in eight forms each, one of which is among the former.
   assert made[0] == 'The Grey Mill was built by Ana Ruiz in 1889.'
   assert 'The Grey Mill was built by Ana Ruiz' in made
-  assert len(made) == len(set(made)) == 2 * 5 + 2 * 8
+  assert len(made) == len(set(made)) == 1 + 2 * 3 + 2 * 8 - 1
 
 
 @pytest.mark.parametrize(

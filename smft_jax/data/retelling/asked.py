@@ -91,14 +91,14 @@ MEASURES = dict(
     ' weighs/weigh',
   )
 )
-_NUMBER = (
+NUMBER = (
   r'(?:\d[\d,.]*\d|\d|two|three|four|five|six|seven|eight|nine|ten|eleven'
   '|twelve|twenty|thirty|forty|fifty|hundred)'
 )
 _MEASURED = re.compile(
   rf'{_SUBJECT} (?:(?:is|was|are|were|has|had) .* and )?'
   rf'(?P<verb>{"|".join(MEASURES)})'
-  rf' (?:about |almost |nearly |over |only )?(?P<number>{_NUMBER})'
+  rf' (?:about |almost |nearly |over |only )?(?P<number>{NUMBER})'
   rf' (?P<unit>[a-z]+){_STOP}'
 )
 

@@ -16,15 +16,12 @@ from typing import NamedTuple
 
 from smft_jax.data import task
 from smft_jax.data.retelling import asked
-from smft_jax.data.retelling import edits
 from smft_jax.data.retelling import rewrites
 from smft_jax.data.retelling import sentences
 from smft_jax.data.retelling import statements
 
 # A longer prompt would fill a row, and says no more.
 _MOST_PROMPT_CHARS = 160
-# Texts of one beginning of a sentence. A question comes in many forms already.
-_NUM_FORMS = 5
 
 _WORD = r"[\w’'-]+"
 _VERB = f'is|are|was|were|{"|".join(asked.MEASURES)}'
@@ -36,6 +33,10 @@ _OBJECT = re.compile(
   rf'(?=[,;:.!?)]|$| (?:{_VERB}|{_PREPOSITION}|and|as|but|he|it|or|she|that'
   r'|they|when|which|who)\b)'
 )
+# Where a part of a sentence begins that says something by itself.
+_CLAUSE = re.compile(r'[,;:] (?:and |but |or )?| (?:and|but|or) ')
+_A_YEAR = re.compile(r'1\d{3}|20\d\d')
+_A_NUMBER = re.compile(rf'(?:{asked.NUMBER})\b', re.IGNORECASE)
 _ITEM = r'(?:[-*+•]|#+|\d{1,3}[.)])[ \t]'
 _BLOCK = re.compile(rf'\n\s*\n|\n(?=[ \t]*{_ITEM})')
 _HEADING = re.compile(r'^([ \t]*#+ .*)$', re.MULTILINE)
@@ -50,13 +51,11 @@ class Fact(NamedTuple):
   Attributes:
     prompt: The beginning of a sentence, or a question.
     answer: What continues the sentence, or answers.
-    subject: What it is about, as the prompt calls it; '' if unknown.
     is_asked: Whether the prompt is a question, or asks in another form.
   """
 
   prompt: str
   answer: str
-  subject: str
   is_asked: bool
 
 
@@ -81,20 +80,21 @@ def fact_texts(
 
   Example:
     >>> for made in fact_texts('It is made of copper.', title='The bell',
-    ...                        contexts=['It rained.'], seed='0')[:4]:
+    ...                        contexts=['It rained.'], seed='0'):
     ...   print(made.text)
     The bell: It is made of copper.
+    Question: The bell: It is made of what? Answer: copper
     The bell: It is made of copper
     It rained. The bell: It is made of copper
-    The bell: It is made of: copper
   """
   found = {
     sentence: task.Text(text=sentence)
     for sentence in _about(_sentences(text), title)
   }
   facts = list(paragraph_facts(text, title))
-  random.Random(seed).shuffle(facts)
-  forms = [_forms(fact, contexts, seed) for fact in facts]
+  rng = random.Random(seed)
+  rng.shuffle(facts)
+  forms = [_forms(fact, title, rng.choice(contexts)) for fact in facts]
   for made in itertools.chain.from_iterable(itertools.zip_longest(*forms)):
     if made is not None:
       found.setdefault(made.text, made)
@@ -116,7 +116,7 @@ def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
     yield from _beginnings(about, title)
     for forms, answer in asked.questions(sentence, _named(parts, title)):
       for form in forms:
-        yield Fact(form, answer, '', is_asked=True)
+        yield Fact(form, answer, is_asked=True)
 
 
 def _sentences(text: str) -> list[str]:
@@ -166,14 +166,12 @@ def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
   for start, end in _said(plain):
     if first < end and start < last:
       continue
-    begun, subject = lead + plain[:start], ''
-    if start >= last:
-      begun, subject = plain[:start], plain[first:last]
+    begun = plain[:start] if start >= last else lead + plain[:start]
     if len(begun) > _MOST_PROMPT_CHARS:  # the last words of a long sentence
       cut = plain.find(' ', max(0, start - _MOST_PROMPT_CHARS), start) + 1
-      begun, subject = lead + plain[cut:start], ''
+      begun = lead + plain[cut:start]
     if plain[:start].strip() and ' ' in begun.strip():  # one word says nothing
-      yield Fact(begun.rstrip(), plain[start:end], subject, is_asked=False)
+      yield Fact(begun.rstrip(), plain[start:end], is_asked=False)
 
 
 def _said(sentence: str) -> list[task.Span]:
@@ -191,20 +189,50 @@ def _said(sentence: str) -> list[task.Span]:
   return sorted(ends.items())
 
 
-def _forms(
-  fact: Fact, contexts: Sequence[str], seed: str
-) -> Sequence[task.Text]:
-  if not fact.is_asked:
-    made = edits.edit_texts(
-      fact.prompt,
-      fact.answer,
-      subject=fact.subject,
-      contexts=contexts,
-      count=_NUM_FORMS,
-      seed=f'{seed}/{fact.prompt}',
-    )
-    # All that a document reads ranks slots, not its subject alone.
-    return [task.Text(text=text.text, answer=text.answer) for text in made]
-  before = statements.QUESTION_FORM.format(question=fact.prompt, answer='')
-  whole = f'{before}{fact.answer}'
-  return [task.Text(text=whole, answer=(len(before), len(whole)))]
+def _forms(fact: Fact, title: str, context: str) -> list[task.Text]:
+  """Returns the texts of a fact; in the last one `context` stands in front."""
+  asks = statements.QUESTION_FORM.format
+  if fact.is_asked:
+    return [_with_answer(asks(question=fact.prompt, answer=''), fact.answer)]
+  what = _question_word(fact)
+  befores = []
+  for begun in (fact.prompt, *_shorter(fact.prompt, title)):
+    befores += [asks(question=f'{begun} {what}?', answer=''), f'{begun} ']
+  befores.append(f'{context} {fact.prompt} ')
+  return [_with_answer(before, fact.answer) for before in befores]
+
+
+def _shorter(prompt: str, title: str) -> list[str]:
+  """Returns the last part of a prompt after its title, if that is another one.
+
+  Example:
+    >>> _shorter('The bell is made of brass and weighs', 'The bell')
+    ['The bell: weighs']
+  """
+  *before, tail = _CLAUSE.split(prompt.removeprefix(f'{title}: '))
+  names_it = _bare(title).lower() in tail.lower()
+  return [f'{title}: {tail}'] if before and not names_it else []
+
+
+def _question_word(fact: Fact) -> str:
+  """Returns what asks for an answer at its place in the sentence.
+
+  Example:
+    >>> _question_word(Fact('It was built in', '1889', is_asked=False))
+    'which year'
+  """
+  after = fact.prompt.rpartition(' ')[2].lower()
+  if _A_YEAR.fullmatch(fact.answer):
+    return 'which year' if after in ('in', 'since', 'until', 'from') else 'when'
+  if _A_NUMBER.match(fact.answer):
+    return 'how many'
+  if after == 'by' and fact.answer[0].isupper():
+    return 'whom'
+  if after in ('in', 'at', 'near'):
+    return 'which place' if fact.answer[0].isupper() else 'what'
+  return 'what'
+
+
+def _with_answer(before: str, answer: str) -> task.Text:
+  whole = f'{before}{answer}'
+  return task.Text(text=whole, answer=(len(before), len(whole)))
