@@ -97,6 +97,29 @@ def arguments(folder: pathlib.Path, *flags: str) -> list[str]:
   ]
 
 
+def contents(folder: pathlib.Path):
+  """The files of a folder of rows, but for the paths of their sources."""
+  found = {
+    path.name: path.read_bytes()
+    for path in folder.iterdir()
+    if path.name != prepared.MANIFEST
+  }
+  facts = prepared.read(folder).facts
+  return found, {k: v for k, v in facts.items() if k != 'sources'}
+
+
+def assert_same(found: pathlib.Path, expected: pathlib.Path) -> None:
+  """Checks that two folders have the same rows."""
+  assert contents(found) == contents(expected)
+
+
+def again(root: pathlib.Path, mine: pathlib.Path) -> list[str]:
+  """The command line that made a copy's rows, which names its source."""
+  return [
+    flag.replace(f'--out={root}', f'--out={mine}') for flag in arguments(root)
+  ]
+
+
 if __name__ == '__main__':
   stopped_run.stop_at(
     signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3])

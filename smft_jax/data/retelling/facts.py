@@ -112,9 +112,10 @@ def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
     In which year was the Grey Mill built? | 1889
   """
   parts = _sentences(text)
+  named = _named(parts, title)
   for sentence, about in zip(parts, _about(parts, title), strict=True):
     yield from _beginnings(about, title)
-    for forms, answer in asked.questions(sentence, _named(parts, title)):
+    for forms, answer in asked.questions(sentence, named):
       for form in forms:
         yield Fact(form, answer, is_asked=True)
 
@@ -181,7 +182,7 @@ def _said(sentence: str) -> list[task.Span]:
     words = match['object']
     # 'was built' begins what is said, and says nothing.
     if (
-      ' ' in words or not words.islower() or not _IS_VERB.match(match['after'])
+      ' ' in words or not words.islower() or not _IS_VERB.fullmatch(match['after'])
     ):
       ends[match.start('object')] = match.end('object')
   for start, end in rewrites.gaps(sentence):
