@@ -181,9 +181,8 @@ def _said(sentence: str) -> list[task.Span]:
   for match in _OBJECT.finditer(sentence):
     words = match['object']
     # 'was built' begins what is said, and says nothing.
-    if (
-      ' ' in words or not words.islower() or not _IS_VERB.fullmatch(match['after'])
-    ):
+    is_after_verb = _IS_VERB.fullmatch(match['after'])
+    if ' ' in words or not words.islower() or not is_after_verb:
       ends[match.start('object')] = match.end('object')
   for start, end in rewrites.gaps(sentence):
     ends.setdefault(start, end)
