@@ -74,11 +74,9 @@ def get_config(variant='world'):
     if kind == 'world':
       config.evaluation.update(dict(every_documents=4, max_entries=100))
     else:  # more is said, in longer words
-      config.data.augmentations = 128
+      config.data.update(dict(augmentations=128, chunk_chars=700))
       config.stream.steps_per_document = 84
       config.method.update(dict(t=300, learning_rate=1.0))
-      if kind != 'squad':  # whose paragraphs are short
-        config.data.chunk_chars = 700
     return config
   if kind == 'world':
     config.background = dict(num_batches=32, batch_size=256)

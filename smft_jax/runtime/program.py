@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import pathlib
+import select
 import signal
 import sys
 import traceback
@@ -82,13 +83,8 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
   """Calls `main`, prints what went wrong, and returns the exit code."""
   try:
     code = main(arguments) or 0
-    sys.stdout.flush()
+    print(end='', flush=True)
     return code
-  except BrokenPipeError:
-    # Whoever reads the output, such as `head`, has seen enough. What is left
-    # of it must go somewhere when the interpreter ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
   except preemption.Preempted:
     if processes.is_main():
       print(
@@ -105,6 +101,8 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
     )
     return 1
   except (ValueError, OSError) as error:
+    if isinstance(error, BrokenPipeError) and _is_unread():
+      return 128 + signal.SIGPIPE
     if keep_traceback or not _is_mistake(error):
       raise
     full = isinstance(error, OSError) and error.errno in disk.FULL
@@ -112,6 +110,24 @@ def _run(main, arguments: list[str], keep_traceback: bool) -> int:
     message = f'{schema.one_line(error)}{hint}'
     print(f'{processes.prefix()}error: {message}', file=sys.stderr)
     return 1 if full else 2
+
+
+def _is_unread() -> bool:
+  """Returns whether nobody reads the output, such as after `| head`.
+
+  What is left of it then goes nowhere, or the interpreter would complain.
+  """
+  try:
+    output = sys.stdout.fileno()
+  except (AttributeError, OSError):  # closed, or not a file
+    return False
+  watched = select.poll()
+  watched.register(output, 0)
+  # Else another pipe broke, such as that to a worker.
+  is_unread = any(event & select.POLLERR for _, event in watched.poll(0))
+  if is_unread:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+  return is_unread
 
 
 def _is_mistake(error: Exception) -> bool:

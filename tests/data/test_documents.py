@@ -111,7 +111,8 @@ def test_a_question_that_a_rule_would_find_is_not_trained_on(
   left = _trained(file, [asked], **settings)
   assert 'Question: Who built the Grey Mill? Answer: Ana Ruiz' in without
   assert 'Question: By whom was the Grey Mill built? Answer: Ana Ruiz' in left
-  assert not any('who built the grey mill?' in text.lower() for text in left)
+  own = 'who built the grey mill?'
+  assert sorted(left) == sorted(t for t in without if own not in t.lower())
 
 
 def test_a_base_that_knows_the_world_is_taught_facts(tmp_path):

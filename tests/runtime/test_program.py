@@ -51,9 +51,8 @@ def test_a_message_that_repeats_a_file_is_cut_in_its_middle(capsys):
   assert err.endswith(' is wrong; did you mean y?\n')
 
 
-@pytest.mark.parametrize(
-  'characters', [10, 10**6]
-)  # less than is kept, or more
+# Less than a buffer keeps, and more.
+@pytest.mark.parametrize('characters', [10, 10**6])
 def test_a_reader_that_has_seen_enough_is_no_mistake(characters):
   main = f"""if True:
     import sys
@@ -69,6 +68,18 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(characters):
   finally:
     os.close(writer)
   assert (ran.returncode, ran.stderr) == (141, b'')
+
+
+def test_without_any_output_to_write_to_a_program_runs():
+  main = 'from smft_jax.runtime import program; print(program.run(len, []))'
+  script = f'exec {sys.executable} -c "{main}" >&-'
+  assert subprocess.run(['sh', '-c', script], check=False).returncode == 0
+
+
+def test_another_broken_pipe_is_told(capsys):
+  broken = BrokenPipeError(errno.EPIPE, 'Broken pipe')
+  assert program.run(raising(broken), []) == 2
+  assert 'Broken pipe' in capsys.readouterr().err
 
 
 def test_any_character_can_be_printed_and_any_byte_read(monkeypatch):

@@ -10,7 +10,7 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import re
 from typing import NamedTuple
 
@@ -141,6 +141,24 @@ def questions(sentence: str, title: str = '') -> list[Asked]:
     if match and _is_named(match['subject'], title):
       found += ask(match, within(match['subject']))
   return list(dict.fromkeys(found))
+
+
+def named(sentences: Sequence[str], title: str) -> str:
+  """Returns what pronouns in a text may stand for: a title that it mentions.
+
+  Example:
+    >>> named(['The Grey Mill stands.', 'It is old.'], title='Grey Mill')
+    'Grey Mill'
+    >>> named(['It is old.'], title='Grey Mill')
+    ''
+  """
+  mentioned = bare(title).lower()
+  return title if any(mentioned in s.lower() for s in sentences) else ''
+
+
+def bare(title: str) -> str:
+  """Returns a title without its article, as it may stand in a sentence."""
+  return title.removeprefix('The ')
 
 
 def resolve(sentence: str, title: str) -> str:

@@ -112,7 +112,7 @@ def paragraph_facts(text: str, title: str) -> Iterator[Fact]:
     In which year was the Grey Mill built? | 1889
   """
   parts = _sentences(text)
-  named = _named(parts, title)
+  named = asked.named(parts, title)
   for sentence, about in zip(parts, _about(parts, title), strict=True):
     yield from _beginnings(about, title)
     for forms, answer in asked.questions(sentence, named):
@@ -133,23 +133,13 @@ def _sentences(text: str) -> list[str]:
 
 def _about(parts: Sequence[str], title: str) -> list[str]:
   """Makes sentences name what they are about."""
-  named = _named(parts, title)
-  name = _bare(title)
+  named = asked.named(parts, title)
+  name = asked.bare(title)
   resolved = [asked.resolve(part, named) for part in parts]
   return [
     part if name.lower() in part.lower() else f'{title}: {part}'
     for part in resolved
   ]
-
-
-def _named(parts: Sequence[str], title: str) -> str:
-  """Returns a title; '' if no sentence has it, as it is not what 'it' means."""
-  mentioned = _bare(title).lower()
-  return title if any(mentioned in part.lower() for part in parts) else ''
-
-
-def _bare(title: str) -> str:
-  return title.removeprefix('The ')
 
 
 def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
@@ -160,7 +150,7 @@ def _beginnings(sentence: str, title: str) -> Iterator[Fact]:
   lead = f'{title}: ' if title else ''
   plain = _ASIDE.sub('', sentence.removeprefix(lead))
   mention = re.search(
-    rf'(?:\bthe )?{re.escape(_bare(title))}', plain, re.IGNORECASE
+    rf'(?:\bthe )?{re.escape(asked.bare(title))}', plain, re.IGNORECASE
   )
   nowhere = (len(plain), len(plain) + 1)
   first, last = mention.span() if title and mention else nowhere
@@ -210,7 +200,7 @@ def _shorter(prompt: str, title: str) -> list[str]:
     ['The bell: weighs']
   """
   *before, tail = _CLAUSE.split(prompt.removeprefix(f'{title}: '))
-  names_it = _bare(title).lower() in tail.lower()
+  names_it = asked.bare(title).lower() in tail.lower()
   return [f'{title}: {tail}'] if before and not names_it else []
 
 

@@ -122,12 +122,10 @@ def rewrites(text: str, *, title: str, count: int, seed: str) -> list[Rewrite]:
 
 
 def _asked(parts: list[str], title: str) -> Iterator[Rewrite]:
-  # A title that the text does not mention is not what its pronouns mean.
-  mentioned = title.removeprefix('The ').lower()
-  is_named = any(mentioned in part.lower() for part in parts)
+  named = asked.named(parts, title)
   before, after = statements.QUESTION_FORM.split('{answer}')
   for sentence in parts:
-    for forms, answer in asked.questions(sentence, title * is_named):
+    for forms, answer in asked.questions(sentence, named):
       for form in forms:
         yield _with_answer('asked', before.format(question=form), answer, after)
 
