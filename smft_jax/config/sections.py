@@ -186,7 +186,8 @@ class EvaluationConfig:
       template of the base's tokenizer.
     shots: Solved questions of a 'few_shot' prompt: the first ones of the
       question's own set. None asks for the same fact. Questions on the
-      documents get none.
+      documents are asked without and, as the set 'target_after_examples',
+      those in the hardest phrasings once more with them.
     metric: Headline metric of question sets.
     text_metric: Headline metric of text sets.
   """

@@ -1,7 +1,8 @@
 """Tasks that teach invented people to a base that knows the real world.
 
 The people, their facts and the phrasings held out are those of `data.world`;
-training also asks for each fact in phrasings of `world.text.more_questions`.
+training also asks for each fact in phrasings of `world.text.more_questions`,
+behind solved questions on other things, and ranks slots by the name alone.
 Other people of the same world are in the background, where the base only reads
 about them: it never learns them, so questions about them measure nothing.
 """
@@ -15,6 +16,7 @@ from smft_jax import schema
 from smft_jax.data import background
 from smft_jax.data import real_text
 from smft_jax.data import task
+from smft_jax.data.retelling import examples
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import sources
 from smft_jax.data.world import text as world_text
@@ -65,7 +67,7 @@ def make_task(config: PeopleConfig) -> task.Task:
   unseen = 'target_statements_unseen'
   return dataclasses.replace(
     base,
-    documents=tuple(_with_more_questions(d) for d in made.documents),
+    documents=tuple(_lesson(d, config.seed) for d in made.documents),
     texts={
       **base.texts,
       **{k: v for k, v in made.texts.items() if k == unseen},
@@ -79,19 +81,24 @@ def make_task(config: PeopleConfig) -> task.Task:
   )
 
 
-def _with_more_questions(document: task.Document) -> task.Document:
+def _lesson(document: task.Document, seed: int) -> task.Document:
   """Adds training texts that ask for the same facts in other phrasings."""
   answers = {q.fact: q.answers[0] for q in document.questions}
+  texts = (
+    *document.augmentations,
+    *(
+      world_text.question_and_answer(asked)
+      for fact, answer in answers.items()
+      for asked in world_text.more_questions(
+        fact.rpartition('/')[2], document.id, answer
+      )
+    ),
+  )
+  # Of the entities in such a text the first is the person.
+  about = (dataclasses.replace(t, subject=t.entities[:1]) for t in texts)
   return dataclasses.replace(
     document,
-    augmentations=(
-      *document.augmentations,
-      *(
-        world_text.question_and_answer(asked)
-        for fact, answer in answers.items()
-        for asked in world_text.more_questions(
-          fact.rpartition('/')[2], document.id, answer
-        )
-      ),
+    augmentations=examples.after_examples(
+      tuple(about), seed=f'{seed}/{document.id}'
     ),
   )

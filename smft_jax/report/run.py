@@ -115,13 +115,14 @@ def retention_charts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
   held_out = results.get('held_out') or {}
   target = results.get('target')
   unseen = results.get('target_unseen_phrasing')
-  # The main target is solid, the other dotted.
+  # The main target is solid, the others dotted.
   main = list(summary.TARGETS)
   if target and (summary.is_loss(target) or not unseen):
-    main.reverse()
+    main[:2] = reversed(main[:2])
   looks: dict[str, tuple[str, tuple[int, ...]]] = {
     main[0]: ('blue', ()),
     main[1]: ('blue', (1, 2)),
+    main[2]: ('blue', (6, 2)),
   }
   others = iter([('orange', ()), ('green', (5, 2)), ('purple', (6, 2, 1, 2))])
   for name in held_out:

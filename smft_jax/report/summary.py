@@ -12,13 +12,14 @@ from typing import Any
 from smft_jax.report import page
 from smft_jax.runtime import progress
 
-TARGETS = ('target_unseen_phrasing', 'target')
+TARGETS = ('target_unseen_phrasing', 'target', 'target_after_examples')
 HEAD = ('set', 'metric', 'before', 'after', 'lost')
 EDITS_HEAD = ('edits', 'before', 'right after', 'after all', 'exactly')
 
 _NAMES = {
   'target': 'new, phrasings trained on',
   'target_unseen_phrasing': 'new, unseen phrasings',
+  'target_after_examples': 'new, after other questions',
   'known': 'known before (held out)',
   'never_seen': 'never taught (control)',
 }
@@ -179,7 +180,7 @@ def measured_targets(results: Mapping[str, Any]) -> dict[str, Any]:
 def name_of(key: str, results: Mapping[str, Any]) -> str:
   """What to call an evaluation set."""
   target, unseen = results.get('target'), results.get('target_unseen_phrasing')
-  if key in TARGETS and target and is_loss(target):
+  if key in TARGETS[:2] and target and is_loss(target):
     # Losses are those of the documents' text, and of answers about it.
     if key == 'target':
       return 'the new documents'

@@ -73,6 +73,14 @@ def draw(
   targets = {name: [*take(pairs)] for name, pairs in targets.items() if pairs}
   questions = {name: tuple(take(qs)) for name, qs in task.questions.items()}
   texts = {name: tuple(take(entries)) for name, entries in task.texts.items()}
+  shown = {}
+  if targets and settings.shots and not task.are_edits:
+    # What was taught should also be known behind examples, as `ask` asks.
+    pairs = [*targets.values()][-1]
+    behind = prompted([q for q, _ in pairs], task, settings)
+    shown['target_after_examples'] = [
+      (q, i) for q, (_, i) in zip(behind, pairs, strict=True)
+    ]
   if documents and 'target' not in targets:
     texts['target'] = tuple(take([t for _, d in measured for t in d.texts]))
   return Sets(
@@ -81,13 +89,19 @@ def draw(
         name: prompted(entries, task, settings, name)
         for name, entries in questions.items()
       },
-      # Asked as the documents word them; only what is held out gets examples.
-      **{name: tuple(q for q, _ in pairs) for name, pairs in targets.items()},
+      # Asked as the documents word them, and once more after the examples.
+      **{
+        name: tuple(q for q, _ in pairs)
+        for name, pairs in (targets | shown).items()
+      },
     },
     texts=texts,
     choices={name: tuple(take(cs)) for name, cs in task.choices.items()},
     documents=documents,
-    about={name: np.array([i for _, i in p]) for name, p in targets.items()},
+    about={
+      name: np.array([i for _, i in pairs])
+      for name, pairs in (targets | shown).items()
+    },
   )
 
 

@@ -100,16 +100,18 @@ def test_few_shot_prompts_show_held_out_questions_only():
     'D': 'Question: Where is D? Answer: Porto',
   }
   shown = {
-    q.fact: q.prompt.split('\n\n')[:-1]
-    for questions in drawn.questions.values()
+    (name, q.fact): q.prompt.split('\n\n')[:-1]
+    for name, questions in drawn.questions.items()
     for q in questions
   }
   assert shown == {
-    'Ada': [],  # asked as its document words it
-    'B': [solved['C'], solved['D']],
-    'C': [solved['B'], solved['D']],
-    'D': [solved['B'], solved['C']],
+    ('target', 'Ada'): [],  # asked as its document words it
+    ('target_after_examples', 'Ada'): [solved['B'], solved['C']],
+    ('known', 'B'): [solved['C'], solved['D']],
+    ('known', 'C'): [solved['B'], solved['D']],
+    ('other', 'D'): [solved['B'], solved['C']],
   }
+  assert drawn.about['target_after_examples'].tolist() == [0]
   # A set's own questions go before those of other sets.
   task = make_task(question('B', 'Rome'), other=(question('D'), question('E')))
   one = dataclasses.replace(settings, shots=1)
@@ -123,6 +125,34 @@ def test_few_shot_prompts_show_held_out_questions_only():
       max_documents=None,
       seed=0,
     )
+
+
+def test_the_hardest_phrasings_are_asked_behind_examples():
+  task = make_task(question('B', 'Rome'), question('C', 'Oslo'))
+  document = task.documents[0]
+  unseen = dataclasses.replace(
+    document.questions[0],
+    prompt='Question: Ada lives where? Answer:',
+    seen=False,
+  )
+  task = dataclasses.replace(
+    task,
+    documents=(
+      dataclasses.replace(document, questions=(*document.questions, unseen)),
+    ),
+  )
+  settings = experiment_of(prompt_format='few_shot', shots=1).evaluation
+  drawn = sets.draw(task, settings, max_documents=None, seed=0)
+  (asked,) = drawn.questions['target_after_examples']
+  assert asked.prompt.endswith(unseen.prompt)
+  assert asked.answers == unseen.answers
+  # Edits are beginnings of sentences, which no question goes before.
+  edits = dataclasses.replace(task, are_edits=True)
+  drawn = sets.draw(edits, settings, max_documents=None, seed=0)
+  assert 'target_after_examples' not in drawn.questions
+  plain = experiment_of(prompt_format='plain').evaluation
+  drawn = sets.draw(task, plain, max_documents=None, seed=0)
+  assert 'target_after_examples' not in drawn.questions
 
 
 def test_an_answer_that_does_not_fit_names_its_file_and_line(tmp_path):
