@@ -6,7 +6,7 @@
       --config.base.path=PATH
 
 PATH is a Hugging Face folder or a GGUF file, as for configs/docqa.py:world,hf,
-whose stream this is, with 4 people, 56 steps each. What is forgotten is the
+whose stream this is, with 4 people, 84 steps each. What is forgotten is the
 share of the answers to questions on other things that are not, word for word,
 what they were.
 
@@ -14,7 +14,7 @@ reported (default): three seeds; each method at rates around its best, sparse
   memory by every ranking, and reading in context.
 validation: grids of rates, on people of another seed.
 
-A point takes 8 to 20 minutes on two cores. --point runs one of them, and what
+A point takes 10 to 40 minutes on two cores. --point runs one of them, and what
 has finished is not run again. Expect sparse memory to leave over 99% of the
 other answers as they were, and LoRA about one in six.
 """
@@ -52,7 +52,7 @@ GRIDS = {
 # Rates around the best of the validation points that were run, which are fewer
 # than the grids (docs/numbers.md).
 WINNERS = {
-  'sparse_memory': (1.0, 2.0),
+  'sparse_memory': (0.5, 1.0),
   'full': (1e-5, 3e-5),
   'lora': (3e-5, 1e-4),
 }
@@ -65,7 +65,7 @@ RANKINGS = (
   'random',
 )
 # At which rankings are compared.
-_RATE = 2.0
+_RATE = 1.0
 _SLOTS = 512**2
 
 _TEXT = """\

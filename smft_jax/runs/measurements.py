@@ -129,13 +129,16 @@ class Measurements:
   def measure_in_context(self, params, before: Measured) -> Measured:
     """Measures with each document in the prompt of the questions on it.
 
+    Where questions are asked behind examples, another document and a solved
+    question on it come first: a model that was not told reads nothing.
+
     Args:
       params: A model's parameters.
       before: What the model knows without; kept for all other questions.
     """
     questions = {
       name: tuple(
-        dataclasses.replace(q, prompt=f'{_text(self.documents[i])} {q.prompt}')
+        dataclasses.replace(q, prompt=f'{self._read(i)} {q.prompt}')
         for q, i in zip(self.questions[name], about, strict=True)
       )
       for name, about in self.about.items()
@@ -154,6 +157,17 @@ class Measurements:
       answers={**before.answers, **read.answers},
       document_recall=read.document_recall,
     )
+
+  def _read(self, index: int) -> str:
+    """Returns a document as it stands in a prompt."""
+    text = _text(self.documents[index])
+    asked = self.about.get('target_after_examples', np.zeros(0, int)).tolist()
+    others = [other for other in asked if other != index]
+    if not others:
+      return text
+    other = self.documents[min(others, key=lambda i: (i < index, i))]
+    solved = other.questions[0].full_text().text
+    return f'{_text(other)} {solved}\n\n{text}'
 
   def headline(self, name: str) -> str:
     """Returns the headline metric of a set."""
