@@ -58,7 +58,7 @@ RANKINGS = (
   *('tf_idf', 'tf_idf_squared', 'tf_idf_cubed', 'tf', 'all_accessed'),
   'random',
 )
-_T = 100  # of the rankings
+_T = 300  # of the rankings
 
 
 class Reads(NamedTuple):
@@ -79,7 +79,7 @@ class Data(NamedTuple):
   """What a seed's model reads.
 
   Attributes:
-    lessons: Training texts of each person.
+    lessons: The name in the training texts of each person.
     unseen: Questions on the people, in phrasings that are held out.
     about: int [rows], the person that each of those is about, from 1.
     questions: Questions about other things.
@@ -171,7 +171,9 @@ def _parts(
     length = batches.bucket_length(part.longest, 32)
     batch = batches.pad(part, length, base.tokenizer.pad_id)
     found = _search(base.graphdef, base.params, batch.tokens, batch.mask)
-    mask = batch.mask & (np.arange(_ROWS) < len(order) - start)[:, None]
+    # Of a lesson only the names rank.
+    mask = batch.mask if batch.ranked is None else batch.ranked
+    mask = mask & (np.arange(_ROWS) < len(order) - start)[:, None]
     row = np.broadcast_to(chosen[:, None], mask.shape)
     yield row[mask], *(np.asarray(array)[mask] for array in found)
 
@@ -280,7 +282,7 @@ def main() -> None:
     ts={
       'type': int,
       'nargs': '+',
-      'default': [30, 70, 130, 200, 400, 1000, 3000],
+      'default': [30, 100, 200, 600, 1000, 3000],
       'help': 'slots of a lesson to try with the cube of idf',
     },
     quorum={'type': float, 'default': 0.3},

@@ -4,7 +4,8 @@
         [--least=N]
 
 A file has one JSON object a line: {"source": "<document or fact id>", "text":
-"...", "kind": "paraphrase"}; docs/augmentations.md has prompts that produce it.
+"...", "kind": "paraphrase"}, or "question" and "answer" in place of "text".
+docs/augmentations.md has prompts that produce it.
 `check` prints the contents of a file, and its problems.
 """
 
@@ -15,14 +16,17 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import sys
+from typing import Any
 
 from smft_jax import schema
 from smft_jax.data.sources import json_lines
 from smft_jax.data.sources import problems as problems_lib
 from smft_jax.data.sources import rows
+from smft_jax.data.world import words
 from smft_jax.runtime import arguments as arguments_lib
 
 DEFAULT_KIND = 'rewrite'
+_QUESTION = 'question'
 
 _NOTHING = 'holds no augmentation; each line is {"source": ..., "text": ...}'
 # Finding the nearest of many ids is slow, and a few hints suffice.
@@ -37,11 +41,13 @@ class Augmentation:
     source: Id of the document or fact.
     text: The text, stripped.
     kind: A word for its kind, such as 'paraphrase' or 'timeline'.
+    answer: Span of the answer in the text, if one is given.
   """
 
   source: str
   text: str
   kind: str = DEFAULT_KIND
+  answer: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +63,9 @@ def read(path: str) -> dict[str, list[Augmentation]]:
 
   Args:
     path: A UTF-8 file whose lines look like `{"source": "a1", "text": "Lisbon
-      is ...", "kind": "paraphrase"}`. Blank lines and further keys are ignored;
-      the kind may be missing.
+      is ...", "kind": "paraphrase"}`, with an "answer" perhaps, or a "question"
+      with its "answer" in place of the text. Blank lines and further keys are
+      ignored; the kind may be missing.
 
   Returns:
     The augmentations of each source, both in the order of the file, repeats
@@ -209,16 +216,38 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _augmentation(line: bytes) -> Augmentation:
   """Parses and checks one line."""
   values = json_lines.parse(line)
-  kind = values.get('kind', DEFAULT_KIND)
+  is_question = values.get('question') is not None
+  kind = values.get('kind', _QUESTION if is_question else DEFAULT_KIND)
   if not isinstance(kind, str) or not kind or kind.split() != [kind]:
     words = kind.split() if isinstance(kind, str) else []
     fitting = f", such as '{'-'.join(words)}'" if words else ''
     raise ValueError(f'kind {kind!r} must be a word without spaces{fitting}')
-  return Augmentation(
-    source=rows.text(values, 'source'),
-    text=rows.text(values, 'text').strip(),
-    kind=kind,
+  source = rows.text(values, 'source')
+  text, answer = (_asked if is_question else _told)(values)
+  return Augmentation(source=source, text=text, kind=kind, answer=answer)
+
+
+def _asked(values: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
+  """Returns a question with its answer, and the answer's span."""
+  if values.get('text') is not None:
+    raise ValueError("there are 'question' and 'text': give one of them")
+  question, answer = (
+    rows.text(values, name).strip() for name in ('question', 'answer')
   )
+  text = f'{words.QUESTION_FORMAT.format(question=question)} {answer}'
+  return text, (len(text) - len(answer), len(text))
+
+
+def _told(values: Mapping[str, Any]) -> tuple[str, tuple[int, int] | None]:
+  """Returns a text, and the span of the answer that it ends with, if any."""
+  text = rows.text(values, 'text').strip()
+  if values.get('answer') is None:
+    return text, None
+  answer = rows.text(values, 'answer').strip()
+  start = text.rfind(answer)
+  if start < 1:
+    raise ValueError(f'the answer {answer!r} follows nothing in the text')
+  return text, (start, start + len(answer))
 
 
 def _ids(path: str) -> tuple[dict[str, int], list[str]]:

@@ -197,22 +197,25 @@ def _cut(
 def _document(
   document: items.SourceDocument, written, config: DocumentsConfig
 ) -> task.Document:
-  if written is not None:
-    texts = dict.fromkeys([document.text, *(a.text for a in written)])
-    augmentations = tuple(task.Text(text=text) for text in texts)
+  whole = task.Text(text=document.text)
+  if written is None:
+    retold = {text.text: text for text in _retold(document, config)}
   else:
-    # Its questions are never trained on, not even if a rule finds them.
-    asked = [q.question.casefold() for q in document.questions]
-    augmentations = tuple(
-      text
-      for text in _retold(document, config)
-      if not any(question in text.text.casefold() for question in asked)
-    )
+    retold = {text.text: text for text in written}
+  # Its questions are never trained on, not even if a rule or a model asks them.
+  asked = [q.question.casefold() for q in document.questions]
+  augmentations = [
+    text
+    for text in retold.values()
+    if not any(question in text.text.casefold() for question in asked)
+  ]
+  if written is not None:
+    augmentations = [whole, *(t for t in augmentations if t != whole)]
   return task.Document(
     id=document.id,
-    augmentations=augmentations[: config.augmentations],
+    augmentations=tuple(augmentations)[: config.augmentations],
     questions=_questions([document]),
-    texts=(task.Text(text=document.text),),
+    texts=(whole,),
   )
 
 

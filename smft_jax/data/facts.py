@@ -110,7 +110,7 @@ def _document(fact: items.QuestionAnswer, written, config) -> task.Document:
       ),
     )
   if written is not None:
-    kept = [shown or wordings[0], *(task.Text(text=a.text) for a in written)]
+    kept = [shown or wordings[0], *written]
     wordings = kept[: config.augmentations]
   return task.Document(
     id=fact.id,

@@ -231,7 +231,7 @@ def question(found: items.QuestionAnswer, *, seen: bool) -> task.Question:
 
 def read_augmentations(
   config: RealTextConfig, ids: Sequence[str]
-) -> dict[str, list[augment.Augmentation]]:
+) -> dict[str, list[task.Text]]:
   """Reads `config.augmentations_file`, by document.
 
   Raises:
@@ -249,7 +249,10 @@ def read_augmentations(
         f'{config.augmentations_file} retells {source!r}, which is not'
         f' streamed; {hint}'
       )
-  return found
+  return {
+    source: [task.Text(text=one.text, answer=one.answer) for one in made]
+    for source, made in found.items()
+  }
 
 
 def evenly(items: Sequence[_Item], count: int) -> tuple[_Item, ...]:

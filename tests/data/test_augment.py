@@ -42,6 +42,27 @@ def test_read(tmp_path):
   assert [made.text for made in found['y']] == ['Two.\nDeux.']
 
 
+def test_answers_are_marked(tmp_path):
+  path = _write(
+    tmp_path / 'a.jsonl',
+    {'source': 'x', 'question': ' Who wrote Emma? ', 'answer': ' Austen '},
+    _text('x', 'Emma, not by Austen? By Austen.', answer='Austen'),
+    _text('x', 'Emma is a novel.', answer=None, question=None),
+    {'source': 'x', 'question': 'By whom?', 'answer': 'A', 'kind': 'short'},
+  )
+  made = augment.read(path)['x']
+  assert [one.kind for one in made] == [
+    'question', 'rewrite', 'rewrite', 'short'
+  ]  # fmt: skip
+  assert made[0].text == 'Question: Who wrote Emma? Answer: Austen'
+  assert made[1].answer == (24, 30)  # the last of the two
+  marked = [one.answer and one.text[slice(*one.answer)] for one in made]
+  assert marked == ['Austen', 'Austen', None, 'A']
+  assert augment.check(path).counts[2:5] == (
+    'question: 1', 'rewrite: 2', 'short: 1'
+  )  # fmt: skip
+
+
 # What else a line may have wrong is tested with `json_lines`.
 _BAD_LINES = [
   (b'{"source": "a", "text": "b"', 'not JSON at character 28: '),
@@ -54,6 +75,16 @@ _BAD_LINES = [
   ),
   (b'{"source": "a", "text": "b", "kind": ""}', "kind '' must be a word"),
   (b'{"source": "a", "text": "b", "kind": 3}', 'kind 3 must be a word'),
+  (b'{"source": "a", "question": "b?"}', "'answer' is missing; there is"),
+  (b'{"source": "a", "question": "b?", "answer": " "}', "'answer' is empty"),
+  (
+    b'{"source": "a", "question": "b?", "answer": "c", "text": "d"}',
+    "there are 'question' and 'text': give one of them",
+  ),
+  (
+    b'{"source": "a", "text": "b", "answer": "c"}',
+    "the answer 'c' follows nothing in the text",
+  ),
 ]
 
 
@@ -256,8 +287,8 @@ def test_the_prompts_of_the_guide_ask_for_lines_that_can_be_read(tmp_path):
     for line in b.splitlines()
     if line.startswith('{"source": "{id}"')
   ]
-  assert len(forms) == 3
+  assert len(forms) == 4
   file = tmp_path / 'a.jsonl'
   file.write_text('\n'.join(forms).replace('<the kind>', 'timeline'))
   kinds = [made.kind for made in augment.read(str(file))['{id}']]
-  assert kinds == ['paraphrase', 'scene', 'timeline']
+  assert kinds == ['paraphrase', 'scene', 'timeline', 'question']

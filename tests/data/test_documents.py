@@ -100,6 +100,35 @@ def _trained(file, questions, **changes):
   return [text.text for text in document.augmentations]
 
 
+def test_questions_by_a_model_bear_loss_on_their_answers(tmp_path):
+  file, written = tmp_path / 'mine.jsonl', tmp_path / 'written.jsonl'
+  asked = {'question': 'Who built the Grey Mill?', 'answers': ['Ana Ruiz']}
+  lines = [
+    {'question': 'Who made the Grey Mill?', 'answer': 'Ana Ruiz'},
+    {'question': 'who built the grey mill?', 'answer': 'Ana Ruiz'},  # its own
+    {'text': 'The Grey Mill is by Ana Ruiz.', 'answer': 'Ana Ruiz'},
+  ]
+  written.write_text('\n'.join(json.dumps({'source': 'a'} | l) for l in lines))
+  fields = {'id': 'a', 'text': 'The Grey Mill was built by Ana Ruiz in 1889.'}
+  file.write_text(json.dumps(fields | {'questions': [asked]}))
+  config = documents.DocumentsConfig(
+    kind='jsonl',
+    documents_file=str(file),
+    augmentations_file=str(written),
+    general=True,
+  )
+  (document,) = documents.make_task(config).documents
+  found = [
+    (t.text, t.answer and t.text[slice(*t.answer)])
+    for t in document.augmentations
+  ]
+  assert found == [
+    (fields['text'], None),
+    ('Question: Who made the Grey Mill? Answer: Ana Ruiz', 'Ana Ruiz'),
+    ('The Grey Mill is by Ana Ruiz.', 'Ana Ruiz'),
+  ]
+
+
 @pytest.mark.parametrize('general', [False, True])
 def test_a_question_that_a_rule_would_find_is_not_trained_on(
   folder, tmp_path, general
