@@ -14,7 +14,7 @@ reported (default): three seeds; each method at rates around its best, sparse
   memory by every ranking, and reading in context.
 validation: grids of rates, on people of another seed.
 
-A point takes 10 to 40 minutes on two cores. --point runs one of them, and what
+A point takes 10 to 40 minutes on two cores, by estimate. --point runs one of them, and what
 has finished is not run again. Expect sparse memory to leave over 99% of the
 other answers as they were, and LoRA about one in six.
 """
@@ -50,7 +50,7 @@ GRIDS = {
 }
 
 # Rates around the best of the validation points that were run, which are fewer
-# than the grids (docs/numbers.md).
+# than the grids (docs/numbers.md); those of sparse memory are around docqa's.
 WINNERS = {
   'sparse_memory': (0.5, 1.0),
   'full': (1e-5, 3e-5),
