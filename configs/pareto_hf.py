@@ -14,9 +14,9 @@ reported (default): three seeds; each method at rates around its best, sparse
   memory by every ranking, and reading in context.
 validation: grids of rates, on people of another seed.
 
-A point takes 10 to 40 minutes on two cores, by estimate. --point runs one of them, and what
-has finished is not run again. Expect sparse memory to leave over 99% of the
-other answers as they were, and LoRA about one in six.
+A point takes 10 to 40 minutes on two cores, by estimate. --point runs one of
+them, and what has finished is not run again. Expect sparse memory to leave over
+99% of the other answers as they were, and LoRA about one in six.
 """
 
 import pathlib
