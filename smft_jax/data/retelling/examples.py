@@ -1,6 +1,6 @@
 """Puts solved questions on other things before the texts of a lesson.
 
-What is taught by bare texts is known to a bare question, and to few behind the
+What is taught by bare texts is known when asked bare, and hardly behind the
 examples of a few-shot prompt (docs/numbers.md). Taught behind other questions,
 it is known there, too.
 """
@@ -27,8 +27,8 @@ def after_examples(
   """Puts solved questions of the background before most of the texts.
 
   Args:
-    texts: Texts, each with an answer and a subject, which alone rank slots and
-      bear loss wherever the text stands.
+    texts: Texts, each with a subject, which alone ranks slots, and an answer,
+      which alone bears loss, so that the examples do neither.
     seed: Equal seeds give equal texts.
 
   Returns:
